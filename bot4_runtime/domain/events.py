@@ -1,0 +1,238 @@
+"""Everything that can happen, in four families: market data, orders, risk, system.
+
+Events are frozen, tagged msgspec structs: the same objects go over the bus, into the
+journal and back. `ts_event_ns` is when it happened (venue or candle time), UTC.
+Changing the meaning of a field needs a new `SCHEMA_VERSION` and a golden journal.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import Book, Fill, OrderIntent
+from bot4_runtime.domain.portfolio import BreakerState
+from bot4_runtime.domain.regime import RegimeEstimate
+from bot4_runtime.domain.signal import TradingSignal
+
+SCHEMA_VERSION: Final = 1
+"""Version of the journaled forms below."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True):
+    """Base of all events."""
+
+    ts_event_ns: int
+
+
+# ------------------------------------------------------------------ market data
+class CandleClosed(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A candle closed. `ts_event_ns` is its close time."""
+
+    candle: Candle
+
+
+class GapSeen(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """Candles are missing between two that arrived; windows restart after it."""
+
+    symbol: str
+    interval: str
+    from_ms: int
+    to_ms: int
+
+
+# ----------------------------------------------------------------------- orders
+class OrderIntended(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """An approved intent; it must be durable before the order is sent."""
+
+    intent: OrderIntent
+    client_id: str
+    payload_hash: str
+
+
+class OrderAccepted(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The venue holds the order."""
+
+    intent_no: int
+    venue_order_id: str
+
+
+class OrderRejected(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The venue refused the order."""
+
+    intent_no: int
+    code: str
+    reason: str
+
+
+class OrderFilled(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """An execution; exactly once per venue trade id."""
+
+    fill: Fill
+
+
+class OrderClosed(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The order ended unfilled or partly filled: ``canceled``, ``expired``, ``never_placed``."""
+
+    intent_no: int
+    status: str
+    reason: str
+
+
+class OrderOutcomeUnknown(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """Sent, and the result is not known; its quantity stays reserved."""
+
+    intent_no: int
+    reason: str
+
+
+class CancelRequested(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """We asked the venue to cancel; may be repeated."""
+
+    intent_no: int
+    reason: str
+
+
+# ------------------------------------------------------------------------- risk
+class SignalDecided(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The validator's verdict on an entry signal, with its numbers.
+
+    Attributes:
+        code: ``APPROVED`` or the reason of the rejection (``NO_EVIDENCE``, …).
+        numbers: what was compared, by name; a missing number is None, never 0.
+    """
+
+    signal: TradingSignal
+    approved: bool
+    code: str
+    text: str
+    suggestion: str
+    numbers: dict[str, float | None]
+
+
+class RiskDecided(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The risk manager's verdict on an intent.
+
+    Attributes:
+        code: ``APPROVED`` or the limit that refused.
+        would_pass_size: base quantity that would pass; 0 when none would.
+    """
+
+    book: Book
+    signal_id: str
+    symbol: str
+    quantity: Decimal
+    approved: bool
+    code: str
+    limit: float
+    value: float
+    would_pass_size: Decimal
+    risk_score: float
+
+
+class BreakerChanged(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A book's circuit breaker moved."""
+
+    book: Book
+    state: BreakerState
+
+
+# ----------------------------------------------------------------------- system
+class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A process began to write this journal.
+
+    Attributes:
+        config_hash: sha256 of the settings that shape trading; a restart must match.
+        warm_from_ms: open time from which features are warmed; the same after a restart.
+        initial_cash: what each book starts with, in quote; only the first session's counts.
+    """
+
+    epoch: int
+    mode: str
+    source: str
+    strategy: str
+    config_hash: str
+    schema_version: int
+    warm_from_ms: int
+    quote: str
+    initial_cash: Decimal
+    books: tuple[Book, ...]
+
+
+class SessionEnded(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A process stopped in order."""
+
+    epoch: int
+    reason: str
+
+
+class InstrumentDefined(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """Trading rules a symbol is traded by from here on."""
+
+    instrument: Instrument
+
+
+class RegimeNamed(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A causal regime estimate."""
+
+    estimate: RegimeEstimate
+
+
+class ModelPromoted(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The runtime swapped to another verified pair of models, between two candles."""
+
+    interval: str
+    hmm_sha256: str
+    lstm_sha256: str
+    schema_id: str
+
+
+class OperatorCommand(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """An operator's order; it can only tighten, reduce, halt, or resume.
+
+    Attributes:
+        verb: ``halt``, ``resume``, ``flatten`` or ``reset_peak``.
+    """
+
+    verb: str
+    reason: str
+    command_id: str
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The loop lives. Never journaled."""
+
+    events_total: int
+
+
+class HandlerFailed(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A bus subscriber raised. Never journaled."""
+
+    event_type: str
+    handler: str
+    error: str
+
+
+MarketEvent = CandleClosed | GapSeen
+OrderEvent = (
+    OrderIntended
+    | OrderAccepted
+    | OrderRejected
+    | OrderFilled
+    | OrderClosed
+    | OrderOutcomeUnknown
+    | CancelRequested
+)
+RiskEvent = SignalDecided | RiskDecided | BreakerChanged
+SystemEvent = (
+    SessionStarted
+    | SessionEnded
+    | InstrumentDefined
+    | RegimeNamed
+    | ModelPromoted
+    | OperatorCommand
+)
+JournaledEvent = MarketEvent | OrderEvent | RiskEvent | SystemEvent
+AnyEvent = JournaledEvent | Heartbeat | HandlerFailed
