@@ -1,1 +1,1 @@
-"""Bot4's learning pipeline: candles in, checked and promoted regime models out. It never trades."""
+"""Bot4's learning pipeline: candles in, checked regime models out. It never trades."""

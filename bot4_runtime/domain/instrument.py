@@ -13,7 +13,19 @@ import msgspec
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
 
-QUOTE_ASSETS: Final = tuple("FDUSD USDT USDC TUSD BUSD DAI EUR TRY BTC ETH BNB".split())
+QUOTE_ASSETS: Final = (
+    "FDUSD",
+    "USDT",
+    "USDC",
+    "TUSD",
+    "BUSD",
+    "DAI",
+    "EUR",
+    "TRY",
+    "BTC",
+    "ETH",
+    "BNB",
+)
 """Quote assets by which a Binance symbol is split, in the order they are tried."""
 
 
