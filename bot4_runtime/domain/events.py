@@ -146,6 +146,7 @@ class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     Attributes:
         config_hash: sha256 of the settings that shape trading; a restart must match.
         warm_from_ms: open time from which features are warmed; the same after a restart.
+        start_ms: open time of the first candle decided on; the same after a restart.
         initial_cash: what each book starts with, in quote; only the first session's counts.
     """
 
@@ -156,6 +157,7 @@ class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     config_hash: str
     schema_version: int
     warm_from_ms: int
+    start_ms: int
     quote: str
     initial_cash: Decimal
     books: tuple[Book, ...]

@@ -28,7 +28,6 @@ class TradingSignal(msgspec.Struct, frozen=True, kw_only=True):
         volatility: standard deviation of one candle's log return; None when unknown.
         override_reason: non-empty when a human ordered it; it is validated all the same.
         limit_price: price the strategy wants to rest at, in quote; None lets fees decide.
-        take_profit: resting exit at this share above the entry price; None for none.
         ts_ns: when decided (close of the candle), UTC.
     """
 
@@ -45,5 +44,4 @@ class TradingSignal(msgspec.Struct, frozen=True, kw_only=True):
     ts_ns: int
     override_reason: str = ""
     limit_price: float | None = None
-    take_profit: float | None = None
     reason: str = ""
