@@ -1,0 +1,195 @@
+"""What a book stands to hold if every order that may still fill does: the view risk judges.
+
+Pre-trade numbers are float64. An order's value is taken at the dearest of its own price and
+the symbol's mark, so neither a sell limit far below the market nor a stale price hides it.
+Open means open or UNKNOWN: an order whose outcome is not known counts in full.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
+from bot4_runtime.risk.correlation import Correlations
+from bot4_runtime.risk.limits import RiskOverride
+
+_LEAST: Final = sys.float_info.min
+
+
+class HeldPosition:
+    """One symbol a book holds: signed base quantity and its mark, in quote."""
+
+    def __init__(self, symbol: str, quantity: float, mark: float) -> None:
+        self.symbol: Final = symbol
+        self.quantity: Final = quantity
+        self.mark: Final = mark
+
+
+class OpenOrder:
+    """An order that may still fill.
+
+    Attributes:
+        sign: +1 for a buy, -1 for a sell.
+        quantity: base quantity that may still fill.
+        price: its worst price, in quote.
+        reduce_only: it cannot open or flip a position, so it adds no exposure.
+    """
+
+    def __init__(
+        self, symbol: str, sign: int, quantity: float, price: float, *, reduce_only: bool = False
+    ) -> None:
+        self.symbol: Final = symbol
+        self.sign: Final = sign
+        self.quantity: Final = quantity
+        self.price: Final = price
+        self.reduce_only: Final = reduce_only
+
+
+class RiskView:
+    """One book as the risk manager sees it at the moment an intent is judged.
+
+    Attributes:
+        equity: cash and positions at their marks, in quote.
+        cash_free: quote that no open order has reserved.
+        mark: last price of the intent's symbol, in quote.
+        positions: what is held, one entry a symbol; marks are of the same moment.
+        open_orders: open and UNKNOWN orders of all symbols, stops and exits included.
+        correlations: how the symbols' returns move together.
+        depth_quote: value on the exit side of the intent's symbol within 10 bps, in quote.
+        margin_rate: quote an order ties up per quote of value: 1 on spot, 1 / leverage else.
+        overrides: the operator's orders; expired ones have no effect.
+        now_ns: UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        equity: float,
+        cash_free: float,
+        mark: float,
+        positions: Sequence[HeldPosition],
+        open_orders: Sequence[OpenOrder],
+        correlations: Correlations,
+        depth_quote: float,
+        breaker: BreakerState,
+        metrics: RiskMetrics,
+        now_ns: int,
+        margin_rate: float = 1.0,
+        overrides: Sequence[RiskOverride] = (),
+    ) -> None:
+        self.equity: Final = equity
+        self.cash_free: Final = cash_free
+        self.mark: Final = mark
+        self.positions: Final = positions
+        self.open_orders: Final = open_orders
+        self.correlations: Final = correlations
+        self.depth_quote: Final = depth_quote
+        self.breaker: Final = breaker
+        self.metrics: Final = metrics
+        self.now_ns: Final = now_ns
+        self.margin_rate: Final = margin_rate
+        self.overrides: Final = overrides
+
+    def held(self, symbol: str) -> float:
+        """Return the signed base quantity held of a symbol; 0 when none is."""
+        total = 0.0
+        for position in self.positions:
+            if position.symbol == symbol:
+                total += position.quantity
+        return total
+
+    def drawdown(self) -> float:
+        """Return the worse of the journaled drawdown and this view's own; NaN when unknown."""
+        recorded = self.metrics.drawdown
+        peak = self.metrics.peak_equity
+        if not (usable(recorded) and recorded >= 0.0 and peak.is_finite() and peak > 0):
+            return math.nan
+        return max(recorded, 1.0 - self.equity / float(peak))
+
+    def fault(self) -> str:  # noqa: C901, PLR0911 - one line a number
+        """Name the first number that cannot be judged, with its value; empty when none is."""
+        if not positive(self.equity):
+            return f"equity is {self.equity!r}"
+        if not math.isfinite(self.cash_free):
+            return f"free cash is {self.cash_free!r}"
+        if not positive(self.mark):
+            return f"mark is {self.mark!r}"
+        if not usable(self.depth_quote):
+            return f"depth is {self.depth_quote!r}"
+        if not (positive(self.margin_rate) and self.margin_rate <= 1.0):
+            return f"margin rate is {self.margin_rate!r}"
+        if not usable(self.metrics.leverage):
+            return f"leverage is {self.metrics.leverage!r}"
+        if math.isnan(self.drawdown()):
+            return f"drawdown is {self.metrics.drawdown!r} of a peak of {self.metrics.peak_equity}"
+        for position in self.positions:
+            if not (usable(position.quantity) and positive(position.mark)):
+                return f"position {position.symbol} is {position.quantity!r} at {position.mark!r}"
+        for order in self.open_orders:
+            sane = order.sign in (1, -1) and order.quantity >= 0.0
+            if not (sane and usable(order.quantity) and positive(order.price)):
+                return (
+                    f"open order {order.symbol} is {order.sign} x {order.quantity!r} "
+                    f"at {order.price!r}"
+                )
+        return ""
+
+
+class WorstCase:
+    """A symbol's value in quote if all its buys fill, and if all its sells do.
+
+    Attributes:
+        long: signed value when every buy fills; negative when it stays short even then.
+        short: the same downwards, counted positive: value sold short when every sell fills.
+    """
+
+    def __init__(self) -> None:
+        self.long = 0.0
+        self.short = 0.0
+
+    def most(self) -> float:
+        """Return the larger of the two, never below zero."""
+        return max(self.long, self.short, 0.0)
+
+
+def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
+    """Return every symbol's worst case, that of `symbol` always among them.
+
+    Orders of symbols without a known mark are valued at their own price.
+    """
+    cases: dict[str, WorstCase] = {symbol: WorstCase()}
+    marks: dict[str, float] = {symbol: view.mark}
+    for position in view.positions:
+        case = cases.get(position.symbol)
+        if case is None:
+            case = WorstCase()
+            cases[position.symbol] = case
+        # The view's own mark and the position's may differ by a moment: the dearer one counts.
+        mark = max(position.mark, marks.get(position.symbol, 0.0))
+        marks[position.symbol] = mark
+        case.long += position.quantity * mark
+        case.short -= position.quantity * mark
+    for order in view.open_orders:
+        if order.reduce_only:
+            continue
+        case = cases.get(order.symbol)
+        if case is None:
+            case = WorstCase()
+            cases[order.symbol] = case
+        value = order.quantity * max(order.price, marks.get(order.symbol, 0.0))
+        if order.sign > 0:
+            case.long += value
+        else:
+            case.short += value
+    return cases
+
+
+def usable(number: float) -> bool:
+    """Whether a number is zero or finite and normal; NaN, infinity, subnormal are not."""
+    return number == 0.0 or _LEAST <= abs(number) < math.inf
+
+
+def positive(number: float) -> bool:
+    """Whether a number is positive, finite and normal."""
+    return _LEAST <= number < math.inf

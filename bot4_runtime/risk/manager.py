@@ -1,0 +1,122 @@
+"""May this intent leave the house? Entries are held against every limit, exits pass.
+
+An entry is judged with all that is open filled at its worst: its symbol's position, the open
+and UNKNOWN orders in it, and the intent itself. Refusals name the first check that failed, in
+the order of `verdict.CODES`; the size they offer has been judged by the very same checks. The
+manager keeps no state: any number of threads may ask it at once.
+"""
+
+import math
+from decimal import Decimal
+from typing import Final
+
+from bot4_runtime.domain.order import OrderIntent, Side
+from bot4_runtime.domain.portfolio import BreakerPhase
+from bot4_runtime.risk import verdict
+from bot4_runtime.risk.entry import Entry, number, worst_price
+from bot4_runtime.risk.exposure import HeldPosition, OpenOrder, RiskView, positive
+from bot4_runtime.risk.limits import RiskLimits, halting, tightened
+from bot4_runtime.risk.verdict import WITNESS, RiskApproved, RiskRefused, RiskVerdict
+
+__all__ = [
+    "HeldPosition",
+    "OpenOrder",
+    "RiskApproved",
+    "RiskManager",
+    "RiskRefused",
+    "RiskVerdict",
+    "RiskView",
+]
+
+_NONE: Final = Decimal(0)
+
+
+class RiskManager:
+    """Holds every intent against the limits.
+
+    Example:
+        >>> RiskManager(RiskLimits()).limits.max_position_pct
+        0.02
+    """
+
+    def __init__(self, limits: RiskLimits) -> None:
+        self._limits: Final = limits
+
+    @property
+    def limits(self) -> RiskLimits:
+        """The configured limits, before overrides."""
+        return self._limits
+
+    def validate(self, intent: OrderIntent, view: RiskView) -> RiskVerdict:
+        """Approve an intent as it is, or refuse it with code, numbers and a size that passes.
+
+        A reduce-only intent passes whenever it reduces what is held, whatever else is true.
+        Any quantity up to an offered size passes too, so it may be cut to the venue's step.
+        """
+        quantity = number(intent.quantity)
+        if not positive(quantity):
+            return _unjudged(f"quantity is {intent.quantity}")
+        if intent.reduce_only:
+            return _exit(intent, quantity, view)
+        price = worst_price(intent, view.mark)
+        fault = view.fault() or _fault(intent, quantity, price, view)
+        if fault:
+            return _unjudged(fault)
+        stopped = _stopped(view)
+        if stopped:
+            return RiskRefused(stopped, 0.0, 1.0, _NONE)
+        entry = Entry(intent, price, view, self._in_force(view))
+        code = entry.broken(quantity)
+        if not code:
+            return RiskApproved(intent, entry.score(quantity), WITNESS)
+        limit, value = entry.numbers(code, quantity)
+        return RiskRefused(code, limit, value, entry.passing(quantity))
+
+    def position_room(self, intent: OrderIntent, view: RiskView) -> Decimal:
+        """Return the largest base quantity the position limit alone lets this intent have.
+
+        Overrides, open orders and probing size count; the intent's own quantity does not.
+        Zero when nothing fits or the numbers cannot be judged. For sizing before the intent
+        is final: `validate` alone approves.
+        """
+        price = worst_price(intent, view.mark)
+        if view.fault() or not positive(price):
+            return _NONE
+        return Entry(intent, price, view, self._in_force(view)).position_room()
+
+    def _in_force(self, view: RiskView) -> RiskLimits:
+        if not view.overrides:
+            return self._limits
+        return tightened(self._limits, view.overrides, view.now_ns)
+
+
+def _exit(intent: OrderIntent, quantity: float, view: RiskView) -> RiskVerdict:
+    held = view.held(intent.symbol)
+    if not math.isfinite(held):
+        return _unjudged(f"position {intent.symbol} is {held!r}")
+    against = max(-held if intent.side is Side.BUY else held, 0.0)
+    if quantity <= against:
+        return RiskApproved(intent, 0.0, WITNESS)
+    return RiskRefused(verdict.REDUCE_ONLY, against, quantity, Decimal(repr(against)))
+
+
+def _stopped(view: RiskView) -> str:
+    if view.breaker.halted or halting(view.overrides, view.now_ns):
+        return verdict.HALTED
+    return verdict.BREAKER_OPEN if view.breaker.phase is BreakerPhase.OPEN else ""
+
+
+def _fault(intent: OrderIntent, quantity: float, price: float, view: RiskView) -> str:
+    if not positive(price):
+        return (
+            f"price {intent.price}, stop price {intent.stop_price} or reference price "
+            f"{intent.reference_price} is no usable price"
+        )
+    value = quantity * price
+    if not (positive(value) and positive(value * view.margin_rate)):
+        return f"{intent.quantity} at {price!r} has no usable value"
+    return ""
+
+
+def _unjudged(fault: str) -> RiskRefused:
+    return RiskRefused(verdict.NOT_FINITE, 0.0, 1.0, _NONE, fault)

@@ -1,0 +1,269 @@
+import math
+from decimal import Decimal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.portfolio import BreakerPhase, BreakerState, RiskMetrics
+from bot4_runtime.risk.circuit_breaker import CircuitBreaker, daily_loss, reset_peak
+from bot4_runtime.risk.limits import RiskLimits
+
+S = 1_000_000_000
+DAY = 86_400
+BREAKER = CircuitBreaker(RiskLimits())
+
+
+def _lose(state, times, now_ns=0):
+    for _ in range(times):
+        state = BREAKER.on_trade_closed(state, -1.0, now_ns)
+    return state
+
+
+def _half_open(now_s=0):
+    tripped = _lose(BreakerState(), 3, now_s * S)
+    return BREAKER.on_time(tripped, (now_s + DAY) * S)
+
+
+def test_two_losses_do_not_trip_it_and_the_third_does():
+    two = _lose(BreakerState(), 2)
+    assert two.phase is BreakerPhase.CLOSED
+    three = BREAKER.on_trade_closed(two, -1.0, 7 * S)
+    assert three.phase is BreakerPhase.OPEN
+    assert three.reason == "LOSS_STREAK"
+    assert three.tripped_ts_ns == 7 * S
+    assert three.cooldown_s == DAY
+
+
+def test_a_win_resets_the_streak_and_a_break_even_changes_nothing():
+    two = _lose(BreakerState(), 2)
+    assert BREAKER.on_trade_closed(two, 0.0, 1) is two
+    assert BREAKER.on_trade_closed(two, 1.0, 1).loss_streak == 0
+    calm = BreakerState()
+    assert BREAKER.on_trade_closed(calm, 1.0, 1) is calm
+
+
+@pytest.mark.parametrize("pnl", [math.nan, -math.inf, -5e-324])
+def test_a_profit_that_is_no_number_counts_as_a_loss(pnl):
+    assert BREAKER.on_trade_closed(BreakerState(), pnl, 1).loss_streak == 1
+
+
+def test_it_stays_open_until_the_cooldown_is_over_and_then_probes():
+    tripped = _lose(BreakerState(), 3, 5 * S)
+    last = BREAKER.on_time(tripped, (5 + DAY) * S - 1)
+    assert last is tripped
+    assert BREAKER.on_time(tripped, (5 + DAY) * S).phase is BreakerPhase.HALF_OPEN
+
+
+def test_time_alone_does_nothing_to_a_closed_breaker():
+    calm = BreakerState()
+    assert BREAKER.on_time(calm, 10**19) is calm
+
+
+def test_one_win_closes_a_probing_breaker_and_forgets_everything():
+    assert BREAKER.on_trade_closed(_half_open(), 0.01, 1) == BreakerState()
+
+
+def test_a_break_even_leaves_a_probing_breaker_probing():
+    probing = _half_open()
+    assert BREAKER.on_trade_closed(probing, 0.0, 1) is probing
+
+
+def test_each_failed_probe_doubles_the_cooldown_up_to_seven_days():
+    state, now_s, lengths = _half_open(), DAY, []
+    for _ in range(6):
+        state = BREAKER.on_trade_closed(state, -1.0, now_s * S)
+        assert state.phase is BreakerPhase.OPEN
+        assert state.reason == "PROBE_LOST"
+        assert state.tripped_ts_ns == now_s * S
+        lengths.append(state.cooldown_s // DAY)
+        now_s += state.cooldown_s
+        state = BREAKER.on_time(state, now_s * S)
+        assert state.phase is BreakerPhase.HALF_OPEN
+    assert lengths == [2, 4, 7, 7, 7, 7]
+
+
+def test_after_a_close_the_next_trip_starts_from_the_first_cooldown():
+    closed = BREAKER.on_trade_closed(_half_open(), 1.0, 1)
+    assert _lose(closed, 3).cooldown_s == DAY
+
+
+def test_exits_that_close_while_it_is_open_count_but_do_not_prolong_it():
+    tripped = _lose(BreakerState(), 3, 5 * S)
+    worse = BREAKER.on_trade_closed(tripped, -1.0, 99 * S)
+    assert (worse.tripped_ts_ns, worse.cooldown_s) == (tripped.tripped_ts_ns, DAY)
+    assert worse.loss_streak == 4
+    assert BREAKER.on_trade_closed(worse, 1.0, 99 * S).phase is BreakerPhase.OPEN
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"equity": "9500"}, ""),
+        ({"equity": "9499.99"}, "DAILY_LOSS"),
+        ({"equity": "8500", "drawdown": 0.15, "day_start": "8500"}, ""),
+        ({"equity": "8499", "drawdown": 0.1501, "day_start": "8500"}, "DRAWDOWN"),
+        ({"drawdown": math.nan}, "DRAWDOWN"),
+        ({"drawdown": math.inf}, "DRAWDOWN"),
+        ({"equity": "NaN"}, "DAILY_LOSS"),
+        ({"day_start": "NaN"}, "DAILY_LOSS"),
+        ({"day_start": "0"}, "DAILY_LOSS"),
+        ({"equity": "-1"}, "DAILY_LOSS"),
+    ],
+)
+def test_equity_trips_it_beyond_the_limits_and_not_at_them(metrics, change, reason):
+    state = BREAKER.on_equity(BreakerState(), metrics(**change), 3 * S)
+    assert state.reason == reason
+    assert state.phase is (BreakerPhase.OPEN if reason else BreakerPhase.CLOSED)
+
+
+def test_equity_does_not_trip_what_is_already_open(metrics):
+    tripped = _lose(BreakerState(), 3, 5 * S)
+    assert BREAKER.on_equity(tripped, metrics(equity="1"), 9 * S) is tripped
+
+
+def test_a_loss_of_equity_while_probing_doubles_the_cooldown(metrics):
+    state = BREAKER.on_equity(_half_open(), metrics(equity="9000"), 9 * S)
+    assert (state.reason, state.cooldown_s) == ("DAILY_LOSS", 2 * DAY)
+
+
+def test_only_resume_lifts_the_operators_halt_and_it_lifts_nothing_else():
+    halted = BREAKER.halt(_lose(BreakerState(), 3), "news")
+    assert halted.halted
+    assert halted.halt_reason == "news"
+    assert BREAKER.halt(halted, "news") is halted
+    later = BREAKER.on_time(halted, 2 * DAY * S)
+    assert later.halted
+    assert later.phase is BreakerPhase.HALF_OPEN
+    won = BREAKER.on_trade_closed(later, 1.0, 1)
+    assert won.halted
+    assert won.phase is BreakerPhase.CLOSED
+    resumed = BREAKER.resume(halted)
+    assert not resumed.halted
+    assert resumed.phase is BreakerPhase.OPEN
+    assert BREAKER.resume(resumed) is resumed
+
+
+def test_a_halt_needs_a_reason():
+    with pytest.raises(ConfigError, match="reason"):
+        BREAKER.halt(BreakerState(), " ")
+
+
+def test_the_probing_factor_is_one_a_quarter_or_nothing():
+    assert BREAKER.probing_factor(BreakerState()) == 1.0
+    assert BREAKER.probing_factor(_half_open()) == 0.25
+    assert BREAKER.probing_factor(_lose(BreakerState(), 3)) == 0.0
+    assert BREAKER.probing_factor(BREAKER.halt(_half_open(), "news")) == 0.0
+
+
+def test_resetting_the_peak_starts_the_drawdown_anew(metrics):
+    reset = reset_peak(metrics(equity="8000", drawdown=0.2))
+    assert reset.peak_equity == Decimal(8000)
+    assert reset.drawdown == 0.0
+
+
+@pytest.mark.parametrize("equity", ["0", "-5", "NaN", "Infinity"])
+def test_the_peak_cannot_be_reset_to_nothing(metrics, equity):
+    with pytest.raises(ConfigError, match="peak"):
+        reset_peak(metrics(equity=equity))
+
+
+def test_daily_loss_is_negative_on_a_winning_day(metrics):
+    assert daily_loss(metrics(equity="10100")) == pytest.approx(-0.01)
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Any order of trades, prices, days, halts: the breaker's promises hold throughout."""
+
+    def __init__(self):
+        super().__init__()
+        self.limits = RiskLimits()
+        self.breaker = CircuitBreaker(self.limits)
+        self.state = BreakerState()
+        self.now = 0
+        self.equity = self.peak = self.day_start = Decimal(10_000)
+        self.losses = 0
+        self.operator_halted = False
+
+    def _metrics(self):
+        return RiskMetrics(
+            equity=self.equity,
+            peak_equity=self.peak,
+            drawdown=float(1 - self.equity / self.peak),
+            day=self.now // (DAY * S),
+            day_start_equity=self.day_start,
+            exposure=Decimal(0),
+            leverage=0.0,
+        )
+
+    def _move(self, after):
+        before, self.state = self.state, after
+        if before.phase is BreakerPhase.OPEN and after.phase is not BreakerPhase.OPEN:
+            assert after.phase is BreakerPhase.HALF_OPEN
+            assert self.now >= before.tripped_ts_ns + before.cooldown_s * S
+        if after.phase is BreakerPhase.HALF_OPEN:
+            assert before.phase is not BreakerPhase.CLOSED
+
+    @rule(pnl=st.floats(-100, 100) | st.just(math.nan))
+    def close_a_trade(self, pnl):
+        was = self.state
+        self._move(self.breaker.on_trade_closed(self.state, pnl, self.now))
+        if pnl > 0:
+            self.losses = 0
+            assert self.state.phase is not BreakerPhase.HALF_OPEN
+        elif pnl != 0:
+            self.losses += 1
+            assert self.state.phase is not BreakerPhase.HALF_OPEN
+            if was.phase is BreakerPhase.HALF_OPEN:
+                assert self.state.cooldown_s == min(2 * was.cooldown_s, 7 * DAY)
+
+    @rule(factor=st.sampled_from(["0.90", "0.951", "0.97", "0.99", "1", "1.02", "1.2"]))
+    def equity_moves(self, factor):
+        self.equity *= Decimal(factor)
+        self.peak = max(self.peak, self.equity)
+        self._move(self.breaker.on_equity(self.state, self._metrics(), self.now))
+        if self._metrics().drawdown > 0.15 or daily_loss(self._metrics()) > 0.05:
+            assert self.state.phase is BreakerPhase.OPEN
+
+    @rule(hours=st.integers(1, 100))
+    def time_passes(self, hours):
+        day = self.now // (DAY * S)
+        self.now += hours * 3600 * S
+        if self.now // (DAY * S) != day:
+            self.day_start = self.equity
+        self._move(self.breaker.on_time(self.state, self.now))
+
+    @rule()
+    def operator_halts(self):
+        self.operator_halted = True
+        self._move(self.breaker.halt(self.state, "drill"))
+
+    @rule()
+    def operator_resumes(self):
+        self.operator_halted = False
+        self._move(self.breaker.resume(self.state))
+
+    @rule()
+    def operator_resets_the_peak(self):
+        self.peak = reset_peak(self._metrics()).peak_equity
+
+    @invariant()
+    def promises_hold(self):
+        state = self.state
+        assert state.halted == self.operator_halted
+        assert state.loss_streak == self.losses
+        closed = state.phase is BreakerPhase.CLOSED
+        assert closed == (not state.reason)
+        if closed:
+            assert state.loss_streak < self.limits.max_loss_streak
+        else:
+            assert DAY <= state.cooldown_s <= 7 * DAY
+            assert state.tripped_ts_ns <= self.now
+
+
+BreakerMachine.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None
+)
+TestTheBreakerKeepsItsPromises = BreakerMachine.TestCase
