@@ -1,0 +1,309 @@
+"""One writer folds events into `TradingState` and hands them to the journal as whole batches.
+
+What other threads read is the state between two batches, never inside one. After a crash the
+state is the fold of all batches that became durable: a snapshot and the events after it, by
+sequence number.
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from bot4_runtime.domain.errors import InvariantViolated, JournalCorrupt, JournalError
+from bot4_runtime.domain.events import JournaledEvent, OrderEvent, OrderFilled
+from bot4_runtime.domain.order import Book, Fill
+from bot4_runtime.domain.portfolio import Portfolio
+from bot4_runtime.state import snapshot
+from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.trading_state import TradingState
+
+SNAPSHOT_EVENTS: Final = 20_000
+SNAPSHOT_NS: Final = 60 * 1_000_000_000
+
+T = TypeVar("T")
+
+
+class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What recovery did.
+
+    Attributes:
+        snapshot_seq: of the snapshot it began with; None when the whole journal was replayed.
+        refused: snapshots passed over, with the reason.
+        events_replayed: events folded after the snapshot.
+        last_seq: of the recovered state.
+        unanswered: intent numbers that have no outcome yet.
+        seconds: what it took.
+    """
+
+    snapshot_seq: int | None
+    refused: tuple[str, ...]
+    events_replayed: int
+    last_seq: int
+    unanswered: tuple[int, ...]
+    seconds: float
+
+
+class StateStore:
+    """The state of one account, folded in memory and remembered by the journal.
+
+    Call `recover` before anything else, `append` from one thread only, and `close` at the end.
+
+    Args:
+        journal: where batches go; closed by `close`.
+        snapshot_dir: folder of the snapshots; None takes none.
+    """
+
+    def __init__(self, journal: Journal, snapshot_dir: Path | None) -> None:
+        self._journal = journal
+        self._snapshot_dir = snapshot_dir
+        self._state = TradingState()
+        self._lock = threading.RLock()
+        self._staged: list[JournaledEvent] = []
+        self._broken = False
+        self._snapshot_seq = 0
+        self._snapshot_ns: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> TradingState:
+        """The live state, for the writing thread alone; `recover` replaces it."""
+        return self._state
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this process took."""
+        return self._journal.epoch
+
+    @property
+    def durable_seq(self) -> int:
+        """Sequence number up to which everything is durable."""
+        return self._journal.durable_seq
+
+    # ------------------------------------------------------------------- writing
+    def stage(self, event: JournaledEvent) -> bool:
+        """Fold an event at once and keep it for the batch that `commit` closes.
+
+        Readers of other threads wait until then. An event that cannot follow the state
+        breaks the store, since the batch is half folded.
+
+        Returns:
+            False for a fill that was booked before; it is not journaled again.
+
+        Raises:
+            InvariantViolated: the event cannot follow the state.
+            JournalWriteFailed: the journal takes nothing more.
+        """
+        if not self._staged:
+            self._check()
+            self._lock.acquire()
+        try:
+            fresh = self._state.apply(event)
+        except BaseException:
+            self._broken = True
+            self._staged.clear()
+            self._lock.release()
+            raise
+        if fresh:
+            self._staged.append(event)
+        elif not self._staged:
+            self._lock.release()
+        return fresh
+
+    def commit(self) -> int:
+        """Hand the staged batch to the journal as one unit; return the last sequence number."""
+        if not self._staged:
+            return self._state.seq
+        batch = self._staged
+        self._staged = []
+        try:
+            self._state.seq += len(batch)
+            self._journal.append(batch)
+        except BaseException:
+            self._broken = True
+            raise
+        finally:
+            self._lock.release()
+        return self._state.seq
+
+    def append(self, events: Sequence[JournaledEvent]) -> int:
+        """Fold a batch and hand it to the journal as one unit: durable whole or not at all.
+
+        Returns:
+            The sequence number of its last event, for `wait_durable`.
+
+        Raises:
+            InvariantViolated: an event cannot follow the state; the store is broken.
+            JournalWriteFailed: the journal takes nothing more.
+        """
+        self._check()
+        state = self._state
+        with self._lock:
+            try:
+                batch = [event for event in events if state.apply(event)]
+                if batch:
+                    state.seq += len(batch)
+                    self._journal.append(batch)
+            except BaseException:
+                self._broken = True
+                raise
+        return state.seq
+
+    def update_position(self, fill: Fill) -> int:
+        """Book an execution, the only thing that moves a position; return its number."""
+        return self.append([OrderFilled(ts_event_ns=fill.ts_event_ns, fill=fill)])
+
+    def update_order(self, event: OrderEvent) -> int:
+        """Book what became of an order; return the event's number."""
+        return self.append([event])
+
+    def wait_durable(self, seq: int, timeout_s: float = 30.0) -> None:
+        """Return once everything up to `seq` would survive a power cut.
+
+        Raises:
+            JournalWriteFailed: it cannot become durable, or did not in time.
+        """
+        self._journal.wait_durable(seq, timeout_s)
+
+    def _check(self) -> None:
+        if self._staged:
+            raise InvariantViolated("a staged batch is open; commit it first")
+        if self._broken:
+            raise InvariantViolated(
+                "an earlier batch could not be folded or queued, so the state is ahead of the "
+                "journal; stop the process, then restart and replay"
+            )
+        self._journal.check()
+
+    # ------------------------------------------------------------------- reading
+    def get_portfolio(self, book: Book) -> Portfolio:
+        """Return a whole, consistent view of a book; any thread may ask."""
+        with self._lock:
+            return self._state.portfolio(book)
+
+    def read(self, look: Callable[[TradingState], T]) -> T:
+        """Let any thread look at the state between two batches.
+
+        Args:
+            look: reads the state quickly and returns copies, never parts of it.
+        """
+        with self._lock:
+            return look(self._state)
+
+    # ----------------------------------------------------------------- snapshots
+    def tick(self, now_ns: int) -> bool:
+        """Begin a snapshot when 20,000 events or 60 s have passed; True when one was begun.
+
+        Args:
+            now_ns: time of the machine, not of the candles.
+        """
+        if self._snapshot_dir is None:
+            return False
+        if self._snapshot_ns is None:
+            self._snapshot_ns = now_ns
+        due = (
+            self._state.seq - self._snapshot_seq >= SNAPSHOT_EVENTS
+            or now_ns - self._snapshot_ns >= SNAPSHOT_NS
+        )
+        if not due or self._state.seq == self._snapshot_seq:
+            return False
+        self._snapshot_ns = now_ns
+        self._begin_snapshot(self._snapshot_dir)
+        return True
+
+    def create_snapshot(self, timeout_s: float = 30.0) -> int | None:
+        """Write a snapshot and wait until it lies on the disk.
+
+        Returns:
+            Its sequence number; None when the store takes no snapshots.
+
+        Raises:
+            JournalWriteFailed: the journal or the snapshot could not be written.
+        """
+        if self._snapshot_dir is None:
+            return None
+        self._journal.wait_for(self._begin_snapshot(self._snapshot_dir), timeout_s)
+        return self._snapshot_seq
+
+    def _begin_snapshot(self, folder: Path) -> threading.Event:
+        self._check()
+        with self._lock:
+            seq = self._state.seq
+            payload = snapshot.encode(self._state)
+        self._snapshot_seq = seq
+        return self._journal.after_durable(lambda: snapshot.write(folder, seq, payload))
+
+    # ------------------------------------------------------------------ recovery
+    def recover(self, version: int | None = None) -> RecoveryReport:
+        """Rebuild the state: a snapshot, then the events after it by sequence number.
+
+        Args:
+            version: sequence number of the snapshot to begin with; the newest sound one
+                when None.
+
+        Raises:
+            JournalCorrupt: the chosen snapshot or the journal is damaged, or the journal
+                ends before a sound snapshot.
+        """
+        started = time.perf_counter()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            state, snapshot_seq, refused = self._from_snapshot(version)
+            replayed = 0
+            for seq, event in self._journal.read(state.seq):
+                state.apply(event)
+                state.seq = seq
+                replayed += 1
+        finally:
+            if collecting:
+                gc.enable()
+        if state.seq != self._journal.last_seq:
+            raise JournalCorrupt(
+                f"the journal ends at {self._journal.last_seq}, before the snapshot at "
+                f"{state.seq}: acknowledged events are missing. Restore the journal from a copy"
+            )
+        with self._lock:
+            self._state = state
+        self._snapshot_seq = snapshot_seq or 0
+        return RecoveryReport(
+            snapshot_seq=snapshot_seq,
+            refused=tuple(refused),
+            events_replayed=replayed,
+            last_seq=state.seq,
+            unanswered=tuple(order.intent.intent_no for order in state.unanswered()),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _from_snapshot(self, version: int | None) -> tuple[TradingState, int | None, list[str]]:
+        refused: list[str] = []
+        paths = [] if self._snapshot_dir is None else snapshot.list_snapshots(self._snapshot_dir)
+        if version is not None:
+            paths = [path for path in paths if path.stem == f"{version:020d}"]
+            if not paths:
+                raise JournalError(
+                    f"there is no snapshot {version}; leave the version out for the newest"
+                )
+        for path in paths:
+            try:
+                state = snapshot.read(path)
+            except JournalCorrupt as error:
+                if version is not None:
+                    raise
+                refused.append(str(error))
+            else:
+                return state, state.seq, refused
+        return TradingState(), None, refused
+
+    def close(self) -> None:
+        """Write what is queued and close the journal; may be repeated."""
+        self._journal.close()
