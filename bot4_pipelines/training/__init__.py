@@ -1,0 +1,1 @@
+"""The learning: from candles to models, gates and evidence. No Dagster here."""
