@@ -128,7 +128,7 @@ def daily_loss(metrics: RiskMetrics) -> float:
         return math.nan
     if not metrics.day_start_equity > 0:
         return math.nan
-    return 1.0 - float(metrics.equity) / float(metrics.day_start_equity)
+    return float((metrics.day_start_equity - metrics.equity) / metrics.day_start_equity)
 
 
 def reset_peak(metrics: RiskMetrics) -> RiskMetrics:

@@ -170,8 +170,8 @@ class Entry:
             return own
         reference = number(intent.reference_price)
         if intent.side is Side.BUY:
-            return min(own, reference, self._view.mark)
-        return max(own, reference, self._view.mark)
+            return min(own, reference, self._view.mark(intent.symbol))
+        return max(own, reference, self._view.mark(intent.symbol))
 
     def _stop_protects(self) -> bool:
         stop = number(self._intent.stop_loss)

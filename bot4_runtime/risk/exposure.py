@@ -52,7 +52,8 @@ class RiskView:
     Attributes:
         equity: cash and positions at their marks, in quote.
         cash_free: quote that no open order has reserved.
-        mark: last price of the intent's symbol, in quote.
+        marks: last price by symbol, in quote; of the intent's symbol and of every symbol
+            with an open entry order that holds no position.
         positions: what is held, one entry a symbol; marks are of the same moment.
         open_orders: open and UNKNOWN orders of all symbols, stops and exits included.
         correlations: how the symbols' returns move together.
@@ -67,7 +68,7 @@ class RiskView:
         *,
         equity: float,
         cash_free: float,
-        mark: float,
+        marks: dict[str, float],
         positions: Sequence[HeldPosition],
         open_orders: Sequence[OpenOrder],
         correlations: Correlations,
@@ -80,7 +81,7 @@ class RiskView:
     ) -> None:
         self.equity: Final = equity
         self.cash_free: Final = cash_free
-        self.mark: Final = mark
+        self.marks: Final = marks
         self.positions: Final = positions
         self.open_orders: Final = open_orders
         self.correlations: Final = correlations
@@ -99,6 +100,14 @@ class RiskView:
                 total += position.quantity
         return total
 
+    def mark(self, symbol: str) -> float:
+        """Return the dearest mark known of a symbol, in quote; NaN when none is."""
+        known = self.marks.get(symbol, math.nan)
+        for position in self.positions:
+            if position.symbol == symbol and not known >= position.mark:
+                known = position.mark
+        return known
+
     def drawdown(self) -> float:
         """Return the worse of the journaled drawdown and this view's own; NaN when unknown."""
         recorded = self.metrics.drawdown
@@ -107,14 +116,12 @@ class RiskView:
             return math.nan
         return max(recorded, 1.0 - self.equity / float(peak))
 
-    def fault(self) -> str:  # noqa: C901, PLR0911 - one line a number
+    def fault(self) -> str:  # noqa: PLR0911 - one line a number
         """Name the first number that cannot be judged, with its value; empty when none is."""
         if not positive(self.equity):
             return f"equity is {self.equity!r}"
         if not math.isfinite(self.cash_free):
             return f"free cash is {self.cash_free!r}"
-        if not positive(self.mark):
-            return f"mark is {self.mark!r}"
         if not usable(self.depth_quote):
             return f"depth is {self.depth_quote!r}"
         if not (positive(self.margin_rate) and self.margin_rate <= 1.0):
@@ -123,6 +130,12 @@ class RiskView:
             return f"leverage is {self.metrics.leverage!r}"
         if math.isnan(self.drawdown()):
             return f"drawdown is {self.metrics.drawdown!r} of a peak of {self.metrics.peak_equity}"
+        return self._market_fault()
+
+    def _market_fault(self) -> str:
+        for symbol, mark in self.marks.items():
+            if not positive(mark):
+                return f"mark of {symbol} is {mark!r}"
         for position in self.positions:
             if not (usable(position.quantity) and positive(position.mark)):
                 return f"position {position.symbol} is {position.quantity!r} at {position.mark!r}"
@@ -133,6 +146,8 @@ class RiskView:
                     f"open order {order.symbol} is {order.sign} x {order.quantity!r} "
                     f"at {order.price!r}"
                 )
+            if not positive(self.mark(order.symbol)):
+                return f"open order {order.symbol} has no mark"
         return ""
 
 
@@ -154,35 +169,31 @@ class WorstCase:
 
 
 def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
-    """Return every symbol's worst case, that of `symbol` always among them.
-
-    Orders of symbols without a known mark are valued at their own price.
-    """
+    """Return every symbol's worst case, that of `symbol` always among them."""
     cases: dict[str, WorstCase] = {symbol: WorstCase()}
-    marks: dict[str, float] = {symbol: view.mark}
     for position in view.positions:
-        case = cases.get(position.symbol)
-        if case is None:
-            case = WorstCase()
-            cases[position.symbol] = case
-        # The view's own mark and the position's may differ by a moment: the dearer one counts.
-        mark = max(position.mark, marks.get(position.symbol, 0.0))
-        marks[position.symbol] = mark
-        case.long += position.quantity * mark
-        case.short -= position.quantity * mark
+        case = _case(cases, position.symbol)
+        value = position.quantity * view.mark(position.symbol)
+        case.long += value
+        case.short -= value
     for order in view.open_orders:
         if order.reduce_only:
             continue
-        case = cases.get(order.symbol)
-        if case is None:
-            case = WorstCase()
-            cases[order.symbol] = case
-        value = order.quantity * max(order.price, marks.get(order.symbol, 0.0))
+        case = _case(cases, order.symbol)
+        value = order.quantity * max(order.price, view.mark(order.symbol))
         if order.sign > 0:
             case.long += value
         else:
             case.short += value
     return cases
+
+
+def _case(cases: dict[str, WorstCase], symbol: str) -> WorstCase:
+    case = cases.get(symbol)
+    if case is None:
+        case = WorstCase()
+        cases[symbol] = case
+    return case
 
 
 def usable(number: float) -> bool:

@@ -58,7 +58,7 @@ class RiskManager:
             return _unjudged(f"quantity is {intent.quantity}")
         if intent.reduce_only:
             return _exit(intent, quantity, view)
-        price = worst_price(intent, view.mark)
+        price = worst_price(intent, view.mark(intent.symbol))
         fault = view.fault() or _fault(intent, quantity, price, view)
         if fault:
             return _unjudged(fault)
@@ -79,7 +79,7 @@ class RiskManager:
         Zero when nothing fits or the numbers cannot be judged. For sizing before the intent
         is final: `validate` alone approves.
         """
-        price = worst_price(intent, view.mark)
+        price = worst_price(intent, view.mark(intent.symbol))
         if view.fault() or not positive(price):
             return _NONE
         return Entry(intent, price, view, self._in_force(view)).position_room()
@@ -97,7 +97,8 @@ def _exit(intent: OrderIntent, quantity: float, view: RiskView) -> RiskVerdict:
     against = max(-held if intent.side is Side.BUY else held, 0.0)
     if quantity <= against:
         return RiskApproved(intent, 0.0, WITNESS)
-    return RiskRefused(verdict.REDUCE_ONLY, against, quantity, Decimal(repr(against)))
+    size = Decimal(repr(against)) if positive(against) else _NONE
+    return RiskRefused(verdict.REDUCE_ONLY, against, quantity, size)
 
 
 def _stopped(view: RiskView) -> str:
@@ -109,8 +110,8 @@ def _stopped(view: RiskView) -> str:
 def _fault(intent: OrderIntent, quantity: float, price: float, view: RiskView) -> str:
     if not positive(price):
         return (
-            f"price {intent.price}, stop price {intent.stop_price} or reference price "
-            f"{intent.reference_price} is no usable price"
+            f"one of price {intent.price}, stop price {intent.stop_price}, reference price "
+            f"{intent.reference_price} and mark {view.mark(intent.symbol)!r} is no usable price"
         )
     value = quantity * price
     if not (positive(value) and positive(value * view.margin_rate)):

@@ -50,11 +50,11 @@ def _intent(**changes) -> OrderIntent:
 
 
 def _view(**changes) -> RiskView:
-    """A calm book of 10,000 USDT that holds nothing."""
+    """A calm book of 10,000 USDT that holds nothing; `mark` is the mark of BTCUSDT."""
     fields = {
         "equity": 10_000.0,
         "cash_free": 10_000.0,
-        "mark": 100.0,
+        "marks": {"BTCUSDT": 100.0, "ETHUSDT": 50.0},
         "positions": [],
         "open_orders": [],
         "correlations": FixedCorrelations({}),
@@ -63,6 +63,8 @@ def _view(**changes) -> RiskView:
         "metrics": _metrics(),
         "now_ns": 1_000,
     }
+    if "mark" in changes:
+        changes["marks"] = {"BTCUSDT": changes.pop("mark"), "ETHUSDT": 50.0}
     return RiskView(**(fields | changes))
 
 

@@ -263,7 +263,5 @@ class BreakerMachine(RuleBasedStateMachine):
             assert state.tripped_ts_ns <= self.now
 
 
-BreakerMachine.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None
-)
+BreakerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestTheBreakerKeepsItsPromises = BreakerMachine.TestCase

@@ -39,9 +39,7 @@ def test_the_worked_drawdown_example():
     assert max_drawdown(np.array([100.0, 120.0, 90.0, 130.0, 117.0])) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize(
-    "equity", [[], [[1.0]], [1.0, np.nan], [np.inf], [0.0, 1.0], [-1.0, 1.0]]
-)
+@pytest.mark.parametrize("equity", [[], [[1.0]], [1.0, np.nan], [np.inf], [0.0, 1.0], [-1.0, 1.0]])
 def test_an_equity_curve_that_is_none_is_refused(equity):
     with pytest.raises(DataError, match="equity"):
         drawdowns(np.array(equity, dtype=np.float64))

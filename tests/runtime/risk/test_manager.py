@@ -1,0 +1,628 @@
+import ast
+import itertools
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import bot4_runtime
+from bot4_runtime.domain.errors import InvariantViolated
+from bot4_runtime.domain.order import OrderType, Side, payload_hash
+from bot4_runtime.domain.portfolio import BreakerPhase, BreakerState
+from bot4_runtime.risk import verdict
+from bot4_runtime.risk.correlation import FixedCorrelations
+from bot4_runtime.risk.exposure import worst_cases
+from bot4_runtime.risk.limits import RiskLimits, RiskOverride
+from bot4_runtime.risk.manager import (
+    HeldPosition,
+    OpenOrder,
+    RiskApproved,
+    RiskManager,
+    RiskRefused,
+)
+
+MANAGER = RiskManager(RiskLimits())
+OPEN = BreakerState(phase=BreakerPhase.OPEN, reason="LOSS_STREAK", cooldown_s=86_400)
+PROBING = BreakerState(phase=BreakerPhase.HALF_OPEN, reason="LOSS_STREAK", cooldown_s=86_400)
+HALTED = BreakerState(halted=True, halt_reason="news")
+ETH = HeldPosition("ETHUSDT", 1.0, 50.0)
+SHORT_ETH = HeldPosition("ETHUSDT", -1.0, 50.0)
+
+
+def _pair(value):
+    return FixedCorrelations({("BTCUSDT", "ETHUSDT"): value})
+
+
+def _code(answer):
+    return answer.code if isinstance(answer, RiskRefused) else "APPROVED"
+
+
+# ------------------------------------------------------------- entries, one limit each
+def test_an_entry_within_every_limit_is_approved_as_it_is(intent, view):
+    wanted = intent()
+    answer = MANAGER.validate(wanted, view())
+    assert isinstance(answer, RiskApproved)
+    assert answer.intent is wanted
+    assert answer.size == wanted.quantity
+    assert answer.stop_loss == wanted.stop_loss
+    assert answer.payload_hash == payload_hash(wanted)
+    assert answer.risk_score == pytest.approx(0.5)
+
+
+REFUSALS = [
+    # what is special, the view, the code, its limit, its value, what would pass
+    ({"quantity": "2.5"}, {}, "POSITION_SIZE", 0.02, 0.025, "2"),
+    (
+        {},
+        {"positions": [HeldPosition("BTCUSDT", 1.5, 100.0)]},
+        "POSITION_SIZE",
+        0.02,
+        0.025,
+        "0.5",
+    ),
+    (
+        {},
+        {"open_orders": [OpenOrder("BTCUSDT", 1, 1.2, 100.0)]},
+        "POSITION_SIZE",
+        0.02,
+        0.022,
+        "0.8",
+    ),
+    ({}, {"positions": [ETH], "correlations": _pair(0.7)}, "CORRELATION", 0.7, 0.7, "0"),
+    ({}, {"positions": [SHORT_ETH], "correlations": _pair(-0.9)}, "CORRELATION", 0.7, 0.9, "0"),
+    (
+        {},
+        {"open_orders": [OpenOrder("ETHUSDT", 1, 1.0, 50.0)], "correlations": _pair(0.8)},
+        "CORRELATION",
+        0.7,
+        0.8,
+        "0",
+    ),
+    ({}, {"positions": [ETH]}, "CORRELATION_UNKNOWN", 0, 1, "0"),
+    ({}, {"positions": [ETH], "correlations": _pair(math.nan)}, "CORRELATION_UNKNOWN", 0, 1, "0"),
+    ({}, {"positions": [ETH], "correlations": _pair(-1.1)}, "CORRELATION_UNKNOWN", 0, 1, "0"),
+    ({"stop_loss": None}, {}, "STOP_LOSS_MISSING", 1, 0, "0"),
+    ({"stop_loss": "100"}, {}, "STOP_LOSS_SIDE", 100, 100, "0"),
+    ({"stop_loss": "105"}, {}, "STOP_LOSS_SIDE", 100, 105, "0"),
+    ({"stop_loss": "97"}, {"mark": 96.0}, "STOP_LOSS_SIDE", 96, 97, "0"),
+    ({"stop_loss": "0"}, {}, "STOP_LOSS_SIDE", 100, 0, "0"),
+    ({"stop_loss": "-1"}, {}, "STOP_LOSS_SIDE", 100, -1, "0"),
+    ({"side": Side.SELL, "stop_loss": "95"}, {}, "STOP_LOSS_SIDE", 100, 95, "0"),
+    (
+        {},
+        {"positions": [HeldPosition("ETHUSDT", 299.5, 100.0)], "correlations": _pair(0.1)},
+        "LEVERAGE",
+        3.0,
+        3.005,
+        "0.5",
+    ),
+    ({}, {"drawdown": 0.1501}, "DRAWDOWN", 0.15, 0.1501, "0"),
+    ({}, {"equity": 8_000.0}, "DRAWDOWN", 0.15, 0.2, "0"),
+    ({}, {"depth_quote": 100.0}, "LIQUIDITY", 1.5, 1.0, "0.666666666666"),
+    ({}, {"depth_quote": 0.0}, "LIQUIDITY", 1.5, 0.0, "0"),
+    ({}, {"depth_quote": -5.0}, "LIQUIDITY", 1.5, -0.05, "0"),
+    ({}, {"cash_free": 109.0}, "MARGIN", 1.1, 1.09, "0.990909090908"),
+    ({}, {"cash_free": 0.0}, "MARGIN", 1.1, 0.0, "0"),
+    ({}, {"cash_free": -7.0}, "MARGIN", 1.1, -0.07, "0"),
+    ({}, {"breaker": HALTED}, "HALTED", 0, 1, "0"),
+    ({}, {"breaker": OPEN}, "BREAKER_OPEN", 0, 1, "0"),
+    ({}, {"breaker": PROBING}, "POSITION_SIZE", 0.005, 0.01, "0.5"),
+]
+
+
+@pytest.mark.parametrize(("order", "book", "code", "limit", "value", "passes"), REFUSALS)
+def test_a_broken_limit_is_named_with_its_numbers_and_what_would_pass(
+    intent, view, metrics, order, book, code, limit, value, passes
+):
+    order = {k: Decimal(v) if isinstance(v, str) and k != "side" else v for k, v in order.items()}
+    if "drawdown" in book:
+        book = {"metrics": metrics(drawdown=book["drawdown"])}
+    wanted, seen = intent(**order), view(**book)
+    answer = MANAGER.validate(wanted, seen)
+    assert isinstance(answer, RiskRefused)
+    assert answer.code == code
+    assert answer.limit == pytest.approx(limit)
+    assert answer.value == pytest.approx(value)
+    assert float(answer.would_pass_size) == pytest.approx(float(passes), rel=1e-9)
+    assert ("would pass" in answer.text) == (Decimal(passes) > 0)
+    if answer.would_pass_size > 0:
+        again = MANAGER.validate(intent(**order | {"quantity": answer.would_pass_size}), seen)
+        assert isinstance(again, RiskApproved)
+
+
+AT_THE_LIMIT = [
+    {"positions": [ETH], "correlations": _pair(0.6999)},
+    {"positions": [SHORT_ETH], "correlations": _pair(0.99)},  # a hedge
+    {"positions": [HeldPosition("ETHUSDT", 0.0, 50.0)]},  # nothing is held
+    {"positions": [HeldPosition("ETHUSDT", 299.0, 100.0)], "correlations": _pair(0.0)},
+    {"positions": [HeldPosition("BTCUSDT", 1.0, 100.0)]},
+    {"open_orders": [OpenOrder("BTCUSDT", -1, 2.0, 100.0, reduce_only=True)]},
+    {"open_orders": [OpenOrder("BTCUSDT", -1, 2.0, 100.0)]},
+    {"depth_quote": 150.0},
+    {"cash_free": 110.00000000000001},
+    {"cash_free": 22.000000000000004, "margin_rate": 0.2},
+]
+
+
+@pytest.mark.parametrize("book", AT_THE_LIMIT)
+def test_an_entry_at_a_limit_passes(intent, view, book):
+    assert _code(MANAGER.validate(intent(), view(**book))) == "APPROVED"
+
+
+def test_a_drawdown_at_the_limit_passes_and_uses_it_up(intent, view, metrics):
+    answer = MANAGER.validate(intent(), view(metrics=metrics(drawdown=0.15)))
+    assert answer.risk_score == 1.0
+
+
+def test_the_first_broken_limit_in_order_is_the_one_that_is_named(intent, view, metrics):
+    """Everything is wrong; repairing one thing after the other walks through the codes."""
+    order = {"quantity": Decimal(1000), "stop_loss": None}
+    far = HeldPosition("ETHUSDT", 500.0, 100.0)
+    strange = HeldPosition("XRPUSDT", 1.0, 1.0)
+    book = {
+        "breaker": BreakerState(phase=BreakerPhase.OPEN, halted=True),
+        "positions": [far, strange],
+        "correlations": _pair(0.9),
+        "metrics": metrics(drawdown=0.5),
+        "depth_quote": 1.0,
+        "cash_free": 1.0,
+        "mark": math.nan,
+    }
+    seen = []
+    repairs = [
+        (book, {"mark": 100.0}),
+        (book, {"breaker": BreakerState(phase=BreakerPhase.OPEN)}),
+        (book, {"breaker": BreakerState()}),
+        (order, {"quantity": Decimal(1)}),
+        (book, {"correlations": _pair(0.1)}),
+        (book, {"positions": [far]}),
+        (order, {"stop_loss": Decimal(105)}),
+        (order, {"stop_loss": Decimal(95)}),
+        (book, {"positions": []}),
+        (book, {"metrics": metrics()}),
+        (book, {"depth_quote": 1e6}),
+        (book, {"cash_free": 1e4}),
+    ]
+    for part, repair in repairs:
+        seen.append(_code(MANAGER.validate(intent(**order), view(**book))))
+        part.update(repair)
+    assert seen == [code for code in verdict.CODES if code != "REDUCE_ONLY"]
+    assert _code(MANAGER.validate(intent(**order), view(**book))) == "APPROVED"
+
+
+def test_at_a_correlation_limit_of_one_every_known_correlation_passes(intent, view):
+    manager = RiskManager(RiskLimits(max_correlation=1.0))
+    held = {"positions": [ETH]}
+    assert _code(manager.validate(intent(), view(**held, correlations=_pair(1.0)))) == "APPROVED"
+    assert _code(manager.validate(intent(), view(**held))) == "CORRELATION_UNKNOWN"
+
+
+def test_every_use_of_a_limit_can_be_the_score(intent, view, metrics):
+    books = [
+        ({"positions": [ETH], "correlations": _pair(0.63)}, 0.9),
+        ({"metrics": metrics(drawdown=0.12)}, 0.8),
+        ({"depth_quote": 200.0}, 0.75),
+        ({"cash_free": 157.142857}, 0.7),
+        ({"positions": [HeldPosition("ETHUSDT", 179.0, 100.0)], "correlations": _pair(0.1)}, 0.6),
+    ]
+    for book, score in books:
+        answer = MANAGER.validate(intent(), view(**book))
+        assert answer.risk_score == pytest.approx(score, rel=1e-6)
+
+
+# --------------------------------------------------------- prices, stops, worst cases
+def test_a_sell_limit_far_below_the_market_counts_at_the_market(intent, view):
+    wanted = intent(
+        side=Side.SELL,
+        order_type=OrderType.LIMIT,
+        price=Decimal(1),
+        stop_loss=Decimal(105),
+        quantity=Decimal(3),
+    )
+    answer = MANAGER.validate(wanted, view())
+    assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(0.03))
+
+
+def test_an_entry_counts_at_the_dearest_of_its_prices_and_the_mark(intent, view):
+    limit = {"order_type": OrderType.LIMIT, "quantity": Decimal(1)}
+    for change, value in [
+        (limit | {"price": Decimal(250)}, 0.025),
+        ({"reference_price": Decimal(260)}, 0.026),
+        ({"order_type": OrderType.STOP_MARKET, "stop_price": Decimal(270)}, 0.027),
+    ]:
+        answer = MANAGER.validate(intent(**change), view())
+        assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(value))
+    assert MANAGER.validate(intent(), view(mark=280.0)).value == pytest.approx(0.028)
+
+
+def test_the_stop_of_a_stop_entry_lies_beyond_its_trigger_not_the_market(intent, view):
+    entry = intent(
+        order_type=OrderType.STOP_MARKET, stop_price=Decimal(110), stop_loss=Decimal(105)
+    )
+    assert _code(MANAGER.validate(entry, view())) == "APPROVED"
+
+
+def test_a_marketable_limit_needs_its_stop_below_the_market(intent, view):
+    entry = intent(order_type=OrderType.LIMIT, price=Decimal(110), stop_loss=Decimal(105))
+    assert _code(MANAGER.validate(entry, view())) == "STOP_LOSS_SIDE"
+
+
+def test_a_short_entry_needs_its_stop_above(intent, view):
+    entry = intent(side=Side.SELL, stop_loss=Decimal(105))
+    assert _code(MANAGER.validate(entry, view())) == "APPROVED"
+
+
+def test_worst_cases_are_what_brute_force_over_all_fills_finds(view):
+    orders = [
+        OpenOrder("A", 1, 2.0, 10.0),
+        OpenOrder("A", -1, 7.0, 9.0),
+        OpenOrder("B", -1, 1.0, 30.0),
+        OpenOrder("B", 1, 4.0, 20.0),
+        OpenOrder("B", 1, 9.0, 20.0, reduce_only=True),
+    ]
+    seen = view(positions=[HeldPosition("A", 3.0, 10.0)], open_orders=orders, mark=10.0)
+    cases = worst_cases(seen, "A")
+    for symbol, held in (("A", 30.0), ("B", 0.0)):
+        flows = [
+            o.sign * o.quantity * max(o.price, 10.0)
+            for o in orders
+            if o.symbol == symbol and not o.reduce_only
+        ]
+        outcomes = [
+            held + sum(chosen)
+            for size in range(len(flows) + 1)
+            for chosen in itertools.combinations(flows, size)
+        ]
+        assert cases[symbol].long == max(outcomes)
+        assert cases[symbol].short == -min(outcomes)
+        assert cases[symbol].most() == max(abs(o) for o in outcomes)
+
+
+# ------------------------------------------------------------------------- exits
+@pytest.mark.parametrize("breaker", [OPEN, HALTED, PROBING, BreakerState()])
+@pytest.mark.parametrize("bad", [math.nan, -1e9, 0.0])
+def test_an_exit_passes_whatever_else_is_wrong(intent, view, metrics, breaker, bad):
+    seen = view(
+        positions=[HeldPosition("BTCUSDT", 5.0, bad), HeldPosition("XRPUSDT", bad, bad)],
+        breaker=breaker,
+        equity=bad,
+        cash_free=bad,
+        mark=bad,
+        depth_quote=bad,
+        metrics=metrics(drawdown=math.nan),
+        overrides=[RiskOverride(reason="news", expires_ts_ns=10**18, halt=True)],
+    )
+    leave = intent(side=Side.SELL, quantity=Decimal(5), reduce_only=True, stop_loss=None)
+    answer = MANAGER.validate(leave, seen)
+    assert isinstance(answer, RiskApproved)
+    assert answer.risk_score == 0.0
+    assert answer.stop_loss is None
+
+
+@pytest.mark.parametrize(
+    ("held", "side", "quantity", "most"),
+    [
+        (5.0, Side.SELL, "5.1", "5"),
+        (5.0, Side.BUY, "1", "0"),
+        (-5.0, Side.BUY, "6", "5"),
+        (-5.0, Side.SELL, "1", "0"),
+        (0.0, Side.SELL, "1", "0"),
+        (0.1 + 0.2, Side.SELL, "1", "0.30000000000000004"),
+    ],
+)
+def test_an_exit_that_would_not_only_reduce_is_refused(intent, view, held, side, quantity, most):
+    leave = intent(side=side, quantity=Decimal(quantity), reduce_only=True)
+    seen = view(positions=[HeldPosition("BTCUSDT", held, 100.0)])
+    answer = MANAGER.validate(leave, seen)
+    assert answer.code == "REDUCE_ONLY"
+    assert answer.would_pass_size == Decimal(most)
+    if answer.would_pass_size:
+        again = intent(side=side, quantity=answer.would_pass_size, reduce_only=True)
+        assert isinstance(MANAGER.validate(again, seen), RiskApproved)
+
+
+def test_a_short_is_closed_by_a_reduce_only_buy(intent, view):
+    seen = view(positions=[HeldPosition("BTCUSDT", -5.0, 100.0)], breaker=OPEN)
+    leave = intent(side=Side.BUY, quantity=Decimal(5), reduce_only=True)
+    assert isinstance(MANAGER.validate(leave, seen), RiskApproved)
+
+
+@pytest.mark.parametrize("held", [math.nan, math.inf, -math.inf])
+def test_an_exit_of_a_position_that_is_no_number_cannot_be_judged(intent, view, held):
+    seen = view(positions=[HeldPosition("BTCUSDT", held, 100.0)])
+    for side in Side:
+        answer = MANAGER.validate(intent(side=side, reduce_only=True), seen)
+        assert answer.code == "NOT_FINITE"
+
+
+# ------------------------------------------------------------------- bad numbers
+NO_NUMBERS = [math.nan, math.inf, -math.inf, 5e-324, -5e-324]
+UNUSABLE = [*NO_NUMBERS, 0.0, -0.0, -1.0]
+HUGE = [1e308, -1e308]
+
+
+@pytest.mark.parametrize("bad", [*NO_NUMBERS, -1.0])
+def test_a_number_that_is_none_is_refused_wherever_it_enters(intent, view, metrics, bad):
+    books = [
+        {"equity": bad},
+        {"mark": bad},
+        {"margin_rate": bad},
+        {"positions": [HeldPosition("BTCUSDT", 1.0, bad)]},
+        {"open_orders": [OpenOrder("BTCUSDT", 1, 1.0, bad)]},
+        {"open_orders": [OpenOrder("BTCUSDT", 1, bad, 1.0)]},
+        {"metrics": metrics(drawdown=bad)},
+    ]
+    if bad != -1.0:
+        books += [
+            {"depth_quote": bad},
+            {"positions": [HeldPosition("BTCUSDT", bad, 1.0)]},
+            {"metrics": metrics(leverage=bad)},
+        ]
+    for book in books:
+        answer = MANAGER.validate(intent(), view(**book))
+        assert answer.code == "NOT_FINITE"
+        assert answer.would_pass_size == 0
+        assert repr(bad) in answer.text
+    if not math.isfinite(bad):
+        assert MANAGER.validate(intent(), view(cash_free=bad)).code == "NOT_FINITE"
+    else:
+        assert MANAGER.validate(intent(), view(cash_free=bad)).code == "MARGIN"
+
+
+def test_what_has_exposure_needs_a_mark(intent, view):
+    resting = [OpenOrder("XRPUSDT", 1, 1.0, 50.0)]
+    assert _code(MANAGER.validate(intent(symbol="XRPUSDT"), view())) == "NOT_FINITE"
+    answer = MANAGER.validate(intent(), view(open_orders=resting))
+    assert (answer.code, answer.text) == (
+        "NOT_FINITE",
+        "cannot be judged: open order XRPUSDT has no mark",
+    )
+    marked = view(open_orders=resting, marks={"BTCUSDT": 100.0, "XRPUSDT": 50.0})
+    assert _code(MANAGER.validate(intent(), marked)) == "CORRELATION_UNKNOWN"
+
+
+def test_the_dearer_of_two_marks_counts(intent, view):
+    seen = view(positions=[HeldPosition("BTCUSDT", 1.0, 150.0)])
+    answer = MANAGER.validate(intent(), seen)
+    assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(0.03))
+    assert seen.mark("BTCUSDT") == 150.0
+
+
+@pytest.mark.parametrize("key", ["equity", "mark", "margin_rate"])
+@pytest.mark.parametrize("bad", [0.0, -0.0])
+def test_zero_is_refused_where_nothing_can_be_zero(intent, view, key, bad):
+    assert MANAGER.validate(intent(), view(**{key: bad})).code == "NOT_FINITE"
+
+
+def test_other_impossible_inputs_cannot_be_judged(intent, view, metrics):
+    for book in (
+        {"margin_rate": 1.01},
+        {"open_orders": [OpenOrder("BTCUSDT", 0, 1.0, 1.0)]},
+        {"open_orders": [OpenOrder("BTCUSDT", 2, 1.0, 1.0)]},
+        {"metrics": metrics(peak="NaN")},
+        {"metrics": metrics(peak="sNaN")},
+        {"metrics": metrics(peak="Infinity")},
+        {"metrics": metrics(peak="0")},
+    ):
+        assert MANAGER.validate(intent(), view(**book)).code == "NOT_FINITE"
+
+
+@pytest.mark.parametrize(
+    "bad", ["NaN", "sNaN", "Infinity", "-Infinity", "1e-320", "0", "-1", "1e400"]
+)
+@pytest.mark.parametrize("key", ["quantity", "price", "stop_price", "reference_price"])
+def test_a_decimal_that_is_no_usable_number_is_refused(intent, view, key, bad):
+    answer = MANAGER.validate(intent(**{key: Decimal(bad)}), view())
+    assert answer.code == "NOT_FINITE"
+    assert answer.would_pass_size == 0
+    room = MANAGER.position_room(intent(**{key: Decimal(bad)}), view())
+    assert float(room) == pytest.approx(2.0 if key == "quantity" else 0.0)
+
+
+@pytest.mark.parametrize("bad", ["NaN", "sNaN", "Infinity", "-Infinity", "1e-320"])
+def test_a_stop_that_is_no_number_protects_nothing(intent, view, bad):
+    answer = MANAGER.validate(intent(stop_loss=Decimal(bad)), view())
+    assert answer.code == "STOP_LOSS_SIDE"
+    assert math.isfinite(answer.value)
+
+
+def test_a_value_too_small_for_a_float_cannot_be_judged(intent, view):
+    tiny = intent(
+        quantity=Decimal("1e-200"), reference_price=Decimal("1e-200"), stop_loss=Decimal("1e-201")
+    )
+    assert MANAGER.validate(tiny, view(mark=1e-200)).code == "NOT_FINITE"
+    small = intent(quantity=Decimal("1e-300"))
+    assert MANAGER.validate(small, view(margin_rate=1e-200)).code == "NOT_FINITE"
+
+
+WILD = st.sampled_from([*NO_NUMBERS, *UNUSABLE, *HUGE, 1.0, 100.0, 2.3e-308]) | st.floats()
+
+
+def _fixed(function):
+    return settings(
+        max_examples=400,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )(function)
+
+
+@_fixed
+@given(
+    numbers=st.lists(WILD, min_size=13, max_size=13),
+    quantity=st.decimals(),
+    stop=st.none() | st.decimals(),
+    reduce_only=st.booleans(),
+    side=st.sampled_from(Side),
+)
+def test_whatever_numbers_come_the_answer_is_finite_and_nothing_raises(
+    intent, view, metrics, numbers, quantity, stop, reduce_only, side
+):
+    n = numbers
+    seen = view(
+        equity=n[0],
+        cash_free=n[1],
+        mark=n[2],
+        depth_quote=n[3],
+        margin_rate=n[4],
+        positions=[HeldPosition("BTCUSDT", n[5], n[6]), HeldPosition("ETHUSDT", n[7], n[8])],
+        open_orders=[OpenOrder("ETHUSDT", -1, n[9], n[10])],
+        correlations=_pair(n[11]),
+        metrics=metrics(drawdown=n[12]),
+    )
+    wanted = intent(quantity=quantity, stop_loss=stop, reduce_only=reduce_only, side=side)
+    answer = MANAGER.validate(wanted, seen)
+    if isinstance(answer, RiskApproved):
+        assert 0.0 <= answer.risk_score <= 1.0
+        if not reduce_only:
+            assert all(math.isfinite(x) for x in n if x is not n[11])
+        return
+    json.dumps([answer.limit, answer.value], allow_nan=False)
+    assert answer.code in verdict.CODES
+    assert answer.text
+    assert answer.would_pass_size.is_finite()
+    if answer.would_pass_size > 0:
+        again = msgspec.structs.replace(wanted, quantity=answer.would_pass_size)
+        assert isinstance(MANAGER.validate(again, seen), RiskApproved)
+
+
+@_fixed
+@given(
+    quantity=st.decimals("0.0001", "1000", places=4),
+    price=st.floats(0.5, 2.0),
+    held=st.floats(-3, 3),
+    pending=st.floats(0, 3),
+    sign=st.sampled_from([1, -1]),
+    other=st.floats(-400, 400),
+    correlation=st.floats(-1, 1),
+    cash=st.floats(0, 2000),
+    depth=st.floats(0, 2000),
+    margin_rate=st.floats(0.1, 1),
+    side=st.sampled_from(Side),
+    probing=st.booleans(),
+    step=st.floats(0.01, 1),
+)
+def test_the_offered_size_passes_as_does_any_smaller_one_and_none_much_larger(
+    intent,
+    view,
+    quantity,
+    price,
+    held,
+    pending,
+    sign,
+    other,
+    correlation,
+    cash,
+    depth,
+    margin_rate,
+    side,
+    probing,
+    step,
+):
+    stop = Decimal("0.01") if side is Side.BUY else Decimal(10_000)
+    wanted = intent(quantity=quantity, side=side, stop_loss=stop)
+    seen = view(
+        mark=100.0 * price, cash_free=cash, depth_quote=depth, margin_rate=margin_rate,
+        positions=[HeldPosition("BTCUSDT", held, 100.0), HeldPosition("ETHUSDT", other, 90.0)],
+        open_orders=[OpenOrder("BTCUSDT", sign, pending, 101.0)],
+        correlations=_pair(correlation), breaker=PROBING if probing else BreakerState(),
+    )  # fmt: skip
+    answer = MANAGER.validate(wanted, seen)
+    if isinstance(answer, RiskApproved):
+        assert answer.size == quantity
+        return
+    size = answer.would_pass_size
+    assert 0 <= size <= quantity
+    if size > 0:
+        for smaller in (size, size * Decimal(step)):
+            again = msgspec.structs.replace(wanted, quantity=smaller)
+            assert isinstance(MANAGER.validate(again, seen), RiskApproved)
+    larger = max(size * Decimal("1.00001"), size + Decimal("1e-6"))
+    if larger < quantity:
+        again = msgspec.structs.replace(wanted, quantity=larger)
+        assert isinstance(MANAGER.validate(again, seen), RiskRefused)
+
+
+# ------------------------------------------------------------------ overrides, sizing
+def test_an_override_tightens_until_it_expires(intent, view):
+    strict = RiskOverride(reason="news", expires_ts_ns=50, max_position_pct=0.005)
+    answer = MANAGER.validate(intent(), view(overrides=[strict], now_ns=49))
+    assert (answer.code, answer.limit) == ("POSITION_SIZE", 0.005)
+    assert _code(MANAGER.validate(intent(), view(overrides=[strict], now_ns=50))) == "APPROVED"
+
+
+def test_an_override_cannot_loosen(intent, view):
+    loose = RiskOverride(reason="greed", expires_ts_ns=50, max_position_pct=0.1)
+    answer = MANAGER.validate(intent(quantity=Decimal(3)), view(overrides=[loose], now_ns=1))
+    assert (answer.code, answer.limit) == ("POSITION_SIZE", 0.02)
+
+
+def test_an_override_can_halt(intent, view):
+    halt = RiskOverride(reason="news", expires_ts_ns=50, halt=True)
+    assert _code(MANAGER.validate(intent(), view(overrides=[halt], now_ns=49))) == "HALTED"
+
+
+@pytest.mark.parametrize(
+    ("book", "room"),
+    [
+        ({}, 2.0),
+        ({"breaker": PROBING}, 0.5),
+        ({"positions": [HeldPosition("BTCUSDT", 0.5, 100.0)]}, 1.5),
+        ({"positions": [HeldPosition("BTCUSDT", 5.0, 100.0)]}, 0.0),
+        ({"equity": math.nan}, 0.0),
+    ],
+)
+def test_the_room_for_a_position_is_what_the_limit_leaves(intent, view, book, room):
+    found = MANAGER.position_room(intent(), view(**book))
+    assert float(found) == pytest.approx(room)
+    if found:
+        sized = intent(quantity=found)
+        assert _code(MANAGER.validate(sized, view(**book))) == "APPROVED"
+
+
+def test_the_manager_shows_its_limits():
+    assert MANAGER.limits == RiskLimits()
+
+
+# ------------------------------------------------------------------------- witness
+def test_nobody_else_can_make_an_approval(intent):
+    for forged in (None, object(), True):
+        with pytest.raises(InvariantViolated, match="outside the risk manager"):
+            RiskApproved(intent(), 0.0, forged)
+
+
+def test_only_the_manager_names_the_witness():
+    root = Path(bot4_runtime.__file__).parent
+    users = [
+        source.relative_to(root).as_posix()
+        for source in sorted(root.rglob("*.py"))
+        if any(
+            (isinstance(node, ast.Name) and node.id == "WITNESS")
+            or (isinstance(node, ast.Attribute) and node.attr == "WITNESS")
+            or (isinstance(node, ast.alias) and node.name == "WITNESS")
+            for node in ast.walk(ast.parse(source.read_text()))
+        )
+    ]
+    assert users == ["risk/manager.py", "risk/verdict.py"]
+
+
+def test_verdicts_cannot_be_changed(intent, view):
+    approved = MANAGER.validate(intent(), view())
+    refused = MANAGER.validate(intent(quantity=Decimal(9)), view())
+    for answer, name in ((approved, "intent"), (approved, "size"), (refused, "code")):
+        with pytest.raises(AttributeError):
+            setattr(answer, name, None)
+
+
+def test_many_threads_get_the_answers_of_one(intent, view):
+    intents = [intent(intent_no=n, quantity=Decimal(n) / 8) for n in range(1, 65)]
+    seen = view(positions=[HeldPosition("BTCUSDT", 0.5, 100.0)])
+    alone = [_code(MANAGER.validate(one, seen)) for one in intents]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            assert list(pool.map(lambda o: _code(MANAGER.validate(o, seen)), intents)) == alone
