@@ -167,10 +167,10 @@ def overtrading(
 ) -> Bias | None:
     """See more entries a day than a plan makes (Barber & Odean 2000: trading is hazardous)."""
     of_symbol = total = 0
-    for entry_ns, symbol, _notional in history.entries:
-        if context.now_ns - DAY_NS < entry_ns <= context.now_ns:
+    for entry in history.entries:
+        if context.now_ns - DAY_NS < entry.ts_ns <= context.now_ns:
             total += 1
-            of_symbol += symbol == signal.symbol
+            of_symbol += entry.symbol == signal.symbol
     if of_symbol >= limits.symbol_entries_per_day:
         value, bound, what = of_symbol, limits.symbol_entries_per_day, signal.symbol
     elif total >= limits.entries_per_day:
@@ -366,7 +366,8 @@ def _rate_ratio(history: SignalHistory, now_ns: int) -> float:
     1 with fewer than four entries in the day, or none in the week.
     """
     today, week, first_ns = 0, 0, now_ns
-    for entry_ns, _symbol, _notional in history.entries:
+    for entry in history.entries:
+        entry_ns = entry.ts_ns
         if now_ns - DAY_NS < entry_ns <= now_ns:
             today += 1
         elif now_ns - 8 * DAY_NS < entry_ns <= now_ns - DAY_NS:
@@ -382,8 +383,8 @@ def _size_ratio(history: SignalHistory, since_ns: int) -> float:
     """Return median size since over median of the last 20 before; 1 with fewer than three."""
     before: list[float] = []
     after: list[float] = []
-    for entry_ns, _symbol, notional in history.entries:
-        (after if entry_ns >= since_ns else before).append(notional)
+    for entry in history.entries:
+        (after if entry.ts_ns >= since_ns else before).append(entry.notional)
     if len(before) < 3 or len(after) < 3:
         return 1.0
     usual = _median(before[-20:])

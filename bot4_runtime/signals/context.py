@@ -1,9 +1,29 @@
 """What a signal is judged in: the book's recent doings, the market, the costs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from bot4_runtime.domain.position import ClosedTrade, Position
 from bot4_runtime.domain.regime import Regime
+
+
+class Entry(Protocol):
+    """An entry that was made: its time (ns, UTC), symbol and notional in quote."""
+
+    @property
+    def ts_ns(self) -> int:
+        """When."""
+        ...
+
+    @property
+    def symbol(self) -> str:
+        """Of what."""
+        ...
+
+    @property
+    def notional(self) -> float:
+        """How much, in quote."""
+        ...
 
 
 class SignalHistory:
@@ -11,7 +31,7 @@ class SignalHistory:
 
     Args:
         trades: closed round trips, newest last.
-        entries: (time in ns, symbol, notional in quote) of each entry, newest last.
+        entries: what was entered, newest last.
         positions: what is held.
         marks: last price by symbol.
     """
@@ -19,7 +39,7 @@ class SignalHistory:
     def __init__(
         self,
         trades: Sequence[ClosedTrade],
-        entries: Sequence[tuple[int, str, float]],
+        entries: Sequence[Entry],
         positions: Sequence[Position],
         marks: Mapping[str, float],
     ) -> None:
