@@ -1,0 +1,1 @@
+"""Binance: here its public candles; streams and orders come with the connector."""

@@ -1,0 +1,184 @@
+"""Closed candles polled from Binance's public REST through ccxt. No keys, no orders.
+
+A candle is taken only when the venue's clock says that it has closed. Errors of the network
+are retried with growing pauses, for ever; a refused location or an unknown symbol is final.
+"""
+
+import difflib
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from bot4_runtime.clock import Clock
+from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
+from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
+from bot4_runtime.domain.instrument import split_symbol
+
+PAGE: Final = 1000
+TIMEOUT_MS: Final = 8_000
+GRACE_MS: Final = 2_000
+"""How long after a close the candle is first asked for."""
+LONGEST_PAUSE_S: Final = 60.0
+NS_PER_MS: Final = 1_000_000
+
+
+class BinanceSource:
+    """Closed candles as Binance serves them.
+
+    Args:
+        symbols: Binance symbols, ``BTCUSDT``.
+        clock: wall clock; tests pass their own.
+        base_url: replaces Binance's REST host, for a proxy or a venue on loopback.
+    """
+
+    origin = Origin.REAL
+    start_ms: int | None = None
+
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str],
+        interval: str,
+        market: Market,
+        clock: Clock,
+        base_url: str | None = None,
+    ) -> None:
+        self.label = "binance"
+        self.symbols = tuple(sorted(symbols))
+        self.interval = interval
+        self.market = market
+        self._clock = clock
+        self._step_ms = interval_ms(interval)
+        self._client = _client(market, base_url)
+        self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
+
+    def history(self, from_ms: int, to_ms: int) -> Iterator[Candle]:
+        """Closed candles with open times in [from_ms, to_ms), merged over symbols.
+
+        Raises:
+            VenueUnreachable, LocationRefused, DataError: see `check`.
+        """
+        rows = [
+            candle
+            for symbol in self.symbols
+            for candle in self._fetch(symbol, from_ms, min(to_ms, self._closed_before()))
+        ]
+        return iter(sorted(rows, key=lambda c: (c.open_time_ms, c.symbol)))
+
+    def stream(
+        self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
+    ) -> Iterator[Candle]:
+        """Candles as they close; a lost connection is retried until `stop` is set."""
+        next_ms = {
+            symbol: max(from_ms, cursor.get(symbol, from_ms - 1) + 1) for symbol in self.symbols
+        }
+        pause = 1.0
+        while not stop.is_set():
+            try:
+                candles = sorted(
+                    (
+                        candle
+                        for symbol, start in next_ms.items()
+                        for candle in self._fetch(symbol, start, self._closed_before())
+                    ),
+                    key=lambda c: (c.open_time_ms, c.symbol),
+                )
+                pause = 1.0
+            except VenueUnreachable:
+                stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not secrecy
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+                continue
+            for candle in candles:
+                next_ms[candle.symbol] = candle.open_time_ms + 1
+                yield candle
+            now_ms = self._clock.now_ns() // NS_PER_MS
+            due_ms = (now_ms // self._step_ms + 1) * self._step_ms + GRACE_MS
+            stop.wait(min(due_ms - now_ms, 15_000) / 1000 if candles else 2.0)
+
+    def check(self) -> None:
+        """Ask the venue for its markets.
+
+        Raises:
+            VenueUnreachable: nothing answered in time.
+            LocationRefused: HTTP 451 or 403.
+            DataError: a symbol is unknown; the nearest are named.
+        """
+        markets = self._call("load_markets")
+        known = {market["id"] for market in markets.values()}
+        for symbol in self.symbols:
+            if symbol not in known:
+                near = ", ".join(difflib.get_close_matches(symbol, known, n=3)) or "none"
+                raise DataError(f"Binance {self.market.value} has no {symbol}; nearest: {near}")
+
+    def _closed_before(self) -> int:
+        """Open times from here on belong to candles that are still forming."""
+        now_ms = self._clock.now_ns() // NS_PER_MS
+        return now_ms // self._step_ms * self._step_ms
+
+    def _fetch(self, symbol: str, from_ms: int, to_ms: int) -> Iterator[Candle]:
+        start = -(-from_ms // self._step_ms) * self._step_ms
+        while start < to_ms:
+            rows = self._call("fetch_ohlcv", self._names[symbol], self.interval, start, PAGE)
+            taken = [row for row in rows if start <= row[0] < to_ms]
+            for row in taken:
+                candle = Candle(
+                    symbol=symbol,
+                    interval=self.interval,
+                    open_time_ms=int(row[0]),
+                    open=float(row[1]),
+                    high=float(row[2]),
+                    low=float(row[3]),
+                    close=float(row[4]),
+                    volume=float(row[5]),
+                )
+                candle.check()
+                yield candle
+            if len(rows) < PAGE or not taken:
+                return
+            start = int(taken[-1][0]) + self._step_ms
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        import ccxt
+
+        try:
+            return getattr(self._client, method)(*arguments)
+        except ccxt.BadSymbol as error:
+            raise DataError(f"Binance {self.market.value} does not know the symbol: {error}") from error
+        except ccxt.BaseError as error:
+            text = str(error)
+            if " 451 " in text or "restricted location" in text:
+                raise LocationRefused(
+                    "Binance refuses this location (HTTP 451); use recorded or simulated candles"
+                ) from error
+            if isinstance(error, ccxt.NetworkError):
+                raise VenueUnreachable(f"Binance did not answer: {type(error).__name__}") from error
+            raise DataError(f"Binance answered {type(error).__name__}: {text[:200]}") from error
+
+
+def _client(market: Market, base_url: str | None) -> Any:
+    import ccxt
+
+    client = (ccxt.binance if market is Market.SPOT else ccxt.binanceusdm)(
+        {
+            "timeout": TIMEOUT_MS,
+            "enableRateLimit": True,
+            "options": {
+                "fetchCurrencies": False,
+                "fetchMargins": False,
+                "fetchMarkets": {"types": ["spot" if market is Market.SPOT else "linear"]},
+            },
+        }
+    )
+    if base_url is not None:
+        api = client.urls["api"]
+        for name, url in api.items():
+            if isinstance(url, str):
+                api[name] = f"{base_url}/{url.split('://', 1)[1].partition('/')[2]}"
+    return client
+
+
+def _ccxt_symbol(symbol: str, market: Market) -> str:
+    base, quote = split_symbol(symbol)
+    return f"{base}/{quote}" if market is Market.SPOT else f"{base}/{quote}:{quote}"
+

@@ -1,0 +1,121 @@
+"""The last hop: nothing reaches a venue but through here.
+
+The gate trusts nobody. It takes only what the risk manager approved, compares the payload
+hash, demands that the intent is durable, sends each intent at most once in its life, and
+counts orders itself, so that a strategy gone mad is stopped even when all else agrees
+(Knight Capital, 2012).
+"""
+
+from collections import deque
+from decimal import Decimal
+
+from bot4_runtime.clock import NS_PER_S
+from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
+from bot4_runtime.domain.events import OrderEvent, OrderIntended, OrderOutcomeUnknown
+from bot4_runtime.domain.order import Order, OrderIntent, payload_hash
+from bot4_runtime.exchange.protocols import Venue
+from bot4_runtime.risk.manager import RiskApproved
+
+
+class Gate:
+    """Hands approved, durable intents to one venue.
+
+    Args:
+        venue: where orders go.
+        max_orders_per_minute: own ceiling over all books, in event time.
+    """
+
+    def __init__(self, venue: Venue, max_orders_per_minute: int) -> None:
+        self._venue = venue
+        self._max_orders_per_minute = max_orders_per_minute
+        self._highest_sent = 0
+        self._recent_ns: deque[int] = deque()
+
+    @property
+    def venue(self) -> Venue:
+        """The venue behind the gate."""
+        return self._venue
+
+    def send(
+        self,
+        approved: RiskApproved,
+        intended: OrderIntended,
+        *,
+        durable: bool,
+        cash_free: float,
+    ) -> list[OrderEvent]:
+        """Send an approved intent, once.
+
+        Args:
+            approved: the risk manager's witness.
+            intended: the journaled intent it belongs to.
+            durable: whether the journal has synced the intent.
+            cash_free: quote not reserved by other orders of the book.
+
+        Raises:
+            InvariantViolated: no approval, another payload, not durable, or sent before.
+        """
+        if type(approved) is not RiskApproved:
+            raise InvariantViolated(
+                f"gate received {type(approved).__name__}, expected RiskApproved: "
+                "only the risk manager's approvals leave the house"
+            )
+        if approved.payload_hash != intended.payload_hash:
+            raise InvariantViolated(
+                f"intent {intended.intent.intent_no} differs from what risk approved "
+                f"({intended.payload_hash[:12]} against {approved.payload_hash[:12]})"
+            )
+        return self._submit(intended, durable=durable, cash_free=cash_free)
+
+    def replay(self, intended: OrderIntended, *, cash_free: float) -> list[OrderEvent]:
+        """Hand a durable intent without outcome to an in-process venue again.
+
+        The venue is part of the fold, so this is replay, not a second send.
+
+        Raises:
+            InvariantViolated: the venue is not in-process, or the payload was altered.
+        """
+        if not self._venue.in_process:
+            raise InvariantViolated(
+                f"intent {intended.intent.intent_no} must be queried at {self._venue.name}, "
+                "never sent again"
+            )
+        return self._submit(intended, durable=True, cash_free=cash_free)
+
+    def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
+        """Cancel an order; always allowed."""
+        return self._venue.cancel(order, now_ns)
+
+    def _submit(
+        self, intended: OrderIntended, *, durable: bool, cash_free: float
+    ) -> list[OrderEvent]:
+        intent = intended.intent
+        if payload_hash(intent) != intended.payload_hash:
+            raise InvariantViolated(f"intent {intent.intent_no} was altered after it was hashed")
+        if not durable:
+            raise InvariantViolated(f"intent {intent.intent_no} is not durable; it is not sent")
+        if intent.intent_no <= self._highest_sent:
+            raise InvariantViolated(f"intent {intent.intent_no} was sent before")
+        if not intent.quantity > Decimal(0):
+            raise InvariantViolated(f"intent {intent.intent_no} has quantity {intent.quantity}")
+        self._count(intent)
+        self._highest_sent = intent.intent_no
+        try:
+            return self._venue.submit(intent, intended.client_id, cash_free)
+        except OutcomeUnknown as error:
+            return [
+                OrderOutcomeUnknown(
+                    ts_event_ns=intent.ts_ns, intent_no=intent.intent_no, reason=str(error)
+                )
+            ]
+
+    def _count(self, intent: OrderIntent) -> None:
+        recent = self._recent_ns
+        while recent and recent[0] <= intent.ts_ns - 60 * NS_PER_S:
+            recent.popleft()
+        if not intent.reduce_only and len(recent) >= self._max_orders_per_minute:
+            raise InvariantViolated(
+                f"{len(recent)} orders within a minute reached the gate's own ceiling of "
+                f"{self._max_orders_per_minute}; trading stops"
+            )
+        recent.append(intent.ts_ns)

@@ -1,0 +1,225 @@
+"""Settings: frozen, typed, one section a room.
+
+Read from ``bot4.toml`` (or the file named by ``BOT4_CONFIG``), overridden by the
+environment: ``BOT4_RISK__MAX_LEVERAGE=2`` sets ``max_leverage`` of ``[risk]``,
+``BOT4_HOME`` and ``BOT4_MODELS`` set the two folders. An unknown key is an error that names
+the nearest one; a value of the wrong kind is refused, never converted. Limits of risk have
+a second guard, `bot4_runtime.risk.limits`, whose hard limits no setting passes.
+Secrets are not settings.
+"""
+
+import difflib
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bot4_runtime.domain.candle import interval_ms
+from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.risk.limits import RiskLimits
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Folder = Annotated[Path, Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+DEFAULT_FILE = "bot4.toml"
+PREFIX = "BOT4_"
+FOLDERS = {"BOT4_HOME": "home", "BOT4_MODELS": "models"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RuntimeSection(_Section):
+    """``[runtime]``: what runs.
+
+    `symbols` empty means all the source has; `account` names the journal.
+    """
+
+    mode: Literal["paper"] = "paper"
+    account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
+    strategy: str = "regime_follower"
+    source: str = "simulated"
+    interval: str = "1h"
+    symbols: Names = ()
+    market: Literal["spot", "usdm"] = "spot"
+    quote: str = "USDT"
+
+
+class PaperSection(_Section):
+    """``[paper]``: the simulated venue; `bot4_runtime.exchange.paper` explains each."""
+
+    initial_cash: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] = 100_000.0
+    seed: int = 7
+    spread_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    impact_bps: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    volume_share: Share = 0.05
+    touch_fill: Annotated[float, Field(ge=0, le=1)] = 0.5
+    depth_share: Share = 0.01
+
+    def model(self) -> PaperModel:
+        """Return the venue's assumptions."""
+        return PaperModel(
+            seed=self.seed,
+            spread_bps=self.spread_bps,
+            impact_bps=self.impact_bps,
+            volume_share=self.volume_share,
+            touch_fill=self.touch_fill,
+            depth_share=self.depth_share,
+        )
+
+
+class RiskSection(_Section):
+    """``[risk]``: limits; `bot4_runtime.risk.limits.BOUNDS` has each one's hard limit."""
+
+    max_position_pct: float = 0.02
+    max_correlation: float = 0.7
+    max_leverage: float = 3.0
+    max_drawdown: float = 0.15
+    require_stop_loss: bool = True
+    min_liquidity_ratio: float = 1.5
+    min_margin_ratio: float = 1.1
+    max_loss_streak: int = 3
+    max_daily_loss: float = 0.05
+    cooldown_s: int = 86_400
+    max_cooldown_s: int = 604_800
+    probing_factor: float = 0.25
+    correlation_half_life_hours: float = 720.0
+    correlation_min_observations: int = 72
+    max_orders_per_minute: Annotated[int, Field(ge=1, le=600)] = 120
+
+    def limits(self) -> RiskLimits:
+        """Return the limits, checked against the hard ones.
+
+        Raises:
+            ConfigError: a limit lies outside its bounds.
+        """
+        return RiskLimits(**self.model_dump(exclude={"max_orders_per_minute"}))
+
+
+class FeesSection(_Section):
+    """``[fees]``: which schedule applies until the account's own is asked."""
+
+    vip_tier: Annotated[int, Field(ge=0, le=9)] = 0
+    bnb_discount: bool = False
+
+
+class TelemetrySection(_Section):
+    """``[telemetry]``: logs and metrics. `metrics_port` 0 serves none; it binds to loopback."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Settings(_Section):
+    """All settings of a runtime."""
+
+    home: Folder = Path(".bot4")
+    models: Folder = Path("models")
+    runtime: RuntimeSection = RuntimeSection()
+    paper: PaperSection = PaperSection()
+    risk: RiskSection = RiskSection()
+    fees: FeesSection = FeesSection()
+    telemetry: TelemetrySection = TelemetrySection()
+
+    @property
+    def initial_cash(self) -> Decimal:
+        """Quote each paper book starts with."""
+        return Decimal(repr(self.paper.initial_cash))
+
+    def trading_hash(self) -> str:
+        """Return the sha256 (hex) of what shapes trading: all but folders and logs."""
+        shaping = self.model_dump_json(include={"runtime", "paper", "risk", "fees"})
+        return hashlib.sha256(shaping.encode()).hexdigest()
+
+
+def load_settings(
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """Read settings from file, then environment, then `overrides` (command-line options).
+
+    Raises:
+        ConfigError: the file is missing or unreadable, a key is unknown, a value impossible.
+    """
+    env = os.environ if environment is None else environment
+    values = _read(path, env)
+    _overlay_environment(values, env)
+    for section, entries in (overrides or {}).items():
+        table = values.setdefault(section, {})
+        table.update({key: value for key, value in entries.items() if value is not None})
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+    settings.risk.limits()
+    try:
+        interval_ms(settings.runtime.interval)
+    except DataError as error:
+        raise ConfigError(f"runtime.interval: {error}") from None
+    return settings
+
+
+def _read(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
+    named = path or (Path(env["BOT4_CONFIG"]) if env.get("BOT4_CONFIG") else None)
+    file = named or Path(DEFAULT_FILE)
+    if named is None and not file.exists():
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read settings {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def _overlay_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
+    for name, key in FOLDERS.items():
+        if env.get(name):
+            values[key] = env[name]
+    for name, text in env.items():
+        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
+        if not name.startswith(PREFIX) or not separator:
+            continue
+        table = values.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{name} sets a key of [{section}], which is not a section")
+        table[key] = _toml_value(text)
+
+
+def _toml_value(text: str) -> object:
+    """Read an environment value as TOML would; what is no TOML is plain text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.3)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown setting {where!r}; {hint}"
+    return f"setting {where!r} is {item['input']!r}: {item['msg']}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

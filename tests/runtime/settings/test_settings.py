@@ -1,0 +1,126 @@
+"""Settings are read strictly: nothing unknown, nothing converted, nothing beyond the ceilings."""
+
+import dataclasses
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.risk.limits import BOUNDS, RiskLimits
+from bot4_runtime.settings import RiskSection, Settings, load_settings
+
+LOOSER_DOWNWARD = {"min_liquidity_ratio", "min_margin_ratio"}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "bot4.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_paper_and_the_documented_limits() -> None:
+    settings = load_settings(environment={})
+    assert settings.runtime.mode == "paper"
+    assert settings.risk.limits() == RiskLimits()
+    assert settings.initial_cash == Decimal("100000.0")
+
+
+def test_the_risk_section_and_the_limits_have_the_same_keys_and_defaults() -> None:
+    section = RiskSection().model_dump(exclude={"max_orders_per_minute"})
+    assert section == dataclasses.asdict(RiskLimits())
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "[risk]\nmax_leverage = 2.0\n[paper]\nseed = 3\n")
+    settings = load_settings(path, {"BOT4_RISK__MAX_LEVERAGE": "1.5", "BOT4_HOME": "/x/home"})
+    assert settings.risk.max_leverage == 1.5
+    assert settings.paper.seed == 3
+    assert settings.home == Path("/x/home")
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, '[runtime]\naccount = "second"\n')
+    assert load_settings(environment={"BOT4_CONFIG": str(path)}).runtime.account == "second"
+
+
+def test_command_line_options_override_everything_and_none_overrides_nothing() -> None:
+    overrides = {"runtime": {"account": "third", "strategy": None}}
+    settings = load_settings(environment={"BOT4_RUNTIME__ACCOUNT": "other"}, overrides=overrides)
+    assert (settings.runtime.account, settings.runtime.strategy) == ("third", "regime_follower")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[risk]\nmax_levarage = 2.0\n", ["risk.max_levarage", "max_leverage"]),
+        ("[rsk]\nmax_leverage = 2.0\n", ["'rsk'", "'risk'"]),
+        ("[risk]\nmax_leverage = 30.0\n", ["max_leverage", "30", "5"]),
+        ("[risk]\nmax_leverage = -3.0\n", ["max_leverage"]),
+        ("[risk]\nmax_leverage = nan\n", ["max_leverage"]),
+        ('[risk]\nmax_leverage = "3"\n', ["risk.max_leverage", "'3'"]),
+        ("[risk]\nrequire_stop_loss = false\n", ["require_stop_loss"]),
+        ("[paper]\ninitial_cash = inf\n", ["paper.initial_cash"]),
+        ("[runtime]\nmode = 'live'\n", ["runtime.mode"]),
+        ("[runtime]\naccount = '../other'\n", ["runtime.account"]),
+        ("[runtime]\ninterval = '7m'\n", ["runtime.interval", "7m"]),
+        ("risk = 3\n", ["risk"]),
+        ("this is not toml", ["not valid TOML"]),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings(write(tmp_path, text), {})
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_a_section_key_of_the_environment_needs_a_section() -> None:
+    with pytest.raises(ConfigError, match="not a section"):
+        load_settings(environment={"BOT4_HOME": "x", "BOT4_HOME__PLACE": "y"})
+
+
+def test_unknown_environment_sections_are_refused_too() -> None:
+    with pytest.raises(ConfigError, match="max_levrage"):
+        load_settings(environment={"BOT4_RISK__MAX_LEVRAGE": "2"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml"):
+        load_settings(tmp_path / "gone.toml", {})
+
+
+@pytest.mark.parametrize("key", sorted(BOUNDS))
+@pytest.mark.parametrize("how", ["typo", "x10", "/10", "x100", "sign", "null", "string"])
+def test_no_mutated_risk_key_passes_a_ceiling(tmp_path: Path, key: str, how: str) -> None:
+    default = getattr(RiskLimits(), key)
+    value: object = {
+        "typo": default,
+        "x10": default * 10,
+        "/10": default / 10,
+        "x100": default * 100,
+        "sign": -default,
+        "null": '""',
+        "string": f'"{default}"',
+    }[how]
+    name = key[:-1] if how == "typo" else key
+    try:
+        settings = load_settings(write(tmp_path, f"[risk]\n{name} = {value}\n"), {})
+    except ConfigError:
+        return
+    accepted, bound = getattr(settings.risk, key), BOUNDS[key]
+    low, high = sorted((bound.tightest, bound.loosest))
+    assert how not in {"typo", "null", "string"}
+    assert low <= accepted <= high
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.risk = RiskSection()  # type: ignore[misc]
+
+
+def test_the_trading_hash_tells_trading_settings_and_nothing_else() -> None:
+    plain = load_settings(environment={})
+    moved = load_settings(environment={"BOT4_HOME": "/elsewhere"})
+    riskier = load_settings(environment={"BOT4_RISK__MAX_LEVERAGE": "4.0"})
+    assert plain.trading_hash() == moved.trading_hash() != riskier.trading_hash()
