@@ -24,7 +24,7 @@ KEPT: Final = 1_000
 """How many closed trades, entries and finished orders a book remembers one by one."""
 
 ZERO: Final = Decimal(0)
-_COST_STEP: Final = Decimal("1e-12")
+_QUOTE_STEP: Final = Decimal("1e-12")
 _EXIT_REASONS: Final = {
     Purpose.ENTRY: "signal",
     Purpose.EXIT: "signal",
@@ -155,7 +155,7 @@ class BookState(msgspec.Struct, kw_only=True):
             base_delta -= fill.fee
             fee_quote = fill.fee * fill.price
         elif fee_price is not None:
-            fee_quote = fill.fee * fee_price
+            fee_quote = (fill.fee * fee_price).quantize(_QUOTE_STEP)
             quote_delta -= fee_quote
         elif fill.fee:
             owed = self.unvalued_fees.get(fill.fee_asset, ZERO)
@@ -170,8 +170,8 @@ class BookState(msgspec.Struct, kw_only=True):
             self._reduce(fill, intent, base_delta, quote_delta, fee_quote)
         else:
             part = abs(position.quantity) / abs(base_delta)
-            quote_part = (quote_delta * part).quantize(_COST_STEP)
-            fee_part = (fee_quote * part).quantize(_COST_STEP)
+            quote_part = (quote_delta * part).quantize(_QUOTE_STEP)
+            fee_part = (fee_quote * part).quantize(_QUOTE_STEP)
             rest = base_delta + position.quantity
             self._reduce(fill, intent, -position.quantity, quote_part, fee_part)
             self.close(fill.symbol, fill.ts_event_ns, base)
@@ -234,7 +234,7 @@ class BookState(msgspec.Struct, kw_only=True):
         quantity = held.quantity + base_delta
         share = held.cost
         if quantity:
-            share = (held.cost * abs(base_delta) / abs(held.quantity)).quantize(_COST_STEP)
+            share = (held.cost * abs(base_delta) / abs(held.quantity)).quantize(_QUOTE_STEP)
         trip = self.trips[fill.symbol]
         trip.exit_quote += fill.price * abs(base_delta)
         trip.exit_quantity += abs(base_delta)

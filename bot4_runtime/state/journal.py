@@ -283,13 +283,19 @@ class Journal:
             self.check()
 
     def close(self) -> None:
-        """Write what is queued, then let go of the disk."""
+        """Write what is queued, then let go of the disk.
+
+        Raises:
+            JournalWriteFailed: something that was appended never became durable.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
         self._disk.close()
+        if self._durable_seq < self._last_seq:
+            self.check()
 
     def _enqueue(self, item: tuple[int, Sequence[JournaledEvent]] | Callable[[], None]) -> None:
         self._pending.append(item)

@@ -182,6 +182,11 @@ class StateStore:
                 "an earlier batch could not be folded or queued, so the state is ahead of the "
                 "journal; stop the process, then restart and replay"
             )
+        if self._state.seq != self._journal.last_seq:
+            raise InvariantViolated(
+                f"the state is at {self._state.seq} and the journal at {self._journal.last_seq}; "
+                "recover before the first batch"
+            )
         self._journal.check()
 
     # ------------------------------------------------------------------- reading
@@ -305,5 +310,9 @@ class StateStore:
         return TradingState(), None, refused
 
     def close(self) -> None:
-        """Write what is queued and close the journal; may be repeated."""
+        """Write what is queued and close the journal; may be repeated.
+
+        Raises:
+            JournalWriteFailed: something that was appended never became durable.
+        """
         self._journal.close()
