@@ -124,3 +124,8 @@ def test_the_trading_hash_tells_trading_settings_and_nothing_else() -> None:
     moved = load_settings(environment={"BOT4_HOME": "/elsewhere"})
     riskier = load_settings(environment={"BOT4_RISK__MAX_LEVERAGE": "4.0"})
     assert plain.trading_hash() == moved.trading_hash() != riskier.trading_hash()
+
+
+def test_the_example_file_states_the_defaults() -> None:
+    example = Path(__file__).parents[3] / "bot4.example.toml"
+    assert load_settings(example, {}) == Settings()

@@ -1,0 +1,218 @@
+"""Nothing reaches a venue that risk did not approve, that is not durable, or that was sent."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
+from bot4_runtime.domain.events import (
+    OrderAccepted,
+    OrderEvent,
+    OrderIntended,
+    OrderOutcomeUnknown,
+)
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import (
+    Book,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    OrderType,
+    Purpose,
+    Side,
+    TimeInForce,
+    payload_hash,
+)
+from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
+from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.risk.correlation import FixedCorrelations
+from bot4_runtime.risk.limits import RiskLimits
+from bot4_runtime.risk.manager import HeldPosition, RiskApproved, RiskManager, RiskView
+
+
+class RecordingVenue:
+    name = "recording"
+
+    def __init__(self, *, in_process: bool = True, lost: bool = False) -> None:
+        self.in_process = in_process
+        self.sent: list[int] = []
+        self._lost = lost
+
+    def submit(self, intent: OrderIntent, client_id: str, cash_free: float) -> list[OrderEvent]:
+        self.sent.append(intent.intent_no)
+        if self._lost:
+            raise OutcomeUnknown("the reply was lost")
+        return [OrderAccepted(ts_event_ns=0, intent_no=intent.intent_no, venue_order_id="1")]
+
+    def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
+        return []
+
+    def on_candle(
+        self, candle: Candle, orders: Sequence[Order], instrument: Instrument
+    ) -> list[OrderEvent]:
+        return []
+
+
+def intended(number: int = 1, *, ts_ns: int = 0, reduce_only: bool = False) -> OrderIntended:
+    intent = OrderIntent(
+        intent_no=number,
+        book=Book.VALIDATED,
+        purpose=Purpose.EXIT if reduce_only else Purpose.ENTRY,
+        symbol="BTCUSDT",
+        side=Side.SELL if reduce_only else Side.BUY,
+        order_type=OrderType.MARKET,
+        quantity=Decimal("0.01"),
+        price=None,
+        stop_price=None,
+        time_in_force=TimeInForce.GTC,
+        reduce_only=reduce_only,
+        reference_price=Decimal(100),
+        stop_loss=None if reduce_only else Decimal(90),
+        expires_after=0,
+        signal_id="s",
+        rule_id="r",
+        ts_ns=ts_ns,
+    )
+    return OrderIntended(
+        ts_event_ns=ts_ns, intent=intent, client_id=f"c{number}", payload_hash=payload_hash(intent)
+    )
+
+
+def approved(event: OrderIntended) -> RiskApproved:
+    held = [HeldPosition("BTCUSDT", 1.0, 100.0)] if event.intent.reduce_only else []
+    verdict = RiskManager(RiskLimits()).validate(
+        event.intent,
+        RiskView(
+            equity=10_000.0,
+            cash_free=10_000.0,
+            marks={"BTCUSDT": 100.0},
+            positions=held,
+            open_orders=[],
+            correlations=FixedCorrelations({}),
+            depth_quote=1e6,
+            breaker=BreakerState(),
+            metrics=RiskMetrics(
+                equity=Decimal(10_000),
+                peak_equity=Decimal(10_000),
+                drawdown=0.0,
+                day=0,
+                day_start_equity=Decimal(10_000),
+                exposure=Decimal(0),
+                leverage=0.0,
+            ),
+            now_ns=0,
+        ),
+    )
+    assert isinstance(verdict, RiskApproved)
+    return verdict
+
+
+def send(gate: Gate, event: OrderIntended, **changed: object) -> list[OrderEvent]:
+    arguments = {"approved": approved(event), "durable": True, "cash_free": 1e4} | changed
+    return gate.send(
+        arguments["approved"],
+        event,
+        durable=arguments["durable"],
+        cash_free=arguments["cash_free"],
+    )
+
+
+def test_an_approved_durable_intent_is_sent_once() -> None:
+    venue = RecordingVenue()
+    gate = Gate(venue, max_orders_per_minute=10)
+    (answer,) = send(gate, intended())
+    assert isinstance(answer, OrderAccepted)
+    with pytest.raises(InvariantViolated, match="sent before"):
+        send(gate, intended())
+    assert venue.sent == [1]
+
+
+@pytest.mark.parametrize("impostor", [None, object(), intended(), "RiskApproved"])
+def test_only_an_approval_opens_the_gate(impostor: object) -> None:
+    venue = RecordingVenue()
+    with pytest.raises(InvariantViolated, match="expected RiskApproved"):
+        send(Gate(venue, 10), intended(), approved=impostor)
+    assert venue.sent == []
+
+
+def test_an_approval_of_another_payload_does_not_open_it() -> None:
+    event = intended()
+    larger = msgspec.structs.replace(event.intent, quantity=Decimal(1))
+    swapped = msgspec.structs.replace(event, intent=larger, payload_hash=payload_hash(larger))
+    venue = RecordingVenue()
+    with pytest.raises(InvariantViolated, match="differs from what risk approved"):
+        send(Gate(venue, 10), swapped, approved=approved(event))
+    assert venue.sent == []
+
+
+def test_an_intent_altered_after_hashing_is_not_sent() -> None:
+    event = intended()
+    altered = msgspec.structs.replace(
+        event, intent=msgspec.structs.replace(event.intent, quantity=Decimal(1))
+    )
+    venue = RecordingVenue()
+    with pytest.raises(InvariantViolated, match="altered"):
+        send(Gate(venue, 10), altered, approved=approved(event))
+    assert venue.sent == []
+
+
+def test_an_intent_that_is_not_durable_is_not_sent() -> None:
+    venue = RecordingVenue()
+    with pytest.raises(InvariantViolated, match="not durable"):
+        send(Gate(venue, 10), intended(), durable=False)
+    assert venue.sent == []
+
+
+def test_a_lost_reply_is_an_unknown_outcome_and_no_failure() -> None:
+    (answer,) = send(Gate(RecordingVenue(lost=True), 10), intended())
+    assert isinstance(answer, OrderOutcomeUnknown)
+    assert answer.intent_no == 1
+
+
+def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
+    venue = RecordingVenue()
+    gate = Gate(venue, max_orders_per_minute=3)
+    for number in (1, 2, 3):
+        send(gate, intended(number, ts_ns=number))
+    with pytest.raises(InvariantViolated, match="ceiling of 3"):
+        send(gate, intended(4, ts_ns=4))
+    send(gate, intended(5, ts_ns=5, reduce_only=True))
+    send(gate, intended(6, ts_ns=70_000_000_000))
+    assert venue.sent == [1, 2, 3, 5, 6]
+
+
+def test_an_unanswered_intent_is_replayed_to_a_venue_in_process_only() -> None:
+    inside, outside = RecordingVenue(), RecordingVenue(in_process=False)
+    Gate(inside, 10).replay(intended(), cash_free=1e4)
+    assert inside.sent == [1]
+    with pytest.raises(InvariantViolated, match="never sent again"):
+        Gate(outside, 10).replay(intended(), cash_free=1e4)
+    assert outside.sent == []
+
+
+def test_a_cancel_always_passes() -> None:
+    venue = RecordingVenue()
+    gate = Gate(venue, 1)
+    order = Order(
+        intent=intended().intent,
+        client_id="c1",
+        status=OrderStatus.ACCEPTED,
+        filled=Decimal(0),
+        spent=Decimal(0),
+        cancel_requested=True,
+        age=0,
+        reason="",
+    )
+    assert gate.cancel(order, 5) == []
+    assert gate.venue is venue
+
+
+def test_an_empty_intent_is_not_sent() -> None:
+    event = intended()
+    empty = msgspec.structs.replace(event.intent, quantity=Decimal(0))
+    nothing = msgspec.structs.replace(event, intent=empty, payload_hash=payload_hash(empty))
+    with pytest.raises(InvariantViolated, match="quantity 0"):
+        Gate(RecordingVenue(), 10).replay(nothing, cash_free=1.0)
