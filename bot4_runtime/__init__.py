@@ -1,3 +1,10 @@
 """Bot4's trading process: loads the promoted models and trades, and never trains."""
 
+import os
+
 __version__ = "0.1.0"
+
+if os.environ.get("BOT4_INTERPRETED") == "1":
+    from bot4_runtime.build import prefer_sources
+
+    prefer_sources()
