@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from bot4_runtime.domain.errors import ConfigError, DataError
 
+_LEAST: Final = 1e-200
+"""Variance below which products of returns would underflow."""
+
 
 class Correlations:
     """What a risk manager asks: how do two symbols' returns move together?"""
@@ -75,21 +78,17 @@ class _Pair:
         self.xy += weight * x * y
 
     def correlation(self) -> float | None:
-        if not self.weight > 0.0:
-            return None
         mean_x = self.x / self.weight
         mean_y = self.y / self.weight
         square_x = self.xx / self.weight
         square_y = self.yy / self.weight
         variance_x = square_x - mean_x * mean_x
         variance_y = square_y - mean_y * mean_y
-        # A variance lost in the rounding of its own terms is no variance.
-        if not (variance_x > 1e-12 * square_x and variance_y > 1e-12 * square_y):
+        # A variance lost in the rounding of its own terms, or overflown, is no variance.
+        if not (variance_x > 1e-12 * square_x + _LEAST and variance_y > 1e-12 * square_y + _LEAST):
             return None
         covariance = self.xy / self.weight - mean_x * mean_y
         value = covariance / (math.sqrt(variance_x) * math.sqrt(variance_y))
-        if not math.isfinite(value):
-            return None
         return min(1.0, max(-1.0, value))
 
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -21,7 +22,7 @@ def _walk(seed, count, symbols):
 
 def _fill(table, returns, times=None, names="ABCDEFGH"):
     for row, values in enumerate(returns):
-        at = (row if times is None else times[row]) * HOUR
+        at = (row if times is None else int(times[row])) * HOUR
         for name, value in zip(names, values, strict=False):
             table.update(name, at, float(value))
 
@@ -73,11 +74,14 @@ def test_only_returns_at_the_same_time_count():
 
 
 def test_the_order_of_symbols_within_a_candle_does_not_matter():
-    returns = _walk(5, 100, 2)
-    straight, crossed = CorrelationTable(), CorrelationTable()
+    returns = _walk(5, 100, 3)
+    straight, shuffled = CorrelationTable(), CorrelationTable()
     _fill(straight, returns)
-    _fill(crossed, returns[:, ::-1], names="BA")
-    assert straight.correlation("A", "B") == crossed.correlation("A", "B")
+    orders = list(itertools.permutations(range(3)))
+    for row, values in enumerate(returns):
+        for at in orders[row % len(orders)]:
+            shuffled.update("ABC"[at], row * HOUR, float(values[at]))
+    assert (straight.matrix(list("ABC")) == shuffled.matrix(list("ABC"))).all()
 
 
 def test_the_past_before_the_start_of_a_run_leaves_the_bits_alone():
@@ -129,10 +133,11 @@ def test_a_missing_return_is_no_observation_and_leaves_the_table_whole():
     assert table.correlation("A", "B") == before
 
 
-def test_moments_that_overflow_make_it_unknown():
+@pytest.mark.parametrize("size", [1e200, 1e-162, 5e-324, 0.0])
+def test_moments_that_overflow_or_vanish_make_it_unknown(size):
     table = CorrelationTable(min_observations=3)
     for row in range(5):
-        table.update("A", row * HOUR, 1e200 * (-1) ** row)
+        table.update("A", row * HOUR, size * (-1) ** row)
         table.update("B", row * HOUR, 0.01 * row)
     assert table.correlation("A", "B") is None
 

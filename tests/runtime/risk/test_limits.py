@@ -61,7 +61,7 @@ def test_the_hard_limit_itself_is_allowed_and_anything_beyond_is_not(key):
         value = int(edge) if bound.whole else edge
         assert getattr(RiskLimits(**({key: value} | pair)), key) == edge
     low, high = sorted((bound.tightest, bound.loosest))
-    outside = (low - 1, high + 1) if bound.whole else (low - 1e-9, high + 1e-9)
+    outside = (int(low) - 1, int(high) + 1) if bound.whole else (low - 1e-9, high + 1e-9)
     for value in outside:
         with pytest.raises(ConfigError, match=f"risk.{key}"):
             RiskLimits(**{key: value})

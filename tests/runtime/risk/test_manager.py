@@ -441,6 +441,14 @@ def test_a_value_too_small_for_a_float_cannot_be_judged(intent, view):
     assert MANAGER.validate(small, view(margin_rate=1e-200)).code == "NOT_FINITE"
 
 
+def test_a_size_too_small_for_a_float_is_not_offered(intent, view):
+    wanted = intent(
+        quantity=Decimal(1000), reference_price=Decimal("1e-5"), stop_loss=Decimal("1e-6")
+    )
+    answer = MANAGER.validate(wanted, view(mark=1e-5, depth_quote=3e-308))
+    assert (answer.code, answer.would_pass_size) == ("LIQUIDITY", 0)
+
+
 WILD = st.sampled_from([*NO_NUMBERS, *UNUSABLE, *HUGE, 1.0, 100.0, 2.3e-308]) | st.floats()
 
 
