@@ -20,6 +20,36 @@ _ROUND_DOWN: Final = Context(prec=12, rounding=ROUND_DOWN)
 _NONE: Final = Decimal(0)
 
 
+class Prices:
+    """An intent's prices as float64, in quote; NaN where one is unusable.
+
+    Attributes:
+        worst: the dearest of the order's prices and the mark: what its exposure counts at.
+        nearest: the entry price nearest to the stop, which the stop must lie beyond. A
+            stop-market entry fills at its trigger; other orders may fill at the market.
+        stop: the protective stop.
+    """
+
+    def __init__(self, intent: OrderIntent, mark: float) -> None:
+        reference = number(intent.reference_price)
+        own = reference
+        usable = positive(reference) and positive(mark)
+        dearest = max(reference, mark)
+        for given in (intent.stop_price, intent.price):
+            if given is not None:
+                own = number(given)
+                usable = usable and positive(own)
+                dearest = max(dearest, own)
+        self.worst: Final = dearest if usable else math.nan
+        if intent.order_type is OrderType.STOP_MARKET:
+            self.nearest = own
+        elif intent.side is Side.BUY:
+            self.nearest = min(own, reference, mark)
+        else:
+            self.nearest = max(own, reference, mark)
+        self.stop: Final = number(intent.stop_loss)
+
+
 class Entry:
     """An intent that opens or adds to a position, the view it is judged in, and the limits.
 
@@ -37,12 +67,13 @@ class Entry:
     """
 
     def __init__(
-        self, intent: OrderIntent, price: float, view: RiskView, limits: RiskLimits
+        self, intent: OrderIntent, prices: Prices, view: RiskView, limits: RiskLimits
     ) -> None:
         self._intent: Final = intent
         self._view: Final = view
         self._limits: Final = limits
-        self.price: Final = price
+        self._prices: Final = prices
+        self.price: Final = prices.worst
         buys = intent.side is Side.BUY
         cases = worst_cases(view, intent.symbol)
         own = cases[intent.symbol]
@@ -55,7 +86,7 @@ class Entry:
             if symbol != intent.symbol:
                 self.elsewhere += case.most()
                 self._correlate(symbol, case, 1.0 if buys else -1.0)
-        self.drawdown: Final = view.drawdown()
+        self.drawdown: Final = view.drawdown
         probing = view.breaker.phase is BreakerPhase.HALF_OPEN
         self.position_pct: Final = limits.max_position_pct * (
             limits.probing_factor if probing else 1.0
@@ -144,7 +175,7 @@ class Entry:
             verdict.CORRELATION: (limits.max_correlation, self.correlation),
             verdict.CORRELATION_UNKNOWN: (0.0, float(self.unknown)),
             verdict.STOP_LOSS_MISSING: (1.0, 0.0),
-            verdict.STOP_LOSS_SIDE: (self._nearest_price(), number(self._intent.stop_loss)),
+            verdict.STOP_LOSS_SIDE: (self._prices.nearest, self._prices.stop),
             verdict.LEVERAGE: (limits.max_leverage, (position + self.elsewhere) / view.equity),
             verdict.DRAWDOWN: (limits.max_drawdown, self.drawdown),
             verdict.LIQUIDITY: (limits.min_liquidity_ratio, view.depth_quote / value),
@@ -159,42 +190,20 @@ class Entry:
         size = value / self.price
         return _ROUND_DOWN.create_decimal_from_float(size) if positive(size) else _NONE
 
-    def _nearest_price(self) -> float:
-        """Return the entry price nearest to the stop, in quote.
-
-        A stop-market entry fills at its trigger; other orders may fill at the market.
-        """
-        intent = self._intent
-        own = number(intent.worst_price)
-        if intent.order_type is OrderType.STOP_MARKET:
-            return own
-        reference = number(intent.reference_price)
-        if intent.side is Side.BUY:
-            return min(own, reference, self._view.mark(intent.symbol))
-        return max(own, reference, self._view.mark(intent.symbol))
-
     def _stop_protects(self) -> bool:
-        stop = number(self._intent.stop_loss)
-        if not positive(stop):
+        prices = self._prices
+        if not positive(prices.stop):
             return False
-        entry = self._nearest_price()
-        return stop < entry if self._intent.side is Side.BUY else stop > entry
-
-
-def worst_price(intent: OrderIntent, mark: float) -> float:
-    """Return the dearest of an intent's prices and the mark; NaN when one is unusable."""
-    dearest = mark if positive(mark) else math.nan
-    for price in (intent.price, intent.stop_price, intent.reference_price):
-        if price is not None:
-            quote = number(price)
-            if not positive(quote):
-                return math.nan
-            dearest = max(dearest, quote)
-    return dearest
+        if self._intent.side is Side.BUY:
+            return prices.stop < prices.nearest
+        return prices.stop > prices.nearest
 
 
 def number(amount: Decimal | None) -> float:
     """Return an amount as float64; NaN for what is missing or no number."""
-    if amount is None or not amount.is_finite():
+    if amount is None:
         return math.nan
-    return float(amount)
+    try:
+        return float(amount)
+    except ValueError:  # a signalling NaN
+        return math.nan

@@ -61,6 +61,7 @@ class RiskView:
         margin_rate: quote an order ties up per quote of value: 1 on spot, 1 / leverage else.
         overrides: the operator's orders; expired ones have no effect.
         now_ns: UTC.
+        drawdown: the worse of the journaled one and this view's own; NaN when unknown.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RiskView:
         self.now_ns: Final = now_ns
         self.margin_rate: Final = margin_rate
         self.overrides: Final = overrides
+        self.drawdown: Final = _drawdown(equity, metrics)
 
     def held(self, symbol: str) -> float:
         """Return the signed base quantity held of a symbol; 0 when none is."""
@@ -108,14 +110,6 @@ class RiskView:
                 known = position.mark
         return known
 
-    def drawdown(self) -> float:
-        """Return the worse of the journaled drawdown and this view's own; NaN when unknown."""
-        recorded = self.metrics.drawdown
-        peak = self.metrics.peak_equity
-        if not (usable(recorded) and recorded >= 0.0 and peak.is_finite() and peak > 0):
-            return math.nan
-        return max(recorded, 1.0 - self.equity / float(peak))
-
     def fault(self) -> str:  # noqa: PLR0911 - one line a number
         """Name the first number that cannot be judged, with its value; empty when none is."""
         if not positive(self.equity):
@@ -128,7 +122,7 @@ class RiskView:
             return f"margin rate is {self.margin_rate!r}"
         if not usable(self.metrics.leverage):
             return f"leverage is {self.metrics.leverage!r}"
-        if math.isnan(self.drawdown()):
+        if math.isnan(self.drawdown):
             return f"drawdown is {self.metrics.drawdown!r} of a peak of {self.metrics.peak_equity}"
         return self._market_fault()
 
@@ -194,6 +188,14 @@ def _case(cases: dict[str, WorstCase], symbol: str) -> WorstCase:
         case = WorstCase()
         cases[symbol] = case
     return case
+
+
+def _drawdown(equity: float, metrics: RiskMetrics) -> float:
+    recorded = metrics.drawdown
+    peak = metrics.peak_equity
+    if not (usable(recorded) and recorded >= 0.0 and peak.is_finite() and peak > 0):
+        return math.nan
+    return max(recorded, 1.0 - equity / float(peak))
 
 
 def usable(number: float) -> bool:

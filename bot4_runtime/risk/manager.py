@@ -13,7 +13,7 @@ from typing import Final
 from bot4_runtime.domain.order import OrderIntent, Side
 from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.risk import verdict
-from bot4_runtime.risk.entry import Entry, number, worst_price
+from bot4_runtime.risk.entry import Entry, Prices, number
 from bot4_runtime.risk.exposure import HeldPosition, OpenOrder, RiskView, positive
 from bot4_runtime.risk.limits import RiskLimits, halting, tightened
 from bot4_runtime.risk.verdict import WITNESS, RiskApproved, RiskRefused, RiskVerdict
@@ -58,14 +58,14 @@ class RiskManager:
             return _unjudged(f"quantity is {intent.quantity}")
         if intent.reduce_only:
             return _exit(intent, quantity, view)
-        price = worst_price(intent, view.mark(intent.symbol))
-        fault = view.fault() or _fault(intent, quantity, price, view)
+        prices = Prices(intent, view.mark(intent.symbol))
+        fault = view.fault() or _fault(intent, quantity, prices.worst, view)
         if fault:
             return _unjudged(fault)
         stopped = _stopped(view)
         if stopped:
             return RiskRefused(stopped, 0.0, 1.0, _NONE)
-        entry = Entry(intent, price, view, self._in_force(view))
+        entry = Entry(intent, prices, view, self._in_force(view))
         code = entry.broken(quantity)
         if not code:
             return RiskApproved(intent, entry.score(quantity), WITNESS)
@@ -79,10 +79,10 @@ class RiskManager:
         Zero when nothing fits or the numbers cannot be judged. For sizing before the intent
         is final: `validate` alone approves.
         """
-        price = worst_price(intent, view.mark(intent.symbol))
-        if view.fault() or not positive(price):
+        prices = Prices(intent, view.mark(intent.symbol))
+        if view.fault() or not positive(prices.worst):
             return _NONE
-        return Entry(intent, price, view, self._in_force(view)).position_room()
+        return Entry(intent, prices, view, self._in_force(view)).position_room()
 
     def _in_force(self, view: RiskView) -> RiskLimits:
         if not view.overrides:

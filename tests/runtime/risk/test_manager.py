@@ -235,6 +235,7 @@ def test_an_entry_counts_at_the_dearest_of_its_prices_and_the_mark(intent, view)
         (limit | {"price": Decimal(250)}, 0.025),
         ({"reference_price": Decimal(260)}, 0.026),
         ({"order_type": OrderType.STOP_MARKET, "stop_price": Decimal(270)}, 0.027),
+        (limit | {"price": Decimal(90), "stop_price": Decimal(270)}, 0.027),
     ]:
         answer = MANAGER.validate(intent(**change), view())
         assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(value))
