@@ -1,0 +1,177 @@
+"""From a candle's feature row to the regime it is in: the only door between models and trading.
+
+The LSTM's estimate trades; with a pair that has no valid LSTM the HMM filter's does; where
+neither can answer there is no estimate, and nothing is entered. A missing candle restarts a
+symbol. Which files are promoted is `registry`'s business.
+"""
+
+import math
+from collections import deque
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
+from bot4_runtime.features.incremental import FeatureRow
+from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK, ROOT_W
+from bot4_runtime.regime.hmm import ViterbiScores, viterbi_scores
+from bot4_runtime.regime.loader import LSTM_COLUMNS
+from bot4_runtime.regime.manifest import WINDOW
+from bot4_runtime.regime.pair import ModelPair
+
+SUM_TOLERANCE: Final = 1e-4
+"""How far from 1 a posterior may sum."""
+_KEPT_TRENDS: Final = LOOKBACK + WINDOW
+_ROOM: Final = 1_024
+_PLAIN: Final = len(FEATURE_NAMES)
+
+Probabilities = tuple[float, float, float, float, float]
+
+
+class _Memory:
+    """What is remembered of one symbol's run: trends, and the rows of the LSTM's window."""
+
+    __slots__ = ("end", "log_prior", "rows", "scores", "trends", "valid")
+
+    def __init__(self, pair: ModelPair) -> None:
+        self.rows = np.zeros((_ROOM, len(LSTM_COLUMNS)), dtype=np.float32)
+        self.trends: deque[float] = deque(maxlen=_KEPT_TRENDS)
+        self.restart(pair)
+
+    def restart(self, pair: ModelPair) -> None:
+        """Forget everything before the next candle."""
+        params = pair.hmm.parameters()
+        self.end = 0
+        self.valid = 0
+        self.trends.clear()
+        self.scores = ViterbiScores(params)
+        self.log_prior: npt.NDArray[np.float64] = params.log_stationary[None]
+
+    def swap(self, pair: ModelPair) -> None:
+        """Keep rows and trends; make the scores and the filter anew under the pair's HMM."""
+        params = pair.hmm.parameters()
+        self.scores = ViterbiScores(params)
+        self.log_prior = params.log_stationary[None]
+        if not self.trends:
+            return
+        z = np.array(self.trends)
+        again = viterbi_scores(z, params)
+        count = min(self.valid, WINDOW, len(z))
+        self.rows[self.end - count : self.end, _PLAIN:] = again[len(z) - count :]
+        for emission in params.log_emissions(z):
+            self.scores.follow(emission)
+        self.log_prior = pair.hmm.run({"obs": z[None, :, None], "log_prior": self.log_prior})[1]
+
+    def append(self, values: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> None:
+        """Take a valid row into the window."""
+        if self.end == _ROOM:
+            self.rows[: WINDOW - 1] = self.rows[_ROOM - WINDOW + 1 :]
+            self.end = WINDOW - 1
+        row = self.rows[self.end]
+        row[:_PLAIN] = values
+        row[_PLAIN:] = scores
+        self.end += 1
+        self.valid += 1
+
+    def window(self) -> npt.NDArray[np.float32]:
+        """Return the last rows as one batch, float32[1, 50, F + 5]; a view."""
+        return self.rows[None, self.end - WINDOW : self.end]
+
+
+class RegimeDetector:
+    """Names the regime of each closed candle, any number of symbols side by side."""
+
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._memories: dict[str, _Memory] = {}
+
+    @property
+    def pair(self) -> ModelPair:
+        """The models that are asked."""
+        return self._pair
+
+    def swap(self, pair: ModelPair) -> None:
+        """Ask another pair from the next candle on; windows are kept."""
+        for memory in self._memories.values():
+            memory.swap(pair)
+        self._pair = pair
+
+    def warm(self, candle: Candle, row: FeatureRow) -> None:
+        """Take a candle of the past into memory without naming it."""
+        self._follow(candle, row)
+
+    def update(self, candle: Candle, row: FeatureRow) -> RegimeEstimate | None:
+        """Name the regime of a candle from candles up to it (filtered).
+
+        Args:
+            candle: of the pair's interval, each symbol's in order.
+            row: its features.
+
+        Returns:
+            None where no model may or can answer: too few candles since the start or the last
+            gap, a symbol the pair does not admit, or an answer that is no distribution.
+        """
+        memory, hmm = self._follow(candle, row)
+        pair = self._pair
+        if hmm is None or not row.valid or not pair.admits(candle.symbol):
+            return None
+        if pair.lstm is None:
+            source, model, answer = EstimateSource.HMM_FILTER, pair.hmm, hmm
+        else:
+            if memory.valid < WINDOW:
+                return None
+            source, model = EstimateSource.LSTM, pair.lstm
+            named = _distribution(model.run({"features": memory.window()})[0])
+            if named is None:
+                return None
+            answer = named
+        confidence = max(answer)
+        hmm_confidence = max(hmm)
+        return RegimeEstimate(
+            symbol=candle.symbol,
+            interval=candle.interval,
+            open_time_ms=candle.open_time_ms,
+            regime=Regime(answer.index(confidence)),
+            probabilities=answer,
+            confidence=confidence,
+            source=source,
+            hmm_regime=Regime(hmm.index(hmm_confidence)),
+            hmm_confidence=hmm_confidence,
+            volatility=row.rv / ROOT_W,
+            model_sha256=model.sha256,
+            schema_id=model.manifest.schema_id,
+            unseen_symbol=candle.symbol not in model.manifest.symbols,
+        )
+
+    def _follow(self, candle: Candle, row: FeatureRow) -> tuple[_Memory, Probabilities | None]:
+        """Carry a symbol's memory on; return it with the HMM filter's posterior."""
+        memory = self._memories.get(candle.symbol)
+        if memory is None:
+            memory = self._memories[candle.symbol] = _Memory(self._pair)
+        elif row.contiguous == 1:
+            memory.restart(self._pair)
+        if not math.isfinite(row.z):
+            return memory, None
+        memory.trends.append(row.z)
+        filtered, log_prior, _ = self._pair.hmm.run(
+            {"obs": np.full((1, 1, 1), row.z), "log_prior": memory.log_prior}
+        )
+        hmm = _distribution(filtered[0])
+        if hmm is not None:
+            memory.log_prior = log_prior
+        scores = memory.scores.update(row.z)
+        if row.valid:
+            memory.append(row.values, scores)
+        return memory, hmm
+
+
+def _distribution(answer: npt.NDArray[np.floating]) -> Probabilities | None:
+    """Return the one row of a model's answer; None unless it is finite, >= 0 and sums to 1."""
+    first, second, third, fourth, fifth = answer[0].tolist()
+    values = (first, second, third, fourth, fifth)
+    total = sum(values)
+    if not (min(values) >= 0.0 and abs(total - 1.0) <= SUM_TOLERANCE):
+        return None
+    return values

@@ -1,0 +1,298 @@
+"""The model store: what is archived, what is promoted, and the way from one to the other.
+
+    models/archive/<sha256>/{model.onnx, manifest.json, card.html}   immutable
+    models/current.json        the one pointer, replaced by one rename
+    models/activations.jsonl   what was activated when; the way back
+    models/hmm_regime.onnx, models/lstm_regime.onnx   copies of the main interval's pair
+
+Whether a model deserves promotion is judged by `bot4_pipelines.training.promotion`; whether a
+file may be trusted by `loader`. Here a crash at any moment leaves the old pair or the new one.
+"""
+
+import hashlib
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bot4_runtime.domain.candle import INTERVALS_MS
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.regime.archive import MODEL, ModelArchive, append_line, locked, replace_file
+from bot4_runtime.regime.loader import LoadedModel
+from bot4_runtime.regime.manifest import Manifest, ModelKind
+from bot4_runtime.regime.pair import ModelPair
+
+__all__ = ["Activation", "ArchivedModel", "CurrentPair", "ModelPair", "ModelRegistry"]
+
+MAIN_INTERVAL: Final = "1h"
+POINTER, ACTIVATIONS = "current.json", "activations.jsonl"
+
+
+class CurrentPair(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pointer names for one interval; `lstm_sha256` is empty when the HMM is alone."""
+
+    hmm_sha256: str
+    lstm_sha256: str
+    schema_id: str
+    hmm_code_version: str
+    lstm_code_version: str
+    activated_ms: int
+
+    @property
+    def shas(self) -> tuple[str, str]:
+        """The two files, HMM first."""
+        return self.hmm_sha256, self.lstm_sha256
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the history; `action` is ``promote`` or ``rollback``."""
+
+    action: str
+    interval: str
+    pair: CurrentPair
+
+
+class _Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    intervals: dict[str, CurrentPair]
+    format: int = 1
+
+
+@dataclass(frozen=True)
+class ArchivedModel:
+    """One archived file; `manifest` is None when it cannot be read, and `problem` says why."""
+
+    sha256: str
+    manifest: Manifest | None
+    problem: str
+    active: tuple[str, ...]
+
+
+class ModelRegistry:
+    """The models folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._archive = ModelArchive(root)
+
+    def add(self, onnx_bytes: bytes, manifest: Manifest, card_html: str) -> str:
+        """Archive a model for ever; return its sha256. Adding it again changes nothing.
+
+        Raises:
+            ModelError: the file would not be loadable with this manifest.
+        """
+        return self._archive.add(onnx_bytes, manifest, card_html)
+
+    def manifest(self, sha256: str) -> Manifest:
+        """Read a model's manifest without verifying the model.
+
+        Raises:
+            ModelError: there is none, or it is unreadable.
+        """
+        return self._archive.manifest(sha256)
+
+    def verify(self, sha256: str, now_ms: int | None = None) -> LoadedModel:
+        """Check an archived model in every way, expiry only when `now_ms` is given.
+
+        Raises:
+            ModelError: it is refused; the message says why.
+        """
+        return self._archive.verify(sha256, now_ms)
+
+    def current(self, interval: str) -> CurrentPair | None:
+        """Return what is promoted for an interval.
+
+        Raises:
+            ModelError: the interval is unknown, or the pointer is damaged.
+        """
+        _check_interval(interval)
+        return self._pointer().intervals.get(interval)
+
+    def pointer_stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes when anything is activated; cheap enough to poll."""
+        try:
+            facts = (self.root / POINTER).stat()
+        except OSError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+    def load(
+        self, interval: str, now_ms: int | None = None, *, hmm_alone: bool = False
+    ) -> ModelPair:
+        """Verify and open the promoted pair. The caller keeps its last good pair on refusal.
+
+        Args:
+            interval: of the candles.
+            now_ms: UTC; expired models are refused. None does not look at the expiry.
+            hmm_alone: accept a pair whose LSTM is refused; without it, that is a refusal.
+
+        Raises:
+            ModelError: nothing is promoted, or a file does not hold.
+        """
+        pair = self.current(interval)
+        if pair is None:
+            promoted = " ".join(self._pointer().intervals) or "none"
+            raise ModelError(
+                f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
+                f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
+            )
+        hmm = self._verified(pair.hmm_sha256, ModelKind.HMM, interval, now_ms)
+        lstm, refusal = None, ""
+        if pair.lstm_sha256:
+            try:
+                lstm = self._verified(pair.lstm_sha256, ModelKind.LSTM, interval, now_ms)
+                _check_together(hmm, lstm)
+            except ModelError as error:
+                if not hmm_alone:
+                    raise
+                lstm, refusal = None, str(error)
+        return ModelPair(interval, hmm, lstm, refusal)
+
+    def activate(
+        self,
+        interval: str,
+        hmm_sha256: str,
+        lstm_sha256: str = "",
+        now_ms: int | None = None,
+        action: str = "promote",
+    ) -> CurrentPair:
+        """Point an interval at a pair whose manifests say that the gates passed.
+
+        Raises:
+            ModelError: a file does not hold, has expired, or failed a gate.
+        """
+        now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        _check_interval(interval)
+        hmm = self._verified(hmm_sha256, ModelKind.HMM, interval, now_ms)
+        lstm = None
+        if lstm_sha256:
+            lstm = self._verified(lstm_sha256, ModelKind.LSTM, interval, now_ms)
+            _check_together(hmm, lstm)
+        pair = CurrentPair(
+            hmm_sha256=hmm_sha256,
+            lstm_sha256=lstm_sha256,
+            schema_id=hmm.manifest.schema_id,
+            hmm_code_version=hmm.manifest.code_version,
+            lstm_code_version=lstm.manifest.code_version if lstm else "",
+            activated_ms=now_ms,
+        )
+        with locked(self.root):
+            intervals = {**self._pointer().intervals, interval: pair}
+            line = msgspec.json.encode(Activation(action=action, interval=interval, pair=pair))
+            append_line(self.root / ACTIVATIONS, line)
+            pointer = _Pointer(intervals=dict(sorted(intervals.items())))
+            replace_file(self.root / POINTER, msgspec.json.format(msgspec.json.encode(pointer)))
+            self._refresh_copies(intervals)
+        return pair
+
+    def activations(self, interval: str) -> list[Activation]:
+        """Return the history of an interval, oldest first; a torn last line is left out."""
+        _check_interval(interval)
+        try:
+            lines = (self.root / ACTIVATIONS).read_bytes().splitlines()
+        except OSError:
+            return []
+        history = []
+        for line in lines:
+            with suppress(msgspec.DecodeError):
+                history.append(msgspec.json.decode(line, type=Activation))
+        return [entry for entry in history if entry.interval == interval]
+
+    def check_copies(self) -> list[str]:
+        """Say which of the copies for people differ from what is promoted; empty when none."""
+        problems = []
+        for name, sha256 in _copies(self._pointer().intervals).items():
+            path = self.root / name
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            if found != sha256:
+                problems.append(
+                    f"{path} is {found[:12] or 'missing'}; the pointer names "
+                    f"{sha256[:12] or 'none'}: activate the pair again"
+                )
+        return problems
+
+    def _refresh_copies(self, intervals: dict[str, CurrentPair]) -> None:
+        for name, sha256 in _copies(intervals).items():
+            if sha256:
+                replace_file(self.root / name, self._archive.read(sha256, MODEL))
+            else:
+                (self.root / name).unlink(missing_ok=True)
+
+    def _pointer(self) -> _Pointer:
+        path = self.root / POINTER
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=_Pointer)
+        except FileNotFoundError:
+            return _Pointer(intervals={})
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
+            raise ModelError(
+                f"the pointer {path} is unreadable ({error}); expected what `bot4-pipelines "
+                "promote` writes: promote again"
+            ) from error
+
+    def _verified(
+        self, sha256: str, kind: ModelKind, interval: str, now_ms: int | None
+    ) -> LoadedModel:
+        model = self.verify(sha256, now_ms)
+        manifest = model.manifest
+        for what, found, expected in (
+            ("its kind", manifest.kind.value, kind.value),
+            ("its interval", manifest.interval, interval),
+        ):
+            if found != expected:
+                raise ModelError(
+                    f"model {sha256[:12]} refused: {what} is {found}; expected {expected}; "
+                    "promote one of the right kind"
+                )
+        if not manifest.gates_passed:
+            failed = "; ".join(str(gate) for gate in manifest.gates if not gate.passed)
+            raise ModelError(
+                f"model {sha256[:12]} refused: {failed or 'its gates were never judged'}; "
+                "expected every gate passed; promote another, or train again"
+            )
+        return model
+
+    def list(self) -> list[ArchivedModel]:
+        """Return what is archived, newest first; unreadable ones with their problem."""
+        active: dict[str, list[str]] = {}
+        with suppress(ModelError):
+            for interval, pair in self._pointer().intervals.items():
+                for used in pair.shas:
+                    active.setdefault(used, []).append(interval)
+        found = []
+        for sha256 in self._archive.shas():
+            manifest, problem = None, ""
+            try:
+                manifest = self.manifest(sha256)
+            except ModelError as error:
+                problem = str(error)
+            uses = tuple(active.get(sha256, ()))
+            found.append(ArchivedModel(sha256, manifest, problem, uses))
+        found.sort(key=lambda model: model.manifest.created_ms if model.manifest else 0)
+        return found[::-1]
+
+
+def _check_interval(interval: str) -> None:
+    if interval not in INTERVALS_MS:
+        raise ModelError(f"unknown interval {interval[:20]!r}; known: {' '.join(INTERVALS_MS)}")
+
+
+def _check_together(hmm: LoadedModel, lstm: LoadedModel) -> None:
+    named = lstm.manifest.hmm_sha256
+    if named != hmm.sha256:
+        raise ModelError(
+            f"model {lstm.sha256[:12]} refused: it was trained with HMM {named[:12]}; the pair "
+            f"has {hmm.sha256[:12]}; promote the two that belong together"
+        )
+
+
+def _copies(intervals: dict[str, CurrentPair]) -> dict[str, str]:
+    """Return which model each copy holds: the main interval's, or the only one's."""
+    pair = intervals.get(MAIN_INTERVAL)
+    if pair is None and len(intervals) == 1:
+        (pair,) = intervals.values()
+    if pair is None:
+        return {}
+    return {"hmm_regime.onnx": pair.hmm_sha256, "lstm_regime.onnx": pair.lstm_sha256}
