@@ -13,6 +13,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
@@ -25,6 +26,7 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import SCHEMA_VERSION
 from bot4_runtime.state.journal import Frame, Keys
+from bot4_runtime.state.wal import check_log
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -108,6 +110,7 @@ class SqliteDisk:
         lock = AccountLock((lock_dir or path.parent) / f"{account}.lock", account)
         connection: sqlite3.Connection | None = None
         try:
+            check_log(path)
             connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=64
             )
@@ -153,21 +156,26 @@ class SqliteDisk:
         sql = self._sql
         try:
             sql.execute("BEGIN IMMEDIATE")
-            epoch = _meta(sql, "epoch")
-            if epoch != self._epoch:
-                raise JournalWriteFailed(
-                    f"a newer runtime (epoch {epoch}) took this journal over from epoch "
-                    f"{self._epoch}; this one must stop"
-                )
+            self._check_epoch(sql)
             _insert(sql, "event", 6, frames)
             _insert(sql, "intent", 2, keys.intents)
             _insert(sql, "trade", 4, keys.trades)
             sql.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, JournalWriteFailed) as error:
+            with suppress(sqlite3.Error):  # never retried; a newer runtime must not wait for us
+                sql.rollback()
             raise JournalWriteFailed(f"{self._path}: {error}") from error
         self._log_frames += len(frames)
         if self._log_frames > _FORCED_TIDY_FRAMES:
             self.tidy()
+
+    def _check_epoch(self, sql: sqlite3.Connection) -> None:
+        epoch = _meta(sql, "epoch")
+        if epoch != self._epoch:
+            raise JournalWriteFailed(
+                f"a newer runtime (epoch {epoch}) took this journal over from epoch "
+                f"{self._epoch}; this one must stop"
+            )
 
     def tidy(self) -> None:
         """Move the log into the database when enough has gathered."""

@@ -1,0 +1,113 @@
+"""Read-only access beside a running writer and after it."""
+
+import sqlite3
+
+import pytest
+from state_scenario import Scenario, session
+
+from bot4_runtime.domain.errors import JournalCorrupt, JournalError
+from bot4_runtime.domain.events import OrderFilled, SessionStarted
+from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.store import StateStore
+
+
+@pytest.fixture
+def scenario() -> Scenario:
+    return Scenario(4, 50)
+
+
+@pytest.fixture
+def store(tmp_path, scenario):
+    store = StateStore(
+        Journal(SqliteDisk.open(tmp_path / "journal.db", "paper")), tmp_path / "snapshots"
+    )
+    store.recover()
+    for batch in scenario.batches():
+        store.append(batch)
+    store.wait_durable(store.state.seq)
+    yield store
+    store.close()
+
+
+def test_a_reader_folds_the_same_state_beside_the_writer(tmp_path, store, scenario):
+    events = [event for batch in scenario.batches() for event in batch]
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        assert reader.account() == "paper"
+        assert reader.last_seq() == len(events) == reader.verify()
+        assert [event for _, event in reader.events()] == events
+        assert next(iter(reader.events(from_seq=10)))[0] == 10
+        fills = [event for _, event in reader.events(kinds=(OrderFilled,))]
+        assert fills == [event for event in events if isinstance(event, OrderFilled)]
+        assert reader.state().state_hash() == scenario.hashes[-1]
+        store.create_snapshot()
+        store.append([session(2)])
+        store.wait_durable(store.state.seq)
+        assert reader.sessions() == [(1, events[0]), (len(events) + 1, session(2))]
+        assert reader.state(tmp_path / "snapshots").state_hash() == scenario.hashes[-1]
+        assert reader.state(tmp_path / "snapshots").seq == len(events) + 1
+
+
+def test_a_reader_works_on_a_closed_journal_and_passes_over_bad_snapshots(
+    tmp_path, store, scenario
+):
+    store.create_snapshot()
+    store.close()
+    (tmp_path / "snapshots" / f"{1:020d}.snapshot").write_bytes(b"damaged")
+    (tmp_path / "snapshots" / f"{10**9:020d}.snapshot").write_bytes(b"damaged")
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        assert reader.state(tmp_path / "snapshots").state_hash() == scenario.hashes[-1]
+        assert isinstance(reader.sessions()[0][1], SessionStarted)
+
+
+def test_a_snapshot_ahead_of_a_copied_journal_is_passed_over(tmp_path, store, scenario):
+    store.create_snapshot()
+    store.close()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute("DELETE FROM event WHERE seq > 20")
+    sql.close()
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        assert reader.state(tmp_path / "snapshots").seq == 20
+
+
+def test_a_reader_cannot_write(tmp_path, store):
+    with (
+        JournalReader.open(tmp_path / "journal.db") as reader,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        reader._sql.execute("DELETE FROM event")
+
+
+def test_what_is_missing_or_no_journal_is_refused(tmp_path, store):
+    with pytest.raises(JournalError, match="there is no journal"):
+        JournalReader.open(tmp_path / "nothing.db")
+    (tmp_path / "text.db").write_text("hello " * 1_000)
+    with pytest.raises(JournalCorrupt, match="expected a Bot4 journal"):
+        JournalReader.open(tmp_path / "text.db")
+    store.close()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute("UPDATE meta SET value = 9 WHERE key = 'schema_version'")
+    sql.close()
+    with pytest.raises(JournalError, match="schema version 9"):
+        JournalReader.open(tmp_path / "journal.db")
+
+
+def test_verify_finds_what_is_missing_or_changed(tmp_path, store):
+    store.close()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute("DELETE FROM event WHERE seq = 7")
+    sql.close()
+    with (
+        JournalReader.open(tmp_path / "journal.db") as reader,
+        pytest.raises(JournalCorrupt, match="frame 7 is missing"),
+    ):
+        reader.verify()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute("UPDATE event SET ts = ts + 1 WHERE seq = 6")
+    sql.close()
+    with (
+        JournalReader.open(tmp_path / "journal.db") as reader,
+        pytest.raises(JournalCorrupt, match="frame 6 fails its checksum"),
+    ):
+        reader.verify()

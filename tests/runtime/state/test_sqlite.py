@@ -1,0 +1,280 @@
+"""The SQLite disk: fencing, uniqueness, versions, torn and damaged files."""
+
+import os
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from state_scenario import Scenario, candle, fill, intended, session
+
+from bot4_runtime.domain.errors import (
+    JournalCorrupt,
+    JournalError,
+    JournalLocked,
+    JournalWriteFailed,
+)
+from bot4_runtime.state import sqlite as sqlite_module
+from bot4_runtime.state.journal import Frame, Journal, Keys, encode_frame, keys_of
+from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.store import StateStore
+
+
+def frames_of(first: int, *events) -> tuple[list[Frame], Keys]:
+    keys = Keys([], [])
+    frames = []
+    for seq, event in enumerate(events, first):
+        frames.append(encode_frame(seq, 1, event))
+        keys_of(seq, event, keys)
+    return frames, keys
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "paper" / "journal.db"
+
+
+def test_the_file_is_a_write_ahead_log_with_full_synchronisation(path):
+    disk = SqliteDisk.open(path, "paper")
+    sql = disk._sql
+    assert sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert sql.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert sql.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    disk.close()
+    disk.close()
+    with pytest.raises(JournalWriteFailed, match="is closed"):
+        disk.last_seq()
+
+
+def test_frames_come_back_as_they_were_written(path):
+    events = [e for batch in Scenario(1, 100).batches() for e in batch]
+    frames, keys = frames_of(1, *events)
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(frames, keys)
+    assert disk.last_seq() == len(events)
+    assert list(disk.read(0)) == frames
+    assert list(disk.read(100)) == frames[100:]
+    disk.tidy()
+    disk.close()
+
+
+def test_a_second_runtime_on_the_account_is_told_who_holds_it(path, tmp_path):
+    disk = SqliteDisk.open(path, "paper", lock_dir=tmp_path)
+    with pytest.raises(JournalLocked, match=rf"'paper' is held .*process {os.getpid()}\)"):
+        SqliteDisk.open(path, "paper", lock_dir=tmp_path)
+    with pytest.raises(JournalLocked):
+        SqliteDisk.open(tmp_path / "elsewhere" / "journal.db", "paper", lock_dir=tmp_path)
+    other = SqliteDisk.open(tmp_path / "other.db", "other", lock_dir=tmp_path)
+    other.close()
+    disk.close()
+    SqliteDisk.open(path, "paper", lock_dir=tmp_path).close()
+
+
+def test_each_opening_takes_the_next_epoch_and_an_older_one_cannot_commit(path, tmp_path):
+    old = SqliteDisk.open(path, "paper", lock_dir=tmp_path / "a")
+    new = SqliteDisk.open(path, "paper", lock_dir=tmp_path / "b")
+    assert (old.epoch, new.epoch) == (1, 2)
+    with pytest.raises(JournalWriteFailed, match=r"newer runtime \(epoch 2\)"):
+        old.write(*frames_of(1, session(1), intended(1)))
+    new.write(*frames_of(1, session(2)))
+    assert new.last_seq() == 1
+    old.close()
+    new.close()
+
+
+@pytest.mark.parametrize(
+    "twice", [intended(1), fill(1, "t", "1", "100")], ids=["intent number", "trade"]
+)
+def test_the_storage_engine_refuses_an_intent_or_trade_twice(path, twice):
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(*frames_of(1, session(1), twice))
+    with pytest.raises(JournalWriteFailed, match="UNIQUE"):
+        disk.write(*frames_of(3, candle("A", 0, 1.0), twice))
+    disk.close()
+    disk = SqliteDisk.open(path, "paper")
+    assert disk.last_seq() == 2
+    disk.close()
+
+
+@pytest.mark.parametrize("kth", range(1, 8))
+def test_a_commit_that_fails_leaves_whole_batches_only(path, kth):
+    scenario = Scenario(5, 12)
+    store = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    store.recover()
+    disk = store._journal._disk
+    write, calls = disk.write, []
+
+    def failing(frames, keys):
+        calls.append(1)
+        if len(calls) == kth:
+            disk._sql.execute("PRAGMA max_page_count = 1")  # the disk is full from here on
+        write(frames, keys)
+
+    disk.write = failing
+    acknowledged = 0
+    with pytest.raises(JournalWriteFailed, match="full"):
+        for batch in scenario.batches() * 2:
+            big = [session(1)] * 200  # outgrows the pages that are free already
+            seq = store.append([*batch, *big])
+            store.wait_durable(seq)
+            acknowledged = seq
+    with pytest.raises(JournalWriteFailed):
+        store.close()
+    after = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    assert after.recover().last_seq == acknowledged
+    after.close()
+
+
+def test_another_schema_version_is_refused_with_the_remedy(path):
+    SqliteDisk.open(path, "paper").close()
+    with sqlite3.connect(path) as sql:
+        sql.execute("UPDATE meta SET value = 2 WHERE key = 'schema_version'")
+    sql.close()
+    with pytest.raises(JournalError, match=r"version 2; this program reads version 1\. Use"):
+        SqliteDisk.open(path, "paper")
+
+
+def test_another_accounts_journal_is_refused(path):
+    SqliteDisk.open(path, "paper").close()
+    with pytest.raises(JournalError, match="account 'paper', expected 'live'"):
+        SqliteDisk.open(path, "live")
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, None])
+def test_a_file_that_is_no_journal_is_refused(path, content):
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        sql = sqlite3.connect(path)
+        sql.execute("CREATE TABLE t (a)")
+        sql.commit()
+        sql.close()
+    with pytest.raises(JournalCorrupt, match="expected a Bot4 journal"):
+        SqliteDisk.open(path, "paper")
+    path.unlink()
+    SqliteDisk.open(path, "paper").close()
+
+
+def test_a_damaged_page_is_found_at_the_start(path):
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(*frames_of(1, *(candle("A", n, 1.0) for n in range(500))))
+    disk.close()
+    data = bytearray(path.read_bytes())
+    data[4096 * 6 : 4096 * 6 + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match=r"damaged|cannot be"):
+        SqliteDisk.open(path, "paper")
+
+
+def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch):
+    monkeypatch.setattr(sqlite_module, "_FORCED_TIDY_FRAMES", 300)
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(*frames_of(1, *(candle("A", n, 1.0) for n in range(200))))
+    disk.tidy()
+    small = path.stat().st_size
+    disk.write(*frames_of(201, *(candle("A", n, 1.0) for n in range(200))))
+    assert path.stat().st_size > small
+    disk._connection.close()
+    disk._log_frames = 10_000
+    with pytest.raises(sqlite3.ProgrammingError):
+        disk.last_seq()
+    with pytest.raises(JournalWriteFailed):
+        disk.tidy()
+    disk.close()
+
+
+def recovered(folder: Path) -> tuple[int, str] | None:
+    """Last number and hash of what a damaged folder recovers to; None when it is refused."""
+    try:
+        store = StateStore(Journal(SqliteDisk.open(folder / "journal.db", "paper")), None)
+    except JournalError:
+        return None
+    try:
+        store.recover()
+        return store.state.seq, store.state.state_hash()
+    except JournalCorrupt:
+        return None
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
+    """A journal as kill -9 leaves it, half of it in the log, and the hash after each batch."""
+    folder = tmp_path_factory.mktemp("written")
+    live = folder / "live"
+    store = StateStore(Journal(SqliteDisk.open(live / "journal.db", "paper")), None)
+    store.recover()
+    hashes = {0: store.state.state_hash()}
+    batches = Scenario(11, 40).batches()
+    for number, batch in enumerate(batches):
+        seq = store.append(batch)
+        store.wait_durable(seq)
+        hashes[seq] = store.state.state_hash()
+        if number == len(batches) // 2:
+            store._journal._disk._log_frames = 10_000
+            store._journal._disk.tidy()
+    shutil.copytree(live, folder / "killed")
+    store.close()
+    (folder / "killed" / "journal.db-shm").unlink()
+    return folder / "killed", hashes
+
+
+def test_a_log_cut_anywhere_recovers_to_whole_batches(written, tmp_path):
+    killed, hashes = written
+    log = (killed / "journal.db-wal").read_bytes()
+    rng = random.Random(1)
+    found = set()
+    for number, length in enumerate([0, 31, len(log), *rng.sample(range(len(log)), 40)]):
+        folder = tmp_path / str(number)
+        shutil.copytree(killed, folder)
+        (folder / "journal.db-wal").write_bytes(log[:length])
+        result = recovered(folder)
+        assert result is not None
+        assert hashes[result[0]] == result[1]
+        found.add(result[0])
+        shutil.rmtree(folder)
+    assert max(hashes) in found
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize("name", ["journal.db", "journal.db-wal"])
+def test_flipped_bits_are_refused_or_harmless(written, tmp_path, name):
+    killed, hashes = written
+    whole = (killed / name).read_bytes()
+    *_, before_last, last = sorted(hashes)
+    sound = {last} if name == "journal.db" else {before_last, last}  # the last may be torn
+    rng = random.Random(2)
+    refused = 0
+    header = range(0, 32, 4) if name == "journal.db-wal" else ()
+    for number, place in enumerate([*header, *rng.sample(range(len(whole)), 80)]):
+        data = bytearray(whole)
+        data[place] ^= 1 << rng.randrange(8)
+        folder = tmp_path / str(number)
+        shutil.copytree(killed, folder)
+        (folder / name).write_bytes(data)
+        result = recovered(folder)
+        assert recovered(folder) == result
+        refused += result is None
+        assert result is None or (result[0] in sound and hashes[result[0]] == result[1]), place
+        shutil.rmtree(folder)
+    assert refused > 40
+
+
+def test_a_torn_last_commit_is_dropped_and_damage_before_it_is_refused(written, tmp_path):
+    killed, hashes = written
+    *_, before_last, _ = sorted(hashes)
+    log = (killed / "journal.db-wal").read_bytes()
+    step = 24 + 4_096
+    frames = range(32, len(log), step)
+    for number, (at, expected) in enumerate([(frames[-1], before_last), (frames[3], None)]):
+        folder = tmp_path / str(number)
+        shutil.copytree(killed, folder)
+        data = bytearray(log)
+        data[at + 100] ^= 1
+        (folder / "journal.db-wal").write_bytes(data)
+        result = recovered(folder)
+        assert recovered(folder) == result, "a second start must not accept what the first refused"
+        assert result == (None if expected is None else (expected, hashes[expected]))

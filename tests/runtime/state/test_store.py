@@ -1,0 +1,317 @@
+"""Recovery, snapshots, faults, and readers beside the writer."""
+
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from state_scenario import SYMBOLS, Scenario, candle, fill, intended, session
+
+from bot4_runtime.domain.errors import (
+    InvariantViolated,
+    JournalCorrupt,
+    JournalError,
+    JournalWriteFailed,
+)
+from bot4_runtime.domain.events import CandleClosed, OrderAccepted
+from bot4_runtime.domain.order import Book
+from bot4_runtime.state import snapshot
+from bot4_runtime.state.journal import Journal, MemoryDisk
+from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.store import SNAPSHOT_NS, StateStore
+
+MINUTE_NS = 60_000_000_000
+
+
+def started(disk: MemoryDisk | None = None, snapshots: Path | None = None) -> StateStore:
+    store = StateStore(Journal(disk or MemoryDisk()), snapshots)
+    store.recover()
+    return store
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    crash=st.floats(0, 1),
+    snapshots=st.lists(st.floats(0, 1), max_size=3),
+)
+def test_a_crash_after_any_durable_batch_recovers_and_ends_with_the_same_hash(
+    tmp_path_factory, seed, crash, snapshots
+):
+    scenario = Scenario(seed, 40)
+    batches = scenario.batches()
+    folder = tmp_path_factory.mktemp("snapshots")
+    stop = int(crash * len(batches))
+    take_at = {int(share * stop) for share in snapshots}
+    disk = MemoryDisk()
+    store = started(disk, folder)
+    for number, batch in enumerate(batches[:stop]):
+        store.append(batch)
+        if number in take_at:
+            assert store.create_snapshot() == store.state.seq
+    store.wait_durable(store.state.seq)
+    before = store.state.state_hash()
+
+    again = StateStore(Journal(MemoryDisk(disk.frames, epoch=2)), folder)
+    report = again.recover()
+    assert again.state.state_hash() == before
+    assert (report.snapshot_seq is not None) == bool(take_at and stop)
+    assert report.last_seq == report.events_replayed + (report.snapshot_seq or 0)
+    again.append([session(again.epoch)] if stop else [])
+    for batch in batches[stop:]:
+        again.append(batch)
+    assert again.state.state_hash() == scenario.hashes[-1]
+    if stop:
+        assert again.state.epoch == 2 or stop == len(batches)
+    store.close()
+    again.close()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1_000), fail_at=st.integers(1, 30))
+def test_after_a_failed_write_recovery_finds_every_acknowledged_batch(seed, fail_at):
+    disk = MemoryDisk(fail_at=fail_at)
+    store = started(disk)
+    hashes = {0: store.state.state_hash()}
+    acknowledged = 0
+    with pytest.raises(JournalWriteFailed):
+        for batch in Scenario(seed, 40).batches():
+            seq = store.append(batch)
+            hashes[seq] = store.state.state_hash()
+            store.wait_durable(seq)
+            acknowledged = seq
+    with pytest.raises(JournalWriteFailed):
+        store.append([candle("X", 0, 1.0)])
+    again = started(MemoryDisk(disk.frames))
+    assert again.state.seq == acknowledged
+    assert again.state.state_hash() == hashes[acknowledged]
+    again.close()
+
+
+def test_on_sqlite_a_restarted_store_goes_on_where_it_stopped(tmp_path):
+    scenario = Scenario(8, 60)
+    batches = scenario.batches()
+    done = 0
+    while done < len(batches):
+        store = StateStore(
+            Journal(SqliteDisk.open(tmp_path / "journal.db", "paper")), tmp_path / "snapshots"
+        )
+        report = store.recover()
+        assert report.last_seq == store.state.seq == store.durable_seq
+        for batch in batches[done : done + 25]:
+            store.append(batch)
+        done += 25
+        if done % 2:
+            store.create_snapshot()
+        store.close()
+        store.close()
+    assert store.state.state_hash() == scenario.hashes[-1]
+
+
+def test_the_version_to_recover_from_can_be_chosen(tmp_path):
+    disk = MemoryDisk()
+    store = started(disk, tmp_path)
+    store.append([session(1)])
+    first = store.create_snapshot()
+    store.append([candle("BTCUSDT", 0, 100.0)])
+    store.create_snapshot()
+    again = StateStore(Journal(MemoryDisk(disk.frames)), tmp_path)
+    report = again.recover(version=first)
+    assert (report.snapshot_seq, report.events_replayed) == (first, 1)
+    assert again.state.state_hash() == store.state.state_hash()
+    with pytest.raises(JournalError, match="no snapshot 99"):
+        again.recover(version=99)
+    path = tmp_path / f"{first:020d}.snapshot"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(JournalCorrupt):
+        again.recover(version=first)
+    store.close()
+    again.close()
+
+
+def test_damaged_snapshots_fall_back_to_the_one_before_and_at_last_to_the_journal(tmp_path):
+    disk = MemoryDisk()
+    store = started(disk, tmp_path)
+    for number in range(4):
+        store.append([session(1), candle("BTCUSDT", number, 100.0 + number)])
+        store.create_snapshot()
+    store.close()
+    whole = store.state.state_hash()
+    expected = [8, 6, 4, None]
+    for damaged, begins_with in enumerate(expected):
+        again = StateStore(Journal(MemoryDisk(disk.frames)), tmp_path)
+        report = again.recover()
+        assert report.snapshot_seq == begins_with
+        assert len(report.refused) == damaged
+        assert again.state.state_hash() == whole
+        again.close()
+        if begins_with is not None:
+            path = tmp_path / f"{begins_with:020d}.snapshot"
+            data = bytearray(path.read_bytes())
+            data[-10] ^= 1
+            path.write_bytes(data)
+
+
+def test_a_journal_that_ends_before_a_sound_snapshot_is_refused(tmp_path):
+    disk = MemoryDisk()
+    store = started(disk, tmp_path)
+    store.append([session(1), candle("BTCUSDT", 0, 1.0)])
+    store.create_snapshot()
+    store.close()
+    again = StateStore(Journal(MemoryDisk(disk.frames[:1])), tmp_path)
+    with pytest.raises(JournalCorrupt, match="acknowledged events are missing"):
+        again.recover()
+
+
+def test_snapshots_are_begun_after_a_minute_or_twenty_thousand_events(tmp_path):
+    store = started(snapshots=tmp_path)
+    assert not store.tick(0)
+    store.append([session(1)])
+    assert not store.tick(SNAPSHOT_NS - 1)
+    assert store.tick(SNAPSHOT_NS)
+    assert not store.tick(3 * SNAPSHOT_NS)
+    store.append([session(1)] * 20_000)
+    assert store.tick(3 * SNAPSHOT_NS)
+    store.close()
+    assert [int(p.stem) for p in snapshot.list_snapshots(tmp_path)] == [20_001, 1]
+
+
+def test_a_store_without_snapshots_takes_none():
+    store = started()
+    assert store.create_snapshot() is None
+    assert not store.tick(10 * SNAPSHOT_NS)
+    store.close()
+
+
+def test_a_snapshot_that_cannot_be_written_fails_the_journal(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    store = StateStore(Journal(MemoryDisk()), tmp_path / "file")
+    store.recover()
+    store.append([session(1)])
+    with pytest.raises(JournalWriteFailed):
+        store.create_snapshot()
+    store.close()
+
+
+def test_an_event_that_cannot_follow_breaks_the_store():
+    store = started()
+    store.append([session(1)])
+    with pytest.raises(InvariantViolated, match="expected number 1"):
+        store.append([candle("BTCUSDT", 0, 1.0), intended(5)])
+    with pytest.raises(InvariantViolated, match="ahead of the journal"):
+        store.append([candle("BTCUSDT", 1, 1.0)])
+    with pytest.raises(InvariantViolated):
+        store.stage(candle("BTCUSDT", 1, 1.0))
+    store.close()
+
+
+def test_nothing_is_appended_before_recovery():
+    disk = MemoryDisk()
+    store = started(disk)
+    store.append([session(1)])
+    store.close()
+    again = StateStore(Journal(MemoryDisk(disk.frames)), None)
+    with pytest.raises(InvariantViolated, match="recover before"):
+        again.append([session(1)])
+    again.close()
+
+
+def test_a_repeated_fill_is_not_journaled_again():
+    disk = MemoryDisk()
+    with started(disk) as store:
+        store.append([session(1), intended(1)])
+        event = fill(1, "a", "1", "100")
+        first = store.update_position(event.fill)
+        assert store.update_position(event.fill) == first == 3
+        assert store.update_order(OrderAccepted(ts_event_ns=0, intent_no=1, venue_order_id="v"))
+        assert store.append([event]) == 4
+        assert store.get_portfolio(Book.VALIDATED).cash == 9_900
+    assert [frame.kind for frame in disk.frames][2:] == ["OrderFilled", "OrderAccepted"]
+
+
+def test_staged_events_fold_at_once_and_are_one_batch_when_committed():
+    disk = MemoryDisk()
+    store = started(disk)
+    store.append([session(1), intended(1)])
+    event = fill(1, "a", "1", "100")
+    assert store.stage(event)
+    assert not store.stage(event)
+    assert store.state.books[Book.VALIDATED].cash == 9_900
+    with pytest.raises(InvariantViolated, match="commit it first"):
+        store.append([event])
+    seen: list[Decimal] = []
+    reader = threading.Thread(target=lambda: seen.append(store.get_portfolio(Book.VALIDATED).cash))
+    reader.start()
+    reader.join(0.05)
+    assert not seen
+    store.stage(candle("BTCUSDT", 0, 100.0))
+    assert store.commit() == 4
+    reader.join()
+    assert seen == [9_900]
+    assert store.commit() == 4
+    assert not store.stage(event)
+    assert store.commit() == 4
+    with pytest.raises(InvariantViolated):
+        store.stage(intended(9))
+    with pytest.raises(InvariantViolated):
+        store.stage(candle("BTCUSDT", 1, 100.0))
+    assert store.get_portfolio(Book.VALIDATED).cash == 9_900
+    store.close()
+
+
+def test_a_staged_batch_the_journal_refuses_breaks_the_store():
+    store = started(MemoryDisk(fail_at=1))
+    store.stage(session(1))
+    with pytest.raises(JournalWriteFailed):
+        store.wait_durable(store.commit())
+    with pytest.raises(JournalWriteFailed):
+        store.stage(candle("A", 0, 1.0))
+    late = started()
+    late.stage(session(1))
+    late._journal.close()
+    with pytest.raises(JournalWriteFailed):
+        late.commit()
+    with pytest.raises(InvariantViolated):
+        late.append([session(1)])
+
+
+def test_eight_readers_beside_the_writer_see_whole_states_only():
+    store = started()
+    store.append([session(1)])
+    stop = threading.Event()
+    wrong: list[str] = []
+    looks = [0] * 8
+
+    def look(number: int) -> None:
+        while not stop.is_set():
+            marks = store.read(lambda state: (dict(state.marks), state.inputs, state.seq))
+            if len(set(marks[0].values())) > 1 or marks[1] % 3 or (marks[2] - 1) % 3:
+                wrong.append(f"torn candles: {marks}")
+            folio = store.get_portfolio(Book.VALIDATED)
+            value = sum((p.quantity for p in folio.positions.values()), Decimal(0)) * 0
+            if folio.metrics.equity < folio.cash + value:
+                wrong.append("equity below cash")
+            looks[number] += 1
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    serial = StateStore(Journal(MemoryDisk()), None)
+    serial.recover()
+    serial.append([session(1)])
+    for hour in range(2_000):
+        batch: list[CandleClosed] = [
+            candle(symbol, hour * 3_600_000, 100.0 + hour % 7) for symbol in SYMBOLS
+        ]
+        store.append(batch)
+        serial.append(batch)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert min(looks) > 0
+    assert store.state.state_hash() == serial.state.state_hash()
+    store.close()
+    serial.close()

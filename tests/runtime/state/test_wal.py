@@ -1,0 +1,67 @@
+"""SQLite's own checksum, recomputed; damage before the end of the log is found."""
+
+import random
+import sqlite3
+import struct
+
+import pytest
+
+from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.state.wal import _checksum, _weights, check_log
+
+
+def slow_checksum(state: tuple[int, int], data: bytes) -> tuple[int, int]:
+    s0, s1 = state
+    for a, b in struct.iter_unpack("<II", data):
+        s0 = (s0 + a + s1) & 0xFFFFFFFF
+        s1 = (s1 + b + s0) & 0xFFFFFFFF
+    return s0, s1
+
+
+def test_the_checksum_is_the_one_of_the_format_document():
+    data = random.Random(1).randbytes(4_104)
+    state = _weights(6)[1][0] * 0 + [7, 9]
+    assert tuple(_checksum(state, data, "<u4").tolist()) == slow_checksum((7, 9), data)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log of ten commits, as kill -9 leaves it."""
+    live = tmp_path / "live.db"
+    sql = sqlite3.connect(live, isolation_level=None)
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("CREATE TABLE t (a)")
+    for number in range(10):
+        sql.execute("INSERT INTO t VALUES (?)", (str(number) * 3_000,))
+    for name in ("live.db", "live.db-wal"):
+        (tmp_path / name.replace("live", "copy")).write_bytes((tmp_path / name).read_bytes())
+    sql.close()
+    return tmp_path / "copy.db-wal"
+
+
+def test_a_sound_log_and_no_log_pass(log, tmp_path):
+    check_log(tmp_path / "copy.db")
+    check_log(tmp_path / "nothing.db")
+    log.write_bytes(log.read_bytes()[:20])
+    check_log(tmp_path / "copy.db")
+
+
+def test_old_frames_behind_a_restarted_log_are_no_damage(tmp_path):
+    sql = sqlite3.connect(tmp_path / "copy.db", isolation_level=None)
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("CREATE TABLE t (a)")
+    for number in range(50):
+        sql.execute("INSERT INTO t VALUES (?)", (str(number) * 3_000,))
+    sql.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    sql.execute("INSERT INTO t VALUES (1)")
+    check_log(tmp_path / "copy.db")
+    sql.close()
+
+
+@pytest.mark.parametrize("at", [0, 4, 8, 16, 20, 24, 32 + 8, 32 + 16, 32 + 200, 5_000])
+def test_damage_with_commits_behind_it_is_found(log, tmp_path, at):
+    data = bytearray(log.read_bytes())
+    data[at] ^= 4
+    log.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="acknowledged commits lie"):
+        check_log(tmp_path / "copy.db")
