@@ -137,13 +137,11 @@ class Entry:
         view, limits = self._view, self._limits
         value = quantity * self.price
         position = self._position(value)
-        used = max(
-            position / view.equity / self.position_pct,
-            (position + self.elsewhere) / view.equity / limits.max_leverage,
-            self.drawdown / limits.max_drawdown,
-            value * limits.min_liquidity_ratio / view.depth_quote,
-            value * view.margin_rate * limits.min_margin_ratio / view.cash_free,
-        )
+        used = position / view.equity / self.position_pct
+        used = max(used, (position + self.elsewhere) / view.equity / limits.max_leverage)
+        used = max(used, self.drawdown / limits.max_drawdown)
+        used = max(used, value * limits.min_liquidity_ratio / view.depth_quote)
+        used = max(used, value * view.margin_rate * limits.min_margin_ratio / view.cash_free)
         if self.correlation > 0.0:
             used = max(used, self.correlation / limits.max_correlation)
         return min(used, 1.0)

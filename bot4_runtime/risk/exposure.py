@@ -6,7 +6,6 @@ Open means open or UNKNOWN: an order whose outcome is not known counts in full.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +13,9 @@ from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
 from bot4_runtime.risk.correlation import Correlations
 from bot4_runtime.risk.limits import RiskOverride
 
-_LEAST: Final = sys.float_info.min
+# Literals, which the compiler inlines: the least and the largest normal float64.
+_LEAST: Final = 2.2250738585072014e-308
+_LARGEST: Final = 1.7976931348623157e308
 
 
 class HeldPosition:
@@ -114,7 +115,7 @@ class RiskView:
         """Name the first number that cannot be judged, with its value; empty when none is."""
         if not positive(self.equity):
             return f"equity is {self.equity!r}"
-        if not math.isfinite(self.cash_free):
+        if not abs(self.cash_free) <= _LARGEST:
             return f"free cash is {self.cash_free!r}"
         if not usable(self.depth_quote):
             return f"depth is {self.depth_quote!r}"
@@ -122,7 +123,7 @@ class RiskView:
             return f"margin rate is {self.margin_rate!r}"
         if not usable(self.metrics.leverage):
             return f"leverage is {self.metrics.leverage!r}"
-        if math.isnan(self.drawdown):
+        if not self.drawdown >= 0.0:
             return f"drawdown is {self.metrics.drawdown!r} of a peak of {self.metrics.peak_equity}"
         return self._market_fault()
 
@@ -200,9 +201,9 @@ def _drawdown(equity: float, metrics: RiskMetrics) -> float:
 
 def usable(number: float) -> bool:
     """Whether a number is zero or finite and normal; NaN, infinity, subnormal are not."""
-    return number == 0.0 or _LEAST <= abs(number) < math.inf
+    return number == 0.0 or _LEAST <= abs(number) <= _LARGEST
 
 
 def positive(number: float) -> bool:
     """Whether a number is positive, finite and normal."""
-    return _LEAST <= number < math.inf
+    return _LEAST <= number <= _LARGEST
