@@ -5,6 +5,7 @@ Gaps are allowed; a row that no market can print is not.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -82,7 +83,7 @@ class CandleSeries:
             return []
         breaks = np.flatnonzero(np.diff(self.open_time_ms) != self.interval_ms) + 1
         edges = [0, *(int(edge) for edge in breaks), len(self)]
-        return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
     def candle(self, row: int) -> Candle:
         """Return one row as a candle."""
@@ -120,7 +121,11 @@ def possible_rows(
     """Tell which rows a market can print: 0 < low <= open, close <= high < inf, volume >= 0.
 
     Args:
-        open_: float64[n], as all columns. NaN makes a row impossible.
+        open_: float64[n], in quote. NaN in any column makes a row impossible.
+        high: float64[n], in quote.
+        low: float64[n], in quote.
+        close: float64[n], in quote.
+        volume: float64[n], in base.
 
     Returns:
         bool[n].

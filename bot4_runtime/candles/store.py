@@ -1,0 +1,210 @@
+"""The candle store: Parquet by series and year under one root, one writer at a time.
+
+Layout ``<root>/<origin>/<market>/<symbol>/<interval>/<year>.parquet``. Writing is idempotent; a
+candle that Binance restated replaces the old one, is counted, and is remembered in
+``restatements.jsonl``. Files are replaced by rename, so a reader sees old or new, never half.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from bot4_runtime.candles.series import COLUMNS, CandleSeries
+from bot4_runtime.domain.candle import INTERVALS_MS, Market, Origin, SeriesId
+from bot4_runtime.domain.errors import DataError
+
+SCHEMA: Final = {"open_time_ms": pl.Int64} | dict.fromkeys(COLUMNS, pl.Float64)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What a write changed.
+
+    Attributes:
+        restatements: (open_time_ms, column, old, new), one for each changed value.
+    """
+
+    inserted: int
+    unchanged: int
+    restated: int
+    restatements: tuple[tuple[int, str, float, float], ...]
+
+
+class CandleStore:
+    """Candle series on disk.
+
+    Args:
+        root: folder of the store; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, series: CandleSeries) -> WriteReport:
+        """Insert new candles and replace restated ones; the same candles again change nothing.
+
+        Raises:
+            DataError: a stored file is unreadable, or another process is writing.
+        """
+        folder = self.root / series.id.key
+        folder.mkdir(parents=True, exist_ok=True)
+        inserted = unchanged = restated = 0
+        changes: list[tuple[int, str, float, float]] = []
+        years = series.open_time_ms.astype("datetime64[ms]").astype("datetime64[Y]").astype(int)
+        edges = [0, *(np.flatnonzero(np.diff(years)) + 1).tolist(), len(series)]
+        with self._locked():
+            for start, stop in itertools.pairwise(edges):
+                if start == stop:
+                    continue
+                part = series.rows(slice(start, stop))
+                path = folder / f"{int(years[start]) + 1970}.parquet"
+                old = self._load(series.id, [path]) if path.exists() else None
+                whole, found = _overlay(old, part)
+                inserted += found.inserted
+                unchanged += found.unchanged
+                restated += found.restated
+                changes += found.restatements
+                if found.inserted or found.restated:
+                    _remember(folder, found)
+                    _replace(path, whole)
+        return WriteReport(inserted, unchanged, restated, tuple(changes))
+
+    def read(
+        self, series_id: SeriesId, from_ms: int | None = None, to_ms: int | None = None
+    ) -> CandleSeries:
+        """Read the candles that open in [from_ms, to_ms).
+
+        Raises:
+            DataError: there are none, or a file is unreadable.
+        """
+        paths = self._paths(series_id)
+        if not paths:
+            stored = " ".join(other.key for other in self.list_series()) or "no series"
+            raise DataError(f"no candles of {series_id.key} in {self.root}; it holds {stored}")
+        series = self._load(series_id, paths).between(from_ms, to_ms)
+        if not len(series):
+            first, last = self.range(series_id) or (None, None)
+            raise DataError(
+                f"no candles of {series_id.key} in [{from_ms}, {to_ms}) ms; "
+                f"stored are {first} to {last} ms"
+            )
+        return series
+
+    def list_series(self) -> list[SeriesId]:
+        """List what is stored, sorted."""
+        found = []
+        for path in self.root.glob("*/*/*/*"):
+            origin, market, symbol, interval = path.relative_to(self.root).parts
+            known = origin in set(Origin) and market in set(Market) and interval in INTERVALS_MS
+            if known and any(path.glob("*.parquet")):
+                found.append(SeriesId(Origin(origin), Market(market), symbol, interval))
+        return sorted(found)
+
+    def range(self, series_id: SeriesId) -> tuple[int, int] | None:
+        """Return the first and last stored open time (ms), None when nothing is stored."""
+        paths = self._paths(series_id)
+        if not paths:
+            return None
+        first = self._load(series_id, paths[:1])
+        last = self._load(series_id, paths[-1:])
+        return int(first.open_time_ms[0]), int(last.open_time_ms[-1])
+
+    def _paths(self, series_id: SeriesId) -> list[Path]:
+        return sorted((self.root / series_id.key).glob("[0-9]*.parquet"))
+
+    def _load(self, series_id: SeriesId, paths: list[Path]) -> CandleSeries:
+        frames = []
+        for path in paths:
+            try:
+                frame = pl.read_parquet(path)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise DataError(f"cannot read stored candles from {path}: {error}") from error
+            if dict(frame.schema) != SCHEMA:
+                raise DataError(f"{path} has columns {frame.schema}; expected {SCHEMA}")
+            frames.append(frame)
+        columns = {
+            name: np.concatenate([frame[name].to_numpy() for frame in frames]) for name in SCHEMA
+        }
+        times = columns.pop("open_time_ms")
+        return CandleSeries(series_id, times, *columns.values())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"another process is writing candles to {self.root}; wait until it is done"
+                ) from error
+            yield
+
+
+def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries, WriteReport]:
+    if old is None:
+        return new, WriteReport(len(new), 0, 0, ())
+    at = np.searchsorted(old.open_time_ms, new.open_time_ms)
+    known = np.append(old.open_time_ms, -1)[at] == new.open_time_ms
+    changes: list[tuple[int, str, float, float]] = []
+    differs = np.zeros(len(new), dtype=bool)
+    for name in COLUMNS:
+        before, after = getattr(old, name), getattr(new, name)
+        rows = np.flatnonzero(known)
+        rows = rows[before[at[rows]] != after[rows]]
+        differs[rows] = True
+        changes += [
+            (int(new.open_time_ms[row]), name, float(before[at[row]]), float(after[row]))
+            for row in rows
+        ]
+    keep = ~np.isin(old.open_time_ms, new.open_time_ms)
+    times = np.concatenate([old.open_time_ms[keep], new.open_time_ms])
+    order = np.argsort(times)
+    columns = [
+        np.concatenate([getattr(old, name)[keep], getattr(new, name)])[order] for name in COLUMNS
+    ]
+    restated = int(differs.sum())
+    report = WriteReport(
+        inserted=int((~known).sum()),
+        unchanged=int(known.sum()) - restated,
+        restated=restated,
+        restatements=tuple(sorted(changes)),
+    )
+    return CandleSeries(new.id, times[order], *columns), report
+
+
+def _remember(folder: Path, report: WriteReport) -> None:
+    if not report.restatements:
+        return
+    with (folder / "restatements.jsonl").open("a") as file:
+        for time, column, old, new in report.restatements:
+            line = {"open_time_ms": time, "column": column, "old": old, "new": new}
+            file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, series: CandleSeries) -> None:
+    frame = pl.DataFrame(
+        {"open_time_ms": series.open_time_ms} | {name: getattr(series, name) for name in COLUMNS},
+        schema=SCHEMA,
+    )
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        frame.write_parquet(file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
