@@ -23,7 +23,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.events import OrderAccepted, OrderClosed, OrderEvent, OrderFilled, OrderRejected
+from bot4_runtime.domain.events import (
+    OrderAccepted,
+    OrderClosed,
+    OrderEvent,
+    OrderFilled,
+    OrderRejected,
+)
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
     Book,
@@ -97,7 +103,7 @@ class PaperVenue:
     ) -> list[OrderEvent]:
         """Match live orders of the candle's symbol, oldest intent first."""
         events: list[OrderEvent] = []
-        left = {book: self._model.volume_share * candle.volume for book in Book}
+        left = dict.fromkeys(Book, self._model.volume_share * candle.volume)
         for order in orders:
             if order.status not in {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED}:
                 continue
@@ -109,7 +115,9 @@ class PaperVenue:
                 quantity = min(order.open_quantity, cap)
                 if quantity > 0:
                     left[intent.book] -= float(quantity)
-                    events.append(self._fill(order, candle, instrument, price, quantity, liquidity))
+                    events.append(
+                        self._fill(order, candle, instrument, price, quantity, liquidity)
+                    )
                     if quantity == order.open_quantity:
                         continue
             if intent.time_in_force in {TimeInForce.IOC, TimeInForce.FOK}:
@@ -151,9 +159,7 @@ class PaperVenue:
             return limit, Liquidity.MAKER
         return None
 
-    def _taken(
-        self, order: Order, candle: Candle, instrument: Instrument, base: float
-    ) -> Decimal:
+    def _taken(self, order: Order, candle: Candle, instrument: Instrument, base: float) -> Decimal:
         """Price a taker pays: base, half the spread and the impact, on the tick grid."""
         model = self._model
         share = float(order.open_quantity) / candle.volume if candle.volume > 0 else 1.0

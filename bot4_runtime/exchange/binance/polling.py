@@ -144,7 +144,9 @@ class BinanceSource:
         try:
             return getattr(self._client, method)(*arguments)
         except ccxt.BadSymbol as error:
-            raise DataError(f"Binance {self.market.value} does not know the symbol: {error}") from error
+            raise DataError(
+                f"Binance {self.market.value} does not know the symbol: {error}"
+            ) from error
         except ccxt.BaseError as error:
             text = str(error)
             if " 451 " in text or "restricted location" in text:
@@ -152,7 +154,9 @@ class BinanceSource:
                     "Binance refuses this location (HTTP 451); use recorded or simulated candles"
                 ) from error
             if isinstance(error, ccxt.NetworkError):
-                raise VenueUnreachable(f"Binance did not answer: {type(error).__name__}") from error
+                raise VenueUnreachable(
+                    f"Binance did not answer: {type(error).__name__}"
+                ) from error
             raise DataError(f"Binance answered {type(error).__name__}: {text[:200]}") from error
 
 
@@ -181,4 +185,3 @@ def _client(market: Market, base_url: str | None) -> Any:
 def _ccxt_symbol(symbol: str, market: Market) -> str:
     base, quote = split_symbol(symbol)
     return f"{base}/{quote}" if market is Market.SPOT else f"{base}/{quote}:{quote}"
-

@@ -119,7 +119,9 @@ def test_fees_are_binance_spot_vip_0_in_the_asset_received() -> None:
 
 
 def test_the_price_taken_is_the_stated_spread_and_impact() -> None:
-    (bought,) = fills(venue(spread_bps=0.0, impact_bps=100.0, volume_share=1.0), candle(), order(quantity="10"))
+    (bought,) = fills(
+        venue(spread_bps=0.0, impact_bps=100.0, volume_share=1.0), candle(), order(quantity="10")
+    )
     # 100 bps x sqrt(10 / 1000) = 10 bps of 100.
     assert bought.fill.price == Decimal("100.1")
 
@@ -147,7 +149,9 @@ def test_a_limit_that_crosses_at_once_takes_but_never_beyond_its_price() -> None
 
 
 def test_a_sell_limit_mirrors_a_buy_limit() -> None:
-    (made,) = fills(venue(), candle(high=102.0), order(Side.SELL, OrderType.LIMIT, price="101", age=2))
+    (made,) = fills(
+        venue(), candle(high=102.0), order(Side.SELL, OrderType.LIMIT, price="101", age=2)
+    )
     assert made.fill.price == Decimal(101)
 
 
@@ -165,7 +169,13 @@ def test_a_stop_the_market_opens_beyond_fills_at_the_open_not_at_the_stop() -> N
 
 
 def test_a_stop_that_began_to_fill_goes_on_without_its_price() -> None:
-    rest = order(Side.SELL, OrderType.STOP_MARKET, stop="98", filled="0.5", status=OrderStatus.PARTIALLY_FILLED)
+    rest = order(
+        Side.SELL,
+        OrderType.STOP_MARKET,
+        stop="98",
+        filled="0.5",
+        status=OrderStatus.PARTIALLY_FILLED,
+    )
     (more,) = fills(venue(), candle(), rest)
     assert more.fill.quantity == Decimal("0.5")
 
@@ -191,7 +201,10 @@ def test_an_immediate_order_expires_with_what_it_did_not_get() -> None:
     assert ended.status == "expired"
 
 
-@pytest.mark.parametrize("status", [s for s in OrderStatus if s not in {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED}])
+@pytest.mark.parametrize(
+    "status",
+    [s for s in OrderStatus if s not in {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED}],
+)
 def test_only_accepted_orders_are_matched(status: OrderStatus) -> None:
     assert fills(venue(), candle(), order(status=status)) == []
 

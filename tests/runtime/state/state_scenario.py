@@ -167,9 +167,14 @@ class Step:
 
 
 class Scenario:
-    """A whole session: `first` opens it, `steps` follow; `state` is their fold."""
+    """A whole session: `first` opens it, `steps` follow; `state` is their fold.
 
-    def __init__(self, seed: int, steps: int) -> None:
+    With `every_hash`, `hashes[n]` is the state's after n steps and `unanswered_hashes[n]` the
+    one between the two batches of step n; else only the last hash is taken.
+    """
+
+    def __init__(self, seed: int, steps: int, *, every_hash: bool = False) -> None:
+        self.every_hash = every_hash
         self.random = Random(seed)
         self.state = TradingState()
         self.prices = {symbol: 10.0 ** (4 - i) for i, symbol in enumerate(SYMBOLS)}
@@ -185,6 +190,7 @@ class Scenario:
         self.hashes = [self.state.state_hash()]
         self.unanswered_hashes: list[str] = []
         self.steps = [self._step(number) for number in range(steps)]
+        self.hashes.append(self.state.state_hash())
 
     def batches(self) -> list[list[JournaledEvent]]:
         """The session as a store gets it."""
@@ -210,12 +216,14 @@ class Scenario:
         for order in before:
             self._meet(order, now_ns, say)
         self._decide(symbol, number, now_ns, say)
-        self.unanswered_hashes.append(self.state.state_hash())
+        if self.every_hash:
+            self.unanswered_hashes.append(self.state.state_hash())
         for order in self.state.unanswered():
             event = self._answer(order, now_ns)
             step.outcomes.append(event)
             self.state.apply(event)
-        self.hashes.append(self.state.state_hash())
+        if self.every_hash:
+            self.hashes.append(self.state.state_hash())
         return step
 
     def _meet(self, order: Order, now_ns: int, say) -> None:

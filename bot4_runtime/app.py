@@ -1,0 +1,443 @@
+"""The composition root: the only module, beside the command line, that names adapters.
+
+It turns settings into a runnable session and keeps nothing of its own.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from bot4_runtime.candles.files import read_candle_folder
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.clock import Clock, LiveClock, ManualClock
+from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
+from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
+from bot4_runtime.domain.events import AnyEvent, ModelPromoted
+from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.order import Book, Liquidity
+from bot4_runtime.engine import Engine, EngineParts
+from bot4_runtime.event_bus import EventBus
+from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.paper import PaperVenue
+from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.schedules import binance_schedule
+from bot4_runtime.market import MarketMemory
+from bot4_runtime.regime.detector import RegimeDetector
+from bot4_runtime.regime.evidence import evidence_path, read_evidence, synthetic_evidence
+from bot4_runtime.regime.pair import ModelPair
+from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.risk.circuit_breaker import CircuitBreaker
+from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.manager import RiskManager
+from bot4_runtime.session import WARM_CANDLES, Identity, Ledger, Session, SessionResult
+from bot4_runtime.settings import Settings
+from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
+from bot4_runtime.sources import (
+    CandleSource,
+    RecordedSource,
+    SimulatedSource,
+    utc,
+    wall_ms,
+)
+from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.store import RecoveryReport, StateStore
+from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.telemetry import Metrics
+
+POLL_SECONDS: Final = 1.0
+"""How often the pointer of promoted models is looked at."""
+PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
+NS_PER_MS: Final = 1_000_000
+DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
+DEFAULT_SIMULATED_SPEED: Final = 3600.0
+"""One hour of simulated market a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a command adds to the settings.
+
+    Attributes:
+        source: ``simulated[:SEED]``, ``recorded:DIR``, ``store`` or ``binance``.
+        from_ms: open time of the first candle decided on; None for the source's own start.
+        to_ms: open times from here on are left out; None for all.
+        speed: candle time over wall time; None for as fast as possible.
+    """
+
+    source: str
+    from_ms: int | None = None
+    to_ms: int | None = None
+    speed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A session ready to run.
+
+    Attributes:
+        total: candles to come where that is known, for progress bars.
+        notices: what the user should know before it starts.
+        models: what the manifests say of the models that trade; None when none do.
+    """
+
+    session: Session
+    store: StateStore
+    recovery: RecoveryReport
+    source: CandleSource
+    metrics: Metrics
+    total: int | None
+    notices: list[str]
+    models: dict[str, Any] | None
+
+    def execute(self, stop: threading.Event) -> SessionResult:
+        """Run to the end, or until `stop` is set; the journal is closed in any case."""
+        try:
+            return self.session.run(stop, self.recovery)
+        finally:
+            self.store.close()
+
+
+class PromotedModels:
+    """The promoted pair and its evidence, watched for a newer promotion.
+
+    A pair that is refused is reported and the last good one kept.
+    """
+
+    def __init__(self, registry: ModelRegistry, interval: str, clock: Clock) -> None:
+        self._registry = registry
+        self._interval = interval
+        self._clock = clock
+        self._stamp = registry.pointer_stamp()
+        self._next_look = time.monotonic() + POLL_SECONDS
+        self.pair = registry.load(interval, wall_ms())
+        self._log = structlog.get_logger("models")
+
+    def evidence(self) -> Mapping[str, EvidenceRecord]:
+        """Return the records made with the pair, by rule id."""
+        return read_evidence(
+            evidence_path(self._registry.root, self._interval),
+            self.pair.hmm_sha256,
+            self.pair.lstm_sha256,
+        )
+
+    def poll(self, engine: Engine) -> ModelPromoted | None:
+        """Swap the engine's models when the pointer moved; return what was promoted."""
+        if time.monotonic() < self._next_look:
+            return None
+        self._next_look = time.monotonic() + POLL_SECONDS
+        stamp = self._registry.pointer_stamp()
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        now_ns = self._clock.now_ns()
+        try:
+            pair = self._registry.load(self._interval, wall_ms())
+        except ModelError as error:
+            self._log.error("promoted models refused, keeping the last good pair", why=str(error))
+            return None
+        self.pair = pair
+        engine.swap(pair, self.evidence())
+        self._log.info("models swapped", hmm=pair.hmm_sha256[:12], lstm=pair.lstm_sha256[:12])
+        return ModelPromoted(
+            ts_event_ns=now_ns,
+            interval=self._interval,
+            hmm_sha256=pair.hmm_sha256,
+            lstm_sha256=pair.lstm_sha256,
+            schema_id=pair.schema_id,
+        )
+
+
+def build(
+    settings: Settings,
+    options: RunOptions,
+    *,
+    mode: str,
+    folder: Path,
+    on_progress: Callable[[int, Candle], None] | None = None,
+) -> Run:
+    """Wire a session: source, journal, models, engine, gate.
+
+    Args:
+        mode: ``paper`` watches for promotions; ``replay`` keeps the pair it began with.
+        folder: where journal and snapshots lie.
+
+    Raises:
+        Bot4Error: anything is missing, impossible or held by another process.
+    """
+    strategy = load_strategy(settings.runtime.strategy)
+    live = options.source == "binance"
+    registry = ModelRegistry(settings.models)
+    source = build_source(settings, options, registry if strategy.needs_models else None)
+    start_ms = source.start_ms if source.start_ms is not None else wall_ms()
+    clock: Clock = LiveClock() if live else ManualClock(start_ms * NS_PER_MS)
+    notices = _notices(source)
+    models: PromotedModels | None = None
+    evidence: Mapping[str, EvidenceRecord] = {}
+    if strategy.needs_models:
+        models = PromotedModels(registry, settings.runtime.interval, clock)
+        evidence = models.evidence()
+        for symbol in source.symbols:
+            models.pair.require(symbol)
+        notices += _model_notices(models, source, start_ms)
+    evidence = dict(evidence) | {
+        rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
+        for rule in strategy.synthetic_rules
+    }
+    fees = FeeCalculator(
+        binance_schedule(source.market), settings.fees.vip_tier, settings.fees.bnb_discount
+    )
+    venue = PaperVenue(settings.paper.model(), fees)
+    limits = settings.risk.limits()
+    store = StateStore(
+        Journal(
+            SqliteDisk.open(
+                folder / "journal.sqlite",
+                settings.runtime.account,
+                settings.home / "locks" if mode == "paper" else folder,
+            )
+        ),
+        folder / "snapshots",
+    )
+    try:
+        recovery = store.recover()
+        metrics = Metrics()
+        bus = EventBus()
+        bus.subscribe(AnyEvent, metrics.count)
+        ledger = Ledger(store, bus)
+        engine = Engine(
+            EngineParts(
+                strategy=strategy,
+                validator=SignalValidator(ValidatorSettings()),
+                risk=RiskManager(limits),
+                breaker=CircuitBreaker(limits),
+                venue=venue,
+                memory=MarketMemory(
+                    with_features=strategy.needs_models,
+                    depth_share=settings.paper.depth_share,
+                    correlations=CorrelationTable(
+                        limits.correlation_half_life_hours, limits.correlation_min_observations
+                    ),
+                ),
+                detector=RegimeDetector(models.pair) if models is not None else None,
+                evidence=evidence,
+                costs=_costs(settings, fees),
+                fees=fees,
+                half_spread=settings.paper.spread_bps / 2 / 10_000,
+                market=source.market,
+                client_prefix=f"b4-{store.epoch:x}",
+            ),
+            ledger,
+            PAPER_BOOKS,
+        )
+        session = Session(
+            identity=Identity(
+                mode=mode,
+                strategy=settings.runtime.strategy,
+                config_hash=settings.trading_hash(),
+                quote=settings.runtime.quote,
+                initial_cash=settings.initial_cash,
+                books=PAPER_BOOKS,
+            ),
+            source=source,
+            ledger=ledger,
+            engine=engine,
+            gate=Gate(venue, settings.risk.max_orders_per_minute),
+            clock=clock,
+            watcher=models if mode == "paper" else None,
+            on_progress=on_progress,
+        )
+    except BaseException:
+        store.close()
+        raise
+    total = None
+    if isinstance(source, RecordedSource):
+        total = source.remaining(start_ms, store.state.cursor)
+    return Run(
+        session=session,
+        store=store,
+        recovery=recovery,
+        source=source,
+        metrics=metrics,
+        total=total,
+        notices=notices,
+        models=describe(models.pair) if models is not None else None,
+    )
+
+
+def build_source(
+    settings: Settings, options: RunOptions, registry: ModelRegistry | None
+) -> CandleSource:
+    """Build the source a command names.
+
+    Without a start of its own, recorded candles begin where the models' training and
+    validation end; for strategies without models, once the windows are warm.
+
+    Raises:
+        ConfigError: the source is unknown, or an option does not fit it.
+        DataError: there are no candles, or none in the range.
+    """
+    kind, _, argument = options.source.partition(":")
+    runtime = settings.runtime
+    if kind == "simulated":
+        try:
+            seed = int(argument or "7")
+        except ValueError:
+            raise ConfigError(f"source {options.source!r}: the seed must be a number") from None
+        trained = _trained_symbols(registry, runtime.interval)
+        source = SimulatedSource(
+            seed=seed,
+            interval=runtime.interval,
+            symbols=runtime.symbols or trained,
+            speed=options.speed,
+        )
+        source.start_ms = options.from_ms if options.from_ms is not None else source.start_ms
+        return source
+    if kind == "binance":
+        polled = BinanceSource(
+            symbols=runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+            interval=runtime.interval,
+            market=Market(runtime.market),
+            clock=LiveClock(),
+        )
+        polled.check()
+        return polled
+    if kind == "recorded" and argument:
+        series = read_candle_folder(
+            Path(argument), Market(runtime.market), set(runtime.symbols) or None
+        )
+    elif kind == "store":
+        series = _stored(settings, registry)
+    else:
+        raise ConfigError(
+            f"unknown source {options.source!r}; expected simulated[:SEED], recorded:DIR, store "
+            "or binance"
+        )
+    wrong = sorted({s.id.interval for s in series} - {runtime.interval})
+    if wrong:
+        raise DataError(
+            f"{options.source} holds {', '.join(wrong)} candles, and runtime.interval is "
+            f"{runtime.interval}; set BOT4_RUNTIME__INTERVAL or choose other candles"
+        )
+    recorded = RecordedSource(
+        series,
+        label=options.source,
+        speed=options.speed,
+        from_ms=options.from_ms,
+        to_ms=options.to_ms,
+    )
+    if recorded.start_ms is None:
+        recorded.start_ms = _first_decision(recorded, registry)
+    if recorded.start_ms > recorded.last_ms:
+        raise DataError(
+            f"{options.source} ends at {utc(recorded.last_ms)}, before the first candle to decide "
+            f"on, {utc(recorded.start_ms)}; choose an earlier --from, or train on earlier candles"
+        )
+    return recorded
+
+
+def _stored(settings: Settings, registry: ModelRegistry | None) -> list[CandleSeries]:
+    store = CandleStore(settings.home / "candles")
+    runtime = settings.runtime
+    origins = {s.origin for s in store.list_series() if s.interval == runtime.interval}
+    pair = registry.current(runtime.interval) if registry is not None else None
+    if registry is not None and pair is not None:
+        origins &= {registry.manifest(pair.hmm_sha256).origin}
+    origin = Origin.REAL if Origin.REAL in origins else Origin.SIMULATED
+    found = [
+        identity
+        for identity in store.list_series()
+        if identity.origin is origin
+        and identity.market.value == runtime.market
+        and identity.interval == runtime.interval
+        and (not runtime.symbols or identity.symbol in runtime.symbols)
+    ]
+    unknown = set(runtime.symbols) - {identity.symbol for identity in found}
+    if unknown or not found:
+        raise DataError(
+            f"the candle store {settings.home / 'candles'} has no {runtime.interval} candles of "
+            f"{', '.join(sorted(unknown)) or 'any symbol'}; run `make demo` or "
+            "`bot4-pipelines run` to ingest some"
+        )
+    return [store.read(identity) for identity in found]
+
+
+def _trained_symbols(registry: ModelRegistry | None, interval: str) -> tuple[str, ...]:
+    """Return the symbols the promoted models were trained on; empty when none are wanted."""
+    if registry is None:
+        return ()
+    current = registry.current(interval)
+    return registry.manifest(current.hmm_sha256).symbols if current is not None else ()
+
+
+def _first_decision(source: RecordedSource, registry: ModelRegistry | None) -> int:
+    pair = registry.current(source.interval) if registry is not None else None
+    if registry is not None and pair is not None:
+        manifest = registry.manifest(pair.lstm_sha256 or pair.hmm_sha256)
+        if manifest.origin is source.origin:
+            return manifest.cuts.test_start_ms
+    return source.first_ms + WARM_CANDLES * interval_ms(source.interval)
+
+
+def describe(pair: ModelPair) -> dict[str, Any]:
+    """What the manifests say of a pair: names, dates, accuracies and their baselines."""
+    manifest = pair.deciding
+    return {
+        "hmm_sha256": pair.hmm_sha256,
+        "lstm_sha256": pair.lstm_sha256,
+        "schema_id": manifest.schema_id,
+        "interval": manifest.interval,
+        "origin": manifest.origin.value,
+        "training_symbols": list(manifest.symbols),
+        "test_start": utc(manifest.cuts.test_start_ms),
+        "hmm_filter": _told(pair.hmm_manifest.metrics),
+        "lstm": _told(pair.lstm_manifest.metrics) if pair.lstm_manifest is not None else None,
+        "baselines_test": manifest.metrics.get("baselines_test", {}),
+    }
+
+
+def _told(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    return {split: metrics[split] for split in ("validation", "test") if split in metrics}
+
+
+def _costs(settings: Settings, fees: FeeCalculator) -> TradeCosts:
+    taker = fees.rate(fees.venue, "", Liquidity.TAKER)
+    half_spread = settings.paper.spread_bps / 2 / 10_000
+    return TradeCosts(
+        fee_rate_round_trip=2 * taker,
+        slippage_round_trip=2 * half_spread,
+    )
+
+
+def _notices(source: CandleSource) -> list[str]:
+    if source.origin is Origin.SIMULATED:
+        return ["The market is SIMULATED: prices are made up, results mean nothing for real ones."]
+    return []
+
+
+def _model_notices(models: PromotedModels, source: CandleSource, start_ms: int) -> list[str]:
+    notices = []
+    manifest = models.pair.deciding
+    if manifest.origin is not source.origin:
+        notices.append(
+            f"The models were trained on {manifest.origin.value} candles, the source is "
+            f"{source.origin.value}."
+        )
+    elif start_ms < manifest.cuts.test_start_ms:
+        notices.append(
+            f"Candles before {utc(manifest.cuts.test_start_ms)} were seen in training or "
+            "validation: results on them are in sample."
+        )
+    if not models.evidence():
+        notices.append(
+            "There is no evidence record of these models: every entry will be rejected "
+            "(NO_EVIDENCE). `bot4-pipelines run` writes it."
+        )
+    return notices

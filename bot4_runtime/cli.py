@@ -1,0 +1,289 @@
+"""The command line: bot4-runtime start | replay | status | doctor.
+
+Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
+With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
+"""
+
+import json
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.errors import Bot4Error, ConfigError
+
+app = typer.Typer(
+    name="bot4-runtime",
+    help="Bot4's trading process. Paper is the default; nothing here trades real money.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stderr = Console(stderr=True)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (bot4.toml).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+AccountOption = Annotated[str | None, typer.Option(help="Name of the account's journal.")]
+StrategyOption = Annotated[
+    str | None, typer.Option(help="regime_follower, drill, or module:Class.")
+]
+SymbolsOption = Annotated[str | None, typer.Option(help="Comma-separated; all when left out.")]
+IntervalOption = Annotated[str | None, typer.Option(help="Candle interval, 1h by default.")]
+FromOption = Annotated[
+    str | None, typer.Option("--from", help="First candle to decide on, ISO time, UTC.")
+]
+ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO time, UTC.")]
+
+
+@app.command()
+def start(
+    mode: Annotated[
+        str, typer.Option(help="paper; testnet and live are not built yet.")
+    ] = "paper",
+    source: Annotated[
+        str | None,
+        typer.Option(help="simulated[:SEED] (default), recorded:DIR, store, or binance."),
+    ] = None,
+    speed: Annotated[str | None, typer.Option(help="Candle time over wall time, or max.")] = None,
+    strategy: StrategyOption = None,
+    symbols: SymbolsOption = None,
+    interval: IntervalOption = None,
+    account: AccountOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics on 127.0.0.1; 0 serves none.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade until stopped (SIGINT, SIGTERM). After a kill the same command continues."""
+    from bot4_runtime import app as wiring
+    from bot4_runtime.settings import load_settings
+    from bot4_runtime.telemetry import configure_logging
+
+    settings = load_settings(
+        config,
+        overrides={
+            "runtime": {
+                "mode": mode,
+                "strategy": strategy,
+                "symbols": _names(symbols),
+                "interval": interval,
+                "account": account,
+                "source": source,
+            },
+            "telemetry": {"metrics_port": metrics_port},
+        },
+    )
+    folder = settings.home / "state" / settings.runtime.account
+    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
+    options = wiring.RunOptions(
+        source=settings.runtime.source,
+        from_ms=_time(from_, "--from"),
+        to_ms=_time(to, "--to"),
+        speed=_speed(speed, settings.runtime.source),
+    )
+    _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        str, typer.Option(help="store (default), recorded:DIR, or simulated[:SEED] with --to.")
+    ] = "store",
+    from_: FromOption = None,
+    to: ToOption = None,
+    strategy: StrategyOption = None,
+    symbols: SymbolsOption = None,
+    interval: IntervalOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the engine over past candles and write a report. Same inputs, same bytes."""
+    from bot4_runtime import app as wiring
+    from bot4_runtime.settings import load_settings
+    from bot4_runtime.telemetry import configure_logging
+
+    if source.startswith("binance"):
+        raise ConfigError("replay needs recorded candles: --source store or recorded:DIR")
+    settings = load_settings(
+        config,
+        overrides={
+            "runtime": {
+                "account": "replay",
+                "strategy": strategy,
+                "symbols": _names(symbols),
+                "interval": interval,
+            }
+        },
+    )
+    run_id = f"replay-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    folder = out or settings.home / "reports" / run_id
+    if (folder / "journal.sqlite").exists():
+        raise ConfigError(f"{folder} already holds a run; choose another --out")
+    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
+    options = wiring.RunOptions(
+        source=source, from_ms=_time(from_, "--from"), to_ms=_time(to, "--to")
+    )
+    _execute(wiring, settings, options, mode="replay", folder=folder, as_json=as_json)
+
+
+@app.command()
+def status(
+    account: AccountOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Show what an account's journal says: books, positions, orders, breaker, state hash."""
+    from bot4_runtime.settings import load_settings
+    from bot4_runtime.status import account_status, print_status
+
+    settings = load_settings(config, overrides={"runtime": {"account": account}})
+    found = account_status(settings.home, settings.runtime.account)
+    if as_json:
+        _print_json(found)
+    else:
+        print_status(found, Console())
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    network: Annotated[bool, typer.Option(help="Also ask whether Binance answers.")] = False,
+) -> None:
+    """Check this machine, the settings, the models and the journal; exit 1 when one fails."""
+    from bot4_runtime.doctor import examine, print_findings
+
+    findings = examine(config, network=network)
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "checks": [f.told() for f in findings]})
+    else:
+        print_findings(findings, Console())
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _execute(
+    wiring: Any, settings: Any, options: Any, *, mode: str, folder: Path, as_json: bool
+) -> None:
+    from bot4_runtime.build import require_fresh
+    from bot4_runtime.report.files import write_report
+
+    state = require_fresh()
+    if state.mode == "interpreted":
+        stderr.print(state.notice, highlight=False)
+    stop = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    started = datetime.now(UTC)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=stderr, transient=True) as progress:
+            task = progress.add_task("Preparing", total=None)
+
+            def on_progress(done: int, candle: Candle) -> None:
+                if done % 64 == 0 or options.speed is not None:
+                    day = datetime.fromtimestamp(candle.open_time_ms / 1000, UTC)
+                    progress.update(
+                        task, completed=done, description=f"Trading {day:%Y-%m-%d %H:%M}"
+                    )
+
+            run = wiring.build(
+                settings, options, mode=mode, folder=folder, on_progress=on_progress
+            )
+            run.metrics.serve(settings.telemetry.metrics_port)
+            progress.update(task, total=run.total)
+            for notice in run.notices:
+                stderr.print(f"[yellow]{notice}[/]", highlight=False)
+            if run.recovery.last_seq:
+                stderr.print(
+                    f"Recovered {run.recovery.last_seq} events in {run.recovery.seconds:.2f} s; "
+                    "continuing.",
+                    highlight=False,
+                )
+            result = run.execute(stop)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    written = write_report(
+        folder,
+        models=run.models,
+        paper=settings.paper.model(),
+        result=result,
+        started=started,
+        account=settings.runtime.account,
+    )
+    if as_json:
+        _print_json(written.document)
+    else:
+        stderr.print(written.told, highlight=False)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip().upper() for name in text.split(",") if name.strip()] if text else None
+
+
+def _time(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} is no ISO time; expected 2025-01-31T00:00") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def _speed(text: str | None, source: str) -> float | None:
+    from bot4_runtime.app import DEFAULT_SIMULATED_SPEED
+
+    if text is None:
+        return DEFAULT_SIMULATED_SPEED if source.startswith("simulated") else None
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed <= 1e9:
+        raise ConfigError(f"--speed {text!r}; expected a positive number, or max")
+    return speed
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Bot4Error as error:
+        stderr.print(f"[red]bot4-runtime: {type(error).__name__}:[/] ", end="", highlight=False)
+        stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,129 @@
+"""Checks this machine, the settings, the models and the journal, offline."""
+
+import platform
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bot4_runtime.build import require_fresh
+from bot4_runtime.clock import LiveClock
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import Bot4Error
+from bot4_runtime.regime.evidence import evidence_path, read_evidence
+from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.settings import Settings, load_settings
+from bot4_runtime.state.reader import JournalReader
+
+LEAST_FREE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what it looked at, whether it holds, what it found."""
+
+    check: str
+    ok: bool
+    found: str
+
+    def told(self) -> dict[str, object]:
+        """Return the finding as plain data."""
+        return {"check": self.check, "ok": self.ok, "found": self.found}
+
+
+def examine(config: Path | None, *, network: bool) -> list[Finding]:
+    """Run all checks; a check that raises is a check that failed."""
+    findings = [
+        Finding("python", True, f"{platform.python_version()}, {platform.machine()}"),
+        _run("compiled modules", _compiled),
+    ]
+    loaded: list[Settings] = []
+
+    def settings_check() -> str:
+        loaded.append(load_settings(config))
+        return f"read, trading hash {loaded[0].trading_hash()[:12]}"
+
+    findings.append(_run("settings", settings_check))
+    if not loaded:
+        return findings
+    settings = loaded[0]
+    findings += [
+        _run("home folder", lambda: _home(settings.home)),
+        _run("SQLite", lambda: f"{sqlite3.sqlite_version}"),
+        _run("models", lambda: _models(settings)),
+        _run("journal", lambda: _journal(settings)),
+    ]
+    if network:
+        findings.append(_run("Binance", lambda: _binance(settings)))
+    return findings
+
+
+def print_findings(findings: list[Finding], console: Console) -> None:
+    """Show the findings, one a line."""
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+        console.print(f"{mark} {finding.check}: ", end="", highlight=False)
+        console.print(finding.found, markup=False, highlight=False, soft_wrap=True)
+
+
+def _run(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ok=True, found=check())
+    except (Bot4Error, OSError) as error:
+        return Finding(name, ok=False, found=str(error))
+
+
+def _compiled() -> str:
+    return require_fresh().notice
+
+
+def _home(home: Path) -> str:
+    home.mkdir(parents=True, exist_ok=True)
+    probe = home / f".doctor-{time.monotonic_ns()}"
+    probe.write_text("writable")
+    probe.unlink()
+    free = shutil.disk_usage(home).free
+    if free < LEAST_FREE_BYTES:
+        raise OSError(f"{home} has {free // 2**20} MiB free, at least 512 are needed")
+    return f"{home} is writable, {free // 2**30} GiB free"
+
+
+def _models(settings: Settings) -> str:
+    registry = ModelRegistry(settings.models)
+    interval = settings.runtime.interval
+    pair = registry.load(interval, time.time_ns() // 1_000_000)
+    records = read_evidence(
+        evidence_path(settings.models, interval), pair.hmm_sha256, pair.lstm_sha256
+    )
+    return (
+        f"{interval}: hmm {pair.hmm_sha256[:12]}, lstm {pair.lstm_sha256[:12]} verified; "
+        f"{len(records)} evidence records"
+    )
+
+
+def _journal(settings: Settings) -> str:
+    path = settings.home / "state" / settings.runtime.account / "journal.sqlite"
+    if not path.exists():
+        return f"account {settings.runtime.account!r} has none yet"
+    with JournalReader.open(path) as journal:
+        count = journal.verify()
+    return f"{count} events, every checksum holds"
+
+
+def _binance(settings: Settings) -> str:
+    from bot4_runtime.exchange.binance.polling import BinanceSource
+
+    runtime = settings.runtime
+    symbols = runtime.symbols or ("BTCUSDT",)
+    source = BinanceSource(
+        symbols=symbols,
+        interval=runtime.interval,
+        market=Market(runtime.market),
+        clock=LiveClock(),
+    )
+    source.check()
+    return f"answers; {', '.join(symbols)} exist"

@@ -1,0 +1,539 @@
+"""The one consumer: a candle in, state changes and decisions out.
+
+Pure: no IO, no clock, no randomness. Decisions become events (folded at once and journaled
+as one batch) and commands (performed by `session` once the batch is durable). Replay,
+paper and live run this same code.
+
+The order within a candle: the candle, fills of resting orders inside it, circuit breaker,
+protection of what is held, then signals. Exits and stops never wait for a validator.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Protocol
+
+from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.events import (
+    BreakerChanged,
+    CancelRequested,
+    CandleClosed,
+    GapSeen,
+    InstrumentDefined,
+    JournaledEvent,
+    OrderIntended,
+    RegimeNamed,
+    RiskDecided,
+    SignalDecided,
+)
+from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import (
+    Book,
+    Order,
+    OrderIntent,
+    OrderType,
+    Purpose,
+    Side,
+    TimeInForce,
+    payload_hash,
+)
+from bot4_runtime.domain.position import ClosedTrade, Position
+from bot4_runtime.domain.signal import SignalAction, TradingSignal
+from bot4_runtime.exchange.protocols import Venue
+from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.optimizer import OrderToRoute, VenueQuote, suggest_order_type
+from bot4_runtime.market import MarketMemory
+from bot4_runtime.regime.detector import RegimeDetector
+from bot4_runtime.regime.pair import ModelPair
+from bot4_runtime.risk.circuit_breaker import CircuitBreaker
+from bot4_runtime.risk.manager import (
+    HeldPosition,
+    OpenOrder,
+    RiskApproved,
+    RiskManager,
+    RiskView,
+)
+from bot4_runtime.signals.validator import (
+    Approved,
+    MarketContext,
+    SignalHistory,
+    SignalValidator,
+    TradeCosts,
+)
+from bot4_runtime.state.book import BookState
+from bot4_runtime.state.trading_state import TradingState
+from bot4_runtime.strategy.protocol import Strategy
+
+ENTRY_EXPIRES_AFTER: Final = 3
+"""Candles after which what is left of an entry order is cancelled."""
+REST_FILL_PROBABILITY: Final = 0.6
+"""Assumed chance that an entry resting at the close fills before it expires."""
+NS_PER_MS: Final = 1_000_000
+
+
+class Ledger(Protocol):
+    """Where events go: folded into the state at once, journaled as one batch on commit."""
+
+    @property
+    def state(self) -> TradingState:
+        """The state all emitted events were folded into."""
+        ...
+
+    def emit(self, event: JournaledEvent) -> None:
+        """Fold an event and add it to the open batch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Send this approved intent, once its batch is durable."""
+
+    approved: RiskApproved
+    intended: OrderIntended
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel this order."""
+
+    intent_no: int
+
+
+Command = Submit | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What the engine decides with.
+
+    Attributes:
+        evidence: evidence records by rule id; what is missing is rejected.
+        costs: what a round trip is expected to cost.
+        fees: by which the order type is chosen.
+        half_spread: share of the mid price, expected.
+        client_prefix: what client ids begin with; the intent number follows.
+    """
+
+    strategy: Strategy
+    validator: SignalValidator
+    risk: RiskManager
+    breaker: CircuitBreaker
+    venue: Venue
+    memory: MarketMemory
+    detector: RegimeDetector | None
+    evidence: Mapping[str, EvidenceRecord]
+    costs: TradeCosts
+    fees: FeeCalculator
+    half_spread: float
+    market: Market
+    client_prefix: str
+
+
+class Engine:
+    """Turns candles into events and commands.
+
+    Args:
+        parts: what it decides with.
+        ledger: state and journal.
+        books: the validated book, and the shadow book in replay and paper.
+    """
+
+    def __init__(self, parts: EngineParts, ledger: Ledger, books: Sequence[Book]) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._state = ledger.state
+        self._books = tuple(books)
+        self._commands: list[Command] = []
+
+    def swap(self, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]) -> None:
+        """Decide by other models and their evidence from the next candle on."""
+        if self._parts.detector is not None:
+            self._parts.detector.swap(pair)
+        self._parts = dataclasses.replace(self._parts, evidence=evidence)
+
+    def warm(self, candle: Candle) -> None:
+        """Show history: windows, correlations and the strategy see it, nobody decides."""
+        row = self._parts.memory.update(candle)
+        if self._parts.detector is not None and row is not None:
+            self._parts.detector.warm(candle, row)
+        self._parts.strategy.warm(candle)
+
+    def process(self, candle: Candle) -> list[Command]:
+        """Process one closed candle; return what must be done once its batch is durable.
+
+        Raises:
+            DataError: the candle is impossible or older than one already seen.
+        """
+        parts, symbol = self._parts, candle.symbol
+        self._commands = []
+        now_ns = candle.close_time_ms * NS_PER_MS
+        instrument = self._instrument(candle, now_ns)
+        closed_before = [self._state.books[book].trades_total for book in self._books]
+        fills = parts.venue.on_candle(candle, self._state.live_orders(symbol), instrument)
+        missing_from_ms = parts.memory.gap_before(candle)
+        if missing_from_ms is not None:
+            self._ledger.emit(
+                GapSeen(
+                    ts_event_ns=now_ns,
+                    symbol=symbol,
+                    interval=candle.interval,
+                    from_ms=missing_from_ms,
+                    to_ms=candle.open_time_ms,
+                )
+            )
+        previous = self._state.regimes.get(symbol)
+        self._ledger.emit(CandleClosed(ts_event_ns=now_ns, candle=candle))
+        for event in fills:
+            self._ledger.emit(event)
+        row = parts.memory.update(candle)
+        for book, before in zip(self._books, closed_before, strict=True):
+            self._watch_breaker(book, before, now_ns)
+            self._protect(book, instrument, candle, now_ns)
+        signals = list(parts.strategy.on_candle(candle))
+        if parts.detector is not None and row is not None:
+            estimate = parts.detector.update(candle, row)
+            if estimate is not None:
+                self._ledger.emit(RegimeNamed(ts_event_ns=now_ns, estimate=estimate))
+                fresh = previous is not None and missing_from_ms is None
+                signals += parts.strategy.on_regime(
+                    estimate, previous.regime if previous and fresh else None, candle
+                )
+        for signal in signals:
+            if signal.action is SignalAction.EXIT:
+                self._exit(signal, instrument, candle)
+            else:
+                self._enter(signal, instrument, candle)
+        return self._commands
+
+    def cash_free(self, book: Book, *, without: int = 0) -> float:
+        """Quote of a book that no live buy order reserves, the order `without` aside."""
+        free = self._state.cash_free(book)
+        order = self._state.orders.get(without)
+        if order is not None and order.intent.side is Side.BUY:
+            free += order.open_quantity * order.intent.worst_price
+        return float(free)
+
+    # ------------------------------------------------------------------ the parts
+    def _instrument(self, candle: Candle, now_ns: int) -> Instrument:
+        known = self._state.instruments.get(candle.symbol)
+        if known is not None:
+            return known
+        instrument = Instrument.assume(candle.symbol, self._parts.market, candle.close)
+        self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
+        return instrument
+
+    def _watch_breaker(self, book: Book, closed_before: int, now_ns: int) -> None:
+        book_state, breaker = self._state.books[book], self._parts.breaker
+        state = breaker.on_time(book_state.breaker, now_ns)
+        for trade in trades_since(book_state, closed_before):
+            state = breaker.on_trade_closed(state, float(trade.pnl), now_ns)
+        state = breaker.on_equity(state, book_state.metrics, now_ns)
+        if state == book_state.breaker:
+            return
+        self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=state))
+        if breaker.probing_factor(state) == 0.0:
+            for order in self._state.all_live_orders(book):
+                if order.intent.purpose is Purpose.ENTRY:
+                    self._cancel(order, now_ns, f"circuit breaker: {state.reason}")
+
+    def _protect(self, book: Book, instrument: Instrument, candle: Candle, now_ns: int) -> None:
+        """Give every held quantity a live stop, and end entries that waited too long."""
+        symbol = instrument.symbol
+        live = self._state.live_orders(symbol, book)
+        position = self._state.books[book].positions.get(symbol)
+        for order in live:
+            entry = order.intent.purpose is Purpose.ENTRY
+            if entry and 0 < order.intent.expires_after <= order.age:
+                self._cancel(order, now_ns, "entry waited too long")
+            elif order.intent.reduce_only and position is None:
+                self._cancel(order, now_ns, "nothing left to reduce")
+        if position is None:
+            return
+        leaving = sum(
+            (order.open_quantity for order in live if order.intent.reduce_only), Decimal(0)
+        )
+        unprotected = instrument.floor_quantity(position.quantity - leaving)
+        if instrument.tradable(unprotected, position.stop_price):
+            self._reduce(
+                position, instrument, candle, unprotected, Purpose.STOP, position.signal_id
+            )
+
+    def _exit(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
+        for book in self._books:
+            position = self._state.books[book].positions.get(signal.symbol)
+            live = self._state.live_orders(signal.symbol, book)
+            if position is None:
+                for order in live:
+                    if order.intent.purpose is Purpose.ENTRY:
+                        self._cancel(order, signal.ts_ns, "exit signal")
+                continue
+            if any(order.intent.purpose is Purpose.EXIT for order in live):
+                continue
+            for order in live:
+                self._cancel(order, signal.ts_ns, "exit signal")
+            quantity = instrument.floor_quantity(position.quantity)
+            if quantity > 0:
+                self._reduce(
+                    position, instrument, candle, quantity, Purpose.EXIT, signal.signal_id
+                )
+
+    def _enter(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
+        if self._engaged(Book.VALIDATED, signal.symbol):
+            return
+        parts, symbol = self._parts, signal.symbol
+        validated = self._state.books[Book.VALIDATED]
+        verdict = parts.validator.validate(
+            signal,
+            parts.evidence.get(signal.rule_id),
+            SignalHistory(
+                trades=list(validated.closed_trades),
+                entries=list(validated.entries),
+                positions=list(validated.positions.values()),
+                marks=self._state.marks,
+            ),
+            MarketContext(
+                regime=signal.regime,
+                volatility=parts.memory.volatility(symbol),
+                recent_return=parts.memory.recent_return(symbol),
+                now_ns=signal.ts_ns,
+            ),
+            parts.costs,
+        )
+        approved = isinstance(verdict, Approved)
+        self._ledger.emit(
+            SignalDecided(
+                ts_event_ns=signal.ts_ns,
+                signal=signal,
+                approved=approved,
+                code=verdict.code,
+                text=verdict.text,
+                suggestion=verdict.suggestion,
+                numbers=verdict.numbers,
+            )
+        )
+        limit = parts.risk.limits.max_position_pct
+        if isinstance(verdict, Approved):
+            self._open(Book.VALIDATED, signal, min(verdict.size_fraction, limit), instrument)
+        elif Book.SHADOW in self._books and not self._engaged(Book.SHADOW, symbol):
+            self._open(Book.SHADOW, signal, limit, instrument)
+
+    def _open(
+        self, book: Book, signal: TradingSignal, fraction: float, instrument: Instrument
+    ) -> None:
+        """Size, judge and intend an entry; a refusal that names a size is tried once more."""
+        book_state = self._state.books[book]
+        share = fraction * self._parts.breaker.probing_factor(book_state.breaker)
+        price = signal.limit_price if signal.limit_price is not None else signal.price
+        reference = instrument.floor_price(_decimal(price))
+        budget = book_state.metrics.equity * _decimal(share)
+        quantity = instrument.floor_quantity(budget / reference)
+        view = self._risk_view(book, signal.symbol, signal.ts_ns)
+        for _attempt in range(2):
+            if not instrument.tradable(quantity, reference):
+                minimum = float(instrument.min_notional)
+                self._decide_risk(
+                    book, signal, quantity, "BELOW_MINIMUM", minimum, float(quantity * reference)
+                )
+                return
+            intent = self._entry_intent(book, signal, quantity, reference, instrument)
+            verdict = self._parts.risk.validate(intent, view)
+            if isinstance(verdict, RiskApproved):
+                self._decide_risk(
+                    book, signal, quantity, "APPROVED", 1.0, verdict.risk_score, verdict.risk_score
+                )
+                self._intend(verdict, intent)
+                return
+            would_pass = verdict.would_pass_size
+            self._decide_risk(
+                book, signal, quantity, verdict.code, verdict.limit, verdict.value, 0.0, would_pass
+            )
+            if not would_pass > 0:
+                return
+            quantity = min(instrument.floor_quantity(would_pass), quantity)
+
+    def _entry_intent(
+        self,
+        book: Book,
+        signal: TradingSignal,
+        quantity: Decimal,
+        reference: Decimal,
+        instrument: Instrument,
+    ) -> OrderIntent:
+        limit = signal.limit_price is not None or self._rests(signal, quantity * reference)
+        stop = instrument.floor_price(reference * (1 - _decimal(signal.stop_distance)))
+        return OrderIntent(
+            intent_no=self._state.next_intent_no,
+            book=book,
+            purpose=Purpose.ENTRY,
+            symbol=signal.symbol,
+            side=signal.side,
+            order_type=OrderType.LIMIT if limit else OrderType.MARKET,
+            quantity=quantity,
+            price=reference if limit else None,
+            stop_price=None,
+            time_in_force=TimeInForce.GTC,
+            reduce_only=False,
+            reference_price=reference,
+            stop_loss=stop,
+            expires_after=ENTRY_EXPIRES_AFTER,
+            signal_id=signal.signal_id,
+            rule_id=signal.rule_id,
+            ts_ns=signal.ts_ns,
+        )
+
+    def _rests(self, signal: TradingSignal, notional: Decimal) -> bool:
+        """Whether fees and spread speak for resting at the close instead of taking."""
+        depth = self._parts.memory.depth_quote(signal.symbol)
+        volatility = self._parts.memory.volatility(signal.symbol)
+        if not depth > 0.0 or volatility is None:
+            return False
+        quote = VenueQuote(
+            self._parts.fees, self._parts.half_spread, depth, REST_FILL_PROBABILITY, volatility
+        )
+        order = OrderToRoute(signal.symbol, float(notional))
+        return suggest_order_type(order, quote) is OrderType.LIMIT
+
+    def _reduce(
+        self,
+        position: Position,
+        instrument: Instrument,
+        candle: Candle,
+        quantity: Decimal,
+        purpose: Purpose,
+        signal_id: str,
+    ) -> None:
+        stop = purpose is Purpose.STOP
+        now_ns = candle.close_time_ms * NS_PER_MS
+        intent = OrderIntent(
+            intent_no=self._state.next_intent_no,
+            book=position.book,
+            purpose=purpose,
+            symbol=position.symbol,
+            side=Side.SELL,
+            order_type=OrderType.STOP_MARKET if stop else OrderType.MARKET,
+            quantity=quantity,
+            price=None,
+            stop_price=position.stop_price if stop else None,
+            time_in_force=TimeInForce.GTC,
+            reduce_only=True,
+            reference_price=instrument.floor_price(_decimal(candle.close)),
+            stop_loss=None,
+            expires_after=0,
+            signal_id=signal_id,
+            rule_id=position.rule_id,
+            ts_ns=now_ns,
+        )
+        verdict = self._parts.risk.validate(
+            intent, self._risk_view(position.book, position.symbol, now_ns)
+        )
+        if isinstance(verdict, RiskApproved):
+            self._intend(verdict, intent)
+            return
+        self._ledger.emit(
+            RiskDecided(
+                ts_event_ns=now_ns,
+                book=position.book,
+                signal_id=signal_id,
+                symbol=position.symbol,
+                quantity=quantity,
+                approved=False,
+                code=verdict.code,
+                limit=verdict.limit,
+                value=verdict.value,
+                would_pass_size=verdict.would_pass_size,
+                risk_score=0.0,
+            )
+        )
+
+    def _intend(self, approved: RiskApproved, intent: OrderIntent) -> None:
+        intended = OrderIntended(
+            ts_event_ns=intent.ts_ns,
+            intent=intent,
+            client_id=f"{self._parts.client_prefix}-{intent.intent_no:x}",
+            payload_hash=payload_hash(intent),
+        )
+        self._ledger.emit(intended)
+        self._commands.append(Submit(approved, intended))
+
+    def _cancel(self, order: Order, now_ns: int, reason: str) -> None:
+        if order.cancel_requested:
+            return
+        self._ledger.emit(
+            CancelRequested(ts_event_ns=now_ns, intent_no=order.intent.intent_no, reason=reason)
+        )
+        self._commands.append(Cancel(order.intent.intent_no))
+
+    def _decide_risk(
+        self,
+        book: Book,
+        signal: TradingSignal,
+        quantity: Decimal,
+        code: str,
+        limit: float,
+        value: float,
+        score: float = 0.0,
+        would_pass: Decimal = Decimal(0),
+    ) -> None:
+        self._ledger.emit(
+            RiskDecided(
+                ts_event_ns=signal.ts_ns,
+                book=book,
+                signal_id=signal.signal_id,
+                symbol=signal.symbol,
+                quantity=quantity,
+                approved=code == "APPROVED",
+                code=code,
+                limit=limit,
+                value=value,
+                would_pass_size=would_pass,
+                risk_score=score,
+            )
+        )
+
+    def _risk_view(self, book: Book, symbol: str, now_ns: int) -> RiskView:
+        book_state = self._state.books[book]
+        marks = self._state.marks
+        return RiskView(
+            equity=float(book_state.metrics.equity),
+            cash_free=self.cash_free(book),
+            marks=marks,
+            positions=[
+                HeldPosition(held.symbol, float(held.quantity), marks[held.symbol])
+                for held in book_state.positions.values()
+            ],
+            open_orders=[
+                OpenOrder(
+                    order.intent.symbol,
+                    order.intent.side.sign,
+                    float(order.open_quantity),
+                    float(order.intent.worst_price),
+                    reduce_only=order.intent.reduce_only,
+                )
+                for order in self._state.all_live_orders(book)
+                if not order.cancel_requested
+            ],
+            correlations=self._parts.memory.correlations,
+            depth_quote=self._parts.memory.depth_quote(symbol),
+            breaker=book_state.breaker,
+            metrics=book_state.metrics,
+            now_ns=now_ns,
+        )
+
+    def _engaged(self, book: Book, symbol: str) -> bool:
+        held: BookState = self._state.books[book]
+        return symbol in held.positions or any(
+            order.intent.purpose is Purpose.ENTRY
+            for order in self._state.live_orders(symbol, book)
+        )
+
+
+def trades_since(book: BookState, total_before: int) -> list[ClosedTrade]:
+    """Return a book's round trips closed since it counted `total_before` of them."""
+    fresh = book.trades_total - total_before
+    return book.closed_trades[-fresh:] if fresh else []
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(repr(value))

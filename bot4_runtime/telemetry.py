@@ -1,0 +1,107 @@
+"""Logs without secrets, and metrics on loopback. Never in the way of trading."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from structlog.typing import Processor
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.events import CandleClosed, HandlerFailed
+
+SECRET_KEYS: Final = re.compile(
+    r"(secret|token|passw|api_?key|signature|private|credential)", re.IGNORECASE
+)
+SECRET_IN_TEXT: Final = re.compile(
+    r"((?:secret|token|password|api_?key|signature|listenKey)[\"']?\s*[=:]\s*[\"']?)"
+    r"[^\s\"'&,}]+",
+    re.IGNORECASE,
+)
+URL_CREDENTIALS: Final = re.compile(r"(://[^:/@\s]+:)[^@/\s]+@")
+HIDDEN: Final = "[hidden]"
+
+
+def redact(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Hide values of secret-sounding keys, and what looks like one inside text."""
+    for key, value in event.items():
+        if SECRET_KEYS.search(key):
+            event[key] = HIDDEN
+        elif isinstance(value, str):
+            event[key] = redact_text(value)
+    return event
+
+
+def redact_text(text: str) -> str:
+    """Return the text with secret values hidden."""
+    return URL_CREDENTIALS.sub(rf"\1{HIDDEN}@", SECRET_IN_TEXT.sub(rf"\1{HIDDEN}", text))
+
+
+def configure_logging(level: str, file: Path | None = None) -> None:
+    """Log JSON lines to a file, or readable lines to stderr where there is none."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    if file is None:
+        structlog.configure(
+            processors=[*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+            wrapper_class=structlog.make_filtering_bound_logger(threshold),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file.open("a", encoding="utf-8")),
+    )
+
+
+class Metrics:
+    """Counters for Prometheus, fed from the event bus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._events = Counter("bot4_events", "Events by type", ["type"], registry=self.registry)
+        self._failures = Counter(
+            "bot4_handler_failures", "Bus handlers that raised", registry=self.registry
+        )
+        self._last_close = Gauge(
+            "bot4_last_candle_close_seconds",
+            "Close time of the last candle, seconds since 1970",
+            registry=self.registry,
+        )
+
+    def count(self, event: object) -> None:
+        """Count one event."""
+        self._events.labels(type(event).__name__).inc()
+        if isinstance(event, CandleClosed):
+            self._last_close.set(event.candle.close_time_ms / 1000)
+        elif isinstance(event, HandlerFailed):
+            self._failures.inc()
+
+    def serve(self, port: int) -> None:
+        """Serve ``/metrics`` on 127.0.0.1; port 0 serves nothing.
+
+        Raises:
+            ConfigError: the port is taken.
+        """
+        if port == 0:
+            return
+        try:
+            start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot serve metrics on 127.0.0.1:{port}: {error.strerror}; "
+                "choose another telemetry.metrics_port, or 0 for none"
+            ) from None
