@@ -74,7 +74,7 @@ def killed_after(folder: Path, scenario: Scenario, seconds: float) -> tuple[int,
 
 @pytest.mark.crash
 def test_a_hundred_kills_lose_no_acknowledged_batch_and_end_with_the_same_hash(tmp_path):
-    scenario = Scenario(seed=77, steps=120)
+    scenario = Scenario(seed=77, steps=120, every_hash=True)
     expected = {False: [scenario.hashes[0]], True: [""]}
     expected[False] += scenario.hashes[1:]
     expected[True] += scenario.unanswered_hashes
