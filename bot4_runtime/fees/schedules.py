@@ -308,10 +308,11 @@ def check_tier(schedule: FeeSchedule, tier: int) -> None:
 
 
 def _number(value: object) -> Decimal:
-    number = Decimal(str(value))
-    if not (number.is_finite() and abs(number) < 1):
-        raise DataError(f"fee rate {value!r} is not a share of the notional")
-    return number
+    if isinstance(value, int | float | str):
+        number = Decimal(str(value))
+        if number.is_finite() and abs(number) < 1:
+            return number
+    raise DataError(f"fee rate {value!r} is not a share of the notional")
 
 
 def _rows(rows: object) -> dict[Decimal, Decimal]:

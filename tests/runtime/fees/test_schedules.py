@@ -1,0 +1,177 @@
+import datetime as dt
+import json
+from decimal import Decimal as D
+from pathlib import Path
+
+import ccxt
+import pytest
+
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.order import Liquidity, Side
+from bot4_runtime.fees.schedules import (
+    SPOT,
+    USDM,
+    CommissionPart,
+    SymbolCommission,
+    Tier,
+    binance_schedule,
+    ccxt_schedule,
+    check_tier,
+)
+
+
+@pytest.mark.parametrize(
+    ("day", "tier", "maker", "taker"),
+    [  # announcement 40669f3da342426c87b083b659673316; third-party pages of 2025
+        (dt.date(2022, 5, 31), 9, "0.0002", "0.0004"),
+        (dt.date(2022, 5, 31), 4, "0.0007", "0.0009"),
+        (dt.date(2022, 6, 1), 3, "0.0007", "0.001"),
+        (dt.date(2022, 6, 1), 4, "0.0002", "0.0004"),
+        (dt.date(2024, 12, 31), 9, "0.0002", "0.0004"),
+        (dt.date(2025, 1, 1), 3, "0.00042", "0.0006"),
+        (None, 9, "0.00012", "0.00024"),
+        (None, 0, "0.001", "0.001"),
+    ],
+)
+def test_spot_rates_are_those_of_their_day(day, tier, maker, taker):
+    row = binance_schedule(Market.SPOT, day).tiers[tier]
+    assert (row.maker, row.taker) == (D(maker), D(taker))
+
+
+def test_all_spot_schedules_agree_up_to_vip_2():
+    for schedule in SPOT:
+        rates = [(row.maker, row.taker) for row in schedule.tiers[:3]]
+        assert rates == [(D("0.001"),) * 2, (D("0.0009"), D("0.001")), (D("0.0008"), D("0.001"))]
+
+
+def test_usdm_rates_agree_with_ccxt_from_vip_1_on():
+    rows = ccxt.binance().fees["linear"]["trading"]
+    told = ccxt_schedule("binance", "usdm", rows)
+    ours = binance_schedule(Market.USDM)
+    assert (ours.tiers[0].maker, ours.tiers[0].taker) == (D("0.0002"), D("0.0005"))
+    assert [row.maker for row in ours.tiers] == [row.maker for row in told.tiers]
+    assert [row.min_volume for row in ours.tiers] == [row.min_volume for row in told.tiers]
+    # ccxt's dated taker table is one row behind in VIP 1; from VIP 2 on the two agree
+    assert [row.taker for row in ours.tiers[2:]] == [row.taker for row in told.tiers[2:]]
+
+
+@pytest.mark.parametrize("schedule", [*SPOT, *USDM])
+def test_a_higher_tier_never_costs_more_and_every_schedule_names_its_source(schedule):
+    for lower, higher in zip(schedule.tiers, schedule.tiers[1:], strict=False):
+        assert lower.maker >= higher.maker
+        assert lower.taker >= higher.taker
+        assert lower.min_volume < higher.min_volume
+    assert len(schedule.tiers) == 10
+    assert schedule.source
+
+
+def test_the_first_days_have_no_fees():
+    with pytest.raises(DataError, match=r"first are of 2019-09-13"):
+        binance_schedule(Market.USDM, dt.date(2019, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("volume", "bnb", "tier"),
+    [("0", "0", 0), ("999999.99", "25", 0), ("1000000", "25", 1), ("1000000", "24.9", 0),
+     ("20000000", "100", 2), ("9e9", "99999", 9)],
+)  # fmt: skip
+def test_a_tier_needs_its_volume_and_its_bnb(volume, bnb, tier):
+    assert binance_schedule(Market.SPOT).tier_for(D(volume), D(bnb)) == tier
+
+
+@pytest.mark.parametrize(("volume", "bnb"), [("NaN", "0"), ("-1", "0"), ("1", "NaN"), ("1", "-1")])
+def test_a_tier_of_nonsense_is_refused(volume, bnb):
+    with pytest.raises(DataError, match="expected both >= 0"):
+        binance_schedule(Market.SPOT).tier_for(D(volume), D(bnb))
+
+
+@pytest.mark.parametrize("tier", [-1, 10])
+def test_a_tier_that_is_not_there_is_refused(tier):
+    with pytest.raises(ConfigError, match="expected 0 to 9"):
+        check_tier(binance_schedule(Market.SPOT), tier)
+
+
+def test_commission_parts_add_up_and_only_the_standard_part_is_discounted():
+    commission = SymbolCommission(
+        standard=CommissionPart(D("0.001"), D("0.002"), D("0.0001"), D("0.0002")),
+        tax=CommissionPart(taker=D("0.0003")),
+        special=CommissionPart(seller=D("0.0004")),
+    )
+    quarter = D("0.25")
+    assert commission.rate(Liquidity.MAKER, Side.BUY, D(0)) == D("0.0011")
+    assert commission.rate(Liquidity.TAKER, Side.SELL, D(0)) == D("0.0029")
+    assert commission.rate(Liquidity.TAKER, Side.SELL, quarter) == D("0.00235")
+
+
+@pytest.mark.parametrize("value", [Tier("t", D(0), D(0), D(0), D(0)), SPOT[0], CommissionPart()])
+def test_values_are_frozen_in_every_mode(value):
+    name = "source" if value is SPOT[0] else "maker"
+    with pytest.raises(AttributeError):
+        setattr(value, name, D(1))
+
+
+def test_every_exchange_ccxt_prices_gives_a_schedule_or_a_reason():
+    priced, refused = 0, {}
+    for name in ccxt.exchanges:
+        fees = getattr(ccxt, name)().fees["trading"]
+        try:
+            schedule = ccxt_schedule(name, "spot", fees)
+        except DataError as error:
+            refused[name] = str(error)
+            continue
+        priced += 1
+        assert float(schedule.tiers[0].taker) == fees["taker"]
+        assert schedule.bnb_discount == 0
+    assert priced >= 60
+    assert all(reason for reason in refused.values())
+    print(f"{priced} priced, refused: {sorted(refused)}")
+
+
+def test_ccxt_tiers_with_different_steps_are_merged():
+    fees = {
+        "percentage": True, "maker": 0.002, "taker": 0.003, "feeSide": "quote",
+        "tiers": {"maker": [[0, 0.002], [10, 0.001]], "taker": [[0, 0.003], [20, 0.002]]},
+    }  # fmt: skip
+    tiers = ccxt_schedule("x", "spot", fees).tiers
+    assert [(t.min_volume, t.maker, t.taker) for t in tiers] == [
+        (D(0), D("0.002"), D("0.003")),
+        (D(10), D("0.001"), D("0.003")),
+        (D(20), D("0.001"), D("0.002")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fees", "words"),
+    [
+        ({}, "states no maker"),
+        ({"maker": 0.1, "taker": 0.1, "percentage": False}, "states no maker"),
+        ({"maker": 0.1, "taker": 0.1, "percentage": True, "feeSide": "moon"}, "'moon'"),
+        ({"maker": float("nan"), "taker": 0.1, "percentage": True}, "not a share"),
+        ({"maker": 12, "taker": 0.1, "percentage": True}, "not a share"),
+        ({"maker": 0.1, "taker": 0.1, "percentage": True, "tiers": {"maker": None}}, None),
+    ],
+)
+def test_ccxt_metadata_without_usable_rates_is_refused(fees, words):
+    if words is None:
+        assert len(ccxt_schedule("x", "spot", fees).tiers) == 1
+        return
+    with pytest.raises(DataError, match=words):
+        ccxt_schedule("x", "spot", fees)
+
+
+def test_our_tables_are_the_collected_reference():
+    reference = Path(__file__).parents[4] / "shared/reference/fee_tiers.json"
+    if not reference.exists():
+        pytest.skip("the collected fee tables are not beside the project")
+    told = json.loads(reference.read_text())
+    official = told["spot_vip"]["official_2022_06_01"]["rows"]
+    assert [
+        [D(volume), D(bnb), D(maker) / 100, D(taker) / 100]
+        for _, volume, bnb, maker, taker in official
+    ] == [[t.min_volume, t.min_bnb, t.maker, t.taker] for t in SPOT[1].tiers]
+    third = told["spot_vip"]["third_party_2025"]["rows"]
+    for rows, schedule in ((third, SPOT[2]), (told["usdm_vip"]["rows"], USDM[0])):
+        assert [(D(m) / 100, D(t) / 100) for _, m, t in rows] == [
+            (tier.maker, tier.taker) for tier in schedule.tiers
+        ]
