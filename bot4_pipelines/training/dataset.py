@@ -103,7 +103,8 @@ class Scaler:
     def apply(self, inputs: np.ndarray) -> np.ndarray:
         """Return clip((x - mean) / deviation, ±`CLIP`) as float32, same shape."""
         scaled = (inputs - self.mean) / self.deviation
-        return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+        clipped: np.ndarray = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+        return clipped
 
 
 def fit_scaler(inputs: np.ndarray) -> Scaler:

@@ -220,8 +220,8 @@ def training_metrics(
         session: the open LSTM file.
         baselines: fitted on the training range.
         interval_ms: length of a candle.
-        strides: the LSTM is asked about every k-th row of a split; by default of every 20th
-            training row and of all others.
+        strides: the LSTM is asked about every k-th row of a split; by default about every
+            20th training row, every second validation row and every test row.
 
     Returns:
         Sections ``train validation test`` (the LSTM: accuracy, accuracy_low, accuracy_high,
@@ -229,7 +229,7 @@ def training_metrics(
         rows), ``baselines_<split>`` (accuracies by name), ``lead_<split>`` (paired differences
         ``<name>``, ``<name>_low``), ``fitted_baselines``; and the judged symbols by split.
     """
-    strides = {"train": 20, **(strides or {})}
+    strides = {"train": 20, "validation": 2, **(strides or {})}
     metrics: Metrics = {BASELINES_SECTION: baselines.numbers()}
     judged: dict[str, list[Judged]] = {}
     for split in SPLITS:

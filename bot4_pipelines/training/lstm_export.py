@@ -1,7 +1,8 @@
-"""Writes a trained LSTM as an ONNX graph by hand, and computes its golden vectors.
+"""Writes a trained LSTM as an ONNX graph, by hand.
 
 Inside the graph: clip((x - mean) / deviation, ±6), the LSTM layers, a linear layer, division by
-the temperature, softmax. torch orders the gates i f g o, ONNX i o f c. Opset 17.
+the temperature, softmax. Clip and ONNX Runtime's activations swallow NaN, so the sum of x - x is
+added at the end: an unknown input gives no estimate. torch orders the gates i f g o, ONNX i o f c.
 """
 
 from typing import Any, Final
@@ -10,11 +11,11 @@ import numpy as np
 
 from bot4_pipelines.training.dataset import CLASSES, CLIP, INPUT_NAMES
 from bot4_pipelines.training.lstm import LstmFit
-from bot4_runtime.regime.manifest import OPSET, GoldenVector, Tensor
+from bot4_runtime.regime.manifest import OPSET
 
 IR_VERSION: Final = 8
-INPUT: Final = "features"
-OUTPUT: Final = "probabilities"
+_INPUT: Final = "features"
+_OUTPUT: Final = "probabilities"
 
 
 def lstm_graph(fit: LstmFit, window: int) -> bytes:
@@ -41,9 +42,10 @@ def lstm_graph(fit: LstmFit, window: int) -> bytes:
         "temperature": np.array(fit.temperature, dtype=np.float32),
         "direction_axis": np.array([1], dtype=np.int64),
         "first_axis": np.array([0], dtype=np.int64),
+        "window_axes": np.array([1, 2], dtype=np.int64),
     }
     nodes = [
-        helper.make_node("Sub", [INPUT, "mean"], ["centred"]),
+        helper.make_node("Sub", [_INPUT, "mean"], ["centred"]),
         helper.make_node("Div", ["centred", "deviation"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "clip_low", "clip_high"], ["clipped"]),
         helper.make_node("Transpose", ["clipped"], ["sequence_0"], perm=[1, 0, 2]),
@@ -68,14 +70,18 @@ def lstm_graph(fit: LstmFit, window: int) -> bytes:
         helper.make_node("Squeeze", [f"last_{layers - 1}", "first_axis"], ["state"]),
         helper.make_node("Gemm", ["state", "head_weight", "head_bias"], ["logits"], transB=1),
         helper.make_node("Div", ["logits", "temperature"], ["calibrated"]),
-        helper.make_node("Softmax", ["calibrated"], [OUTPUT], axis=1),
+        helper.make_node("Softmax", ["calibrated"], ["shares"], axis=1),
+        helper.make_node("Sub", [_INPUT, _INPUT], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros", "window_axes"], ["unknown"], keepdims=0),
+        helper.make_node("Unsqueeze", ["unknown", "direction_axis"], ["unknown_column"]),
+        helper.make_node("Add", ["shares", "unknown_column"], [_OUTPUT]),
     ]
     shape_in: list[str | int | None] = ["B", window, len(INPUT_NAMES)]
     graph = helper.make_graph(
         nodes,
         "lstm_regime",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape_in)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", CLASSES])],
+        [helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, shape_in)],
+        [helper.make_tensor_value_info(_OUTPUT, TensorProto.FLOAT, ["B", CLASSES])],
         [
             numpy_helper.from_array(np.ascontiguousarray(value), name)
             for name, value in constants.items()
@@ -111,15 +117,3 @@ def open_session(onnx_bytes: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-
-
-def golden_vectors(onnx_bytes: bytes, windows: np.ndarray) -> tuple[GoldenVector, ...]:
-    """Run the graph on windows; whoever loads the file must get the same.
-
-    Args:
-        onnx_bytes: the graph.
-        windows: float64[G, window, 28], unscaled.
-    """
-    features = np.ascontiguousarray(windows, dtype=np.float32)
-    (found,) = open_session(onnx_bytes).run([OUTPUT], {INPUT: features})
-    return (GoldenVector(inputs={INPUT: Tensor.of(features)}, outputs={OUTPUT: Tensor.of(found)}),)

@@ -5,6 +5,7 @@ with the hindsight labels about as often as on a real market. So the agreement s
 present is named well, not that anything is predicted.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ def random_walk_trend(candles: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(total / np.sqrt(np.convolve(returns**2, kernel, "valid")))
 
 
+@lru_cache(maxsize=4)
 def random_walk_accuracy(
     seed: int = 0, walks: int = WALKS, candles: int = CANDLES
 ) -> tuple[float, tuple[float, float]]:
