@@ -217,3 +217,14 @@ def test_a_symbol_that_cannot_be_split_is_its_own_base():
     state.apply(fill(9, "a", "2", "10", symbol="WEIRD", fee="1", fee_asset="WEIRD"))
     assert state.books[Book.VALIDATED].positions["WEIRD"].quantity == 1
     assert state.counts["FillOfUnknownOrder"] == 1
+
+
+def test_fills_of_no_known_order_reduce_a_position_too():
+    state = opened()
+    state.apply(intended(1))
+    state.apply(fill(1, "a", "1", "100", fee_asset="BNB"))
+    state.apply(fill(77, "b", "1", "120", side=Side.SELL))
+    book = state.books[Book.VALIDATED]
+    assert book.unvalued_fees == {}
+    assert book.closed_trades[0].pnl == 20
+    assert book.closed_trades[0].exit_reason == "signal"
