@@ -1,0 +1,1 @@
+"""One benchmark a stated target, with floors and peers in the same run."""
