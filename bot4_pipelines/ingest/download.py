@@ -1,0 +1,135 @@
+"""A planned download: months and days from the archive, the rest by REST, within a budget.
+
+What arrived is kept when the way breaks; only a refused location and an unknown symbol end it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bot4_pipelines.ingest.archive import Archive
+from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress
+from bot4_pipelines.ingest.rest import RestCandles
+from bot4_runtime.candles.files import RawCandles
+from bot4_runtime.domain.candle import interval_ms
+from bot4_runtime.domain.errors import VenueError
+
+RECENT_MONTHS: Final = 2
+"""Months, from the newest, that the archive may not have published whole yet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Downloaded:
+    """What a download brought.
+
+    Attributes:
+        parts: symbol to its pieces, none of them empty.
+        complete: False when the budget or the way ended first; run again to go on.
+        notes: what a user should know, one sentence each.
+    """
+
+    parts: dict[str, list[RawCandles]]
+    complete: bool
+    notes: tuple[str, ...]
+
+
+def download(
+    plan: DownloadPlan,
+    archive: Archive | None,
+    rest: bool,  # noqa: FBT001
+    rest_url: str | None,
+    progress: Callable[[Progress], None],
+    budget: Budget,
+) -> Downloaded:
+    """Download what the plan asks for.
+
+    Args:
+        plan: what.
+        archive: None when it does not answer.
+        rest: whether the REST API answers.
+        rest_url: replaces Binance's host.
+        progress: called before each step.
+        budget: seconds left for all of it.
+
+    Raises:
+        VenueError: nothing arrived.
+        DataError: an unknown symbol, or a file that is not what was published.
+    """
+    parts: dict[str, list[RawCandles]] = {symbol: [] for symbol in plan.symbols}
+    faults: list[VenueError] = []
+    client = RestCandles(plan.market, rest_url) if rest else None
+    try:
+        if client is not None:
+            client.check(plan.symbols)
+        if archive is not None:
+            for symbol, raw in _archived(archive, plan, progress, budget):
+                parts[symbol].append(raw)
+    except VenueError as error:
+        faults.append(error)
+    if client is not None:
+        try:
+            _latest(client, plan, parts, progress, budget)
+        except VenueError as error:
+            faults.append(error)
+        finally:
+            client.close()
+    if faults and not any(parts.values()):
+        raise faults[0]
+    notes = [f"a part of the download failed: {fault}" for fault in faults]
+    notes += [
+        f"Binance {plan.market.value} had no candles of {symbol}"
+        for symbol, raws in parts.items()
+        if not raws
+    ]
+    complete = not faults and not budget.spent
+    if not complete:
+        notes.append("not everything was downloaded; run again to go on where it stopped")
+    return Downloaded(parts, complete, tuple(notes))
+
+
+def _archived(
+    archive: Archive,
+    plan: DownloadPlan,
+    progress: Callable[[Progress], None],
+    budget: Budget,
+) -> Iterator[tuple[str, RawCandles]]:
+    """Months newest first, days where a month is not published; ends when the budget is spent."""
+    months = plan.months()[::-1]
+    steps = [(age, month, symbol) for age, month in enumerate(months) for symbol in plan.symbols]
+    unlisted: set[str] = set()
+    for done, (age, month, symbol) in enumerate(steps):
+        if budget.spent:
+            return
+        if symbol in unlisted:
+            continue
+        progress(Progress(done, len(steps), f"{symbol} {month:%Y-%m}"))
+        raw = archive.month(plan.market, symbol, plan.interval, month, budget)
+        if raw is not None:
+            yield symbol, raw
+        elif age >= RECENT_MONTHS:
+            unlisted.add(symbol)
+        else:
+            for day in plan.days(month):
+                one = archive.day(plan.market, symbol, plan.interval, day, budget)
+                if one is not None:
+                    yield symbol, one
+    progress(Progress(len(steps), len(steps), "archive read"))
+
+
+def _latest(
+    client: RestCandles,
+    plan: DownloadPlan,
+    parts: dict[str, list[RawCandles]],
+    progress: Callable[[Progress], None],
+    budget: Budget,
+) -> None:
+    for done, (symbol, raws) in enumerate(parts.items()):
+        progress(Progress(done, len(parts), f"latest candles of {symbol}"))
+        raw = client.fetch(symbol, plan.interval, _after(raws, plan), plan.to_ms, budget)
+        if len(raw):
+            raws.append(raw)
+
+
+def _after(raws: Sequence[RawCandles], plan: DownloadPlan) -> int:
+    lasts = [int(raw.open_time_ms.max()) for raw in raws]
+    return max(lasts) + interval_ms(plan.interval) if lasts else plan.from_ms

@@ -1,0 +1,129 @@
+"""Candles the archive does not have yet, through ccxt's public REST. No keys.
+
+Only closed candles are taken: a candle that ends after the present, ours or Binance's, is not.
+ccxt's errors are mapped here, once.
+"""
+
+import difflib
+from typing import Any, Final
+
+import numpy as np
+
+from bot4_pipelines.ingest.plan import Budget
+from bot4_runtime.candles.files import RawCandles
+from bot4_runtime.domain.candle import Market, interval_ms
+from bot4_runtime.domain.errors import (
+    DataError,
+    LocationRefused,
+    VenueError,
+    VenueRefused,
+    VenueUnreachable,
+)
+
+PAGE: Final = 1_000
+TIMEOUT_MS: Final = 8_000
+APIS: Final = {Market.SPOT: ("public", "/api/v3"), Market.USDM: ("fapiPublic", "/fapi/v1")}
+KINDS: Final = {Market.SPOT: "spot", Market.USDM: "linear"}
+
+
+class RestCandles:
+    """Binance's candles by REST.
+
+    Args:
+        base_url: replaces Binance's host, for a proxy or a server on loopback.
+        timeout_ms: of one request.
+    """
+
+    def __init__(
+        self, market: Market, base_url: str | None = None, timeout_ms: int = TIMEOUT_MS
+    ) -> None:
+        import ccxt
+
+        self.market = market
+        self._client: Any = ccxt.binance(
+            {
+                "enableRateLimit": True,
+                "timeout": timeout_ms,
+                "options": {
+                    "defaultType": KINDS[market],
+                    "fetchMarkets": {"types": [KINDS[market]]},
+                    "fetchCurrencies": False,
+                },
+            }
+        )
+        self._client.has["fetchCurrencies"] = False
+        self._client.requests_trust_env = True
+        if base_url is not None:
+            api, path = APIS[market]
+            self._client.urls["api"][api] = base_url.rstrip("/") + path
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.session.close()
+
+    def check(self, symbols: tuple[str, ...]) -> None:
+        """Ask Binance for its markets.
+
+        Raises:
+            VenueUnreachable, LocationRefused: see `fetch`.
+            DataError: a symbol is unknown; the nearest are named.
+        """
+        known = {str(market["id"]) for market in self._call("load_markets").values()}
+        for symbol in symbols:
+            if symbol not in known:
+                near = difflib.get_close_matches(symbol, sorted(known), n=3, cutoff=0.5)
+                raise DataError(
+                    f"Binance {self.market.value} has no symbol {symbol}; "
+                    f"nearest: {' '.join(near) or 'none'}"
+                )
+
+    def fetch(
+        self, symbol: str, interval: str, from_ms: int, to_ms: int, budget: Budget
+    ) -> RawCandles:
+        """Fetch closed candles that open in [from_ms, to_ms); fewer when the budget is spent.
+
+        Raises:
+            VenueUnreachable: no answer, or Binance is busy.
+            LocationRefused: HTTP 451.
+            VenueRefused: another refusal.
+            DataError: the symbol is unknown.
+        """
+        self.check((symbol,))
+        name = next(m["symbol"] for m in self._client.markets.values() if m["id"] == symbol)
+        step = interval_ms(interval)
+        end = min(to_ms, self._venue_ms(to_ms)) // step * step
+        rows: list[list[float]] = []
+        start = -(-from_ms // step) * step
+        while start < end and not budget.spent:
+            page = self._call("fetch_ohlcv", name, interval, start, PAGE)
+            rows += [row for row in page if start <= row[0] < end]
+            if not page:
+                break
+            start = max(int(page[-1][0]) + step, start + step)
+        table = np.array([row[:6] for row in rows], dtype=np.float64).reshape(-1, 6)
+        times = table[:, 0].astype(np.int64)
+        return RawCandles(symbol, f"REST {symbol} {interval}", times, *table[:, 1:].T.copy())
+
+    def _venue_ms(self, ours_ms: int) -> int:
+        try:
+            return int(self._call("fetch_time"))
+        except LocationRefused:
+            raise
+        except VenueError:
+            return ours_ms
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        import ccxt
+
+        try:
+            return getattr(self._client, method)(*arguments)
+        except ccxt.BaseError as error:
+            text = str(error)
+            if " 451 " in text or "restricted location" in text.lower():
+                raise LocationRefused(
+                    "Binance refuses this location (HTTP 451); use candles of your own "
+                    "(BOT4_CANDLES_DIR) or the simulated market"
+                ) from error
+            if isinstance(error, ccxt.NetworkError):
+                raise VenueUnreachable(f"Binance does not answer: {text[:200]}") from error
+            raise VenueRefused(f"Binance refused {method}: {text[:200]}") from error

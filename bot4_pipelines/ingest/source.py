@@ -1,0 +1,336 @@
+"""Where candles come from, and the way from there into the store.
+
+A folder (``BOT4_CANDLES_DIR``), else Binance, else the simulated market. A series with an ERROR
+is not written; what was written before stays.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, TypeVar
+
+from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
+from bot4_pipelines.ingest.download import download
+from bot4_pipelines.ingest.plan import DEFAULT_BUDGET_S, Budget, Progress, plan_download
+from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
+from bot4_pipelines.ingest.reach import Reach, reach_binance
+from bot4_pipelines.ingest.simulated import SEED, SYMBOLS, simulated_history
+from bot4_runtime.candles.files import (
+    RawCandles,
+    common_interval,
+    merge,
+    read_raw_folder,
+    to_series,
+)
+from bot4_runtime.candles.gaps import Gap, find_gaps
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.domain.candle import Market, Origin, SeriesId, interval_ms
+from bot4_runtime.domain.errors import (
+    ConfigError,
+    DataError,
+    LocationRefused,
+    VenueUnreachable,
+)
+
+DEFAULT_INTERVAL: Final = "1h"
+Kind = TypeVar("Kind", bound=StrEnum)
+
+
+class SourceKind(StrEnum):
+    """The three sources."""
+
+    FOLDER = "folder"
+    BINANCE = "binance"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A chosen source.
+
+    Attributes:
+        label: shown in every output.
+        reason: why this one, where that needs saying.
+        symbols: empty for all there are.
+        folder: set for FOLDER.
+        reach: what of Binance answers; set for BINANCE.
+    """
+
+    kind: SourceKind
+    label: str
+    market: Market
+    interval: str
+    symbols: tuple[str, ...] = ()
+    reason: str = ""
+    folder: Path | None = None
+    reach: Reach | None = None
+    archive_url: str = ARCHIVE_URL
+    rest_url: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Whether its prices come from a real market."""
+        return Origin.SIMULATED if self.kind is SourceKind.SIMULATED else Origin.REAL
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesReport:
+    """What became of one series.
+
+    Attributes:
+        inserted: candles that were not there, as `unchanged` and `restated` the others.
+        conflicts: open times at which files disagreed; the later file won.
+        written: False when an ERROR blocks it.
+    """
+
+    id: SeriesId
+    rows: int
+    first_ms: int
+    last_ms: int
+    inserted: int
+    unchanged: int
+    restated: int
+    gaps: tuple[Gap, ...]
+    findings: tuple[Finding, ...]
+    conflicts: int
+    written: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IngestReport:
+    """What an ingestion did.
+
+    Attributes:
+        complete: False when the time budget cut a download short; run again to go on.
+        notes: what a user should know, one sentence each.
+    """
+
+    source: Source
+    series: tuple[SeriesReport, ...]
+    complete: bool
+    notes: tuple[str, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """All findings that block."""
+        return [finding for report in self.series for finding in errors(report.findings)]
+
+    def refuse_errors(self) -> None:
+        """Raise when a series is blocked.
+
+        Raises:
+            DataError: naming each code and what it means.
+        """
+        if self.errors:
+            listed = "; ".join(f"{found.code}: {found.message}" for found in self.errors)
+            raise DataError(f"candles were refused: {listed}")
+
+
+def choose_source(
+    env: Mapping[str, str] | None = None,
+    *,
+    symbols: Sequence[str] = (),
+    interval: str = DEFAULT_INTERVAL,
+    reach: Callable[..., Reach] = reach_binance,
+) -> Source:
+    """Choose: the folder that is named, else Binance when it answers, else the simulated market.
+
+    Args:
+        env: ``BOT4_CANDLES_DIR``, ``BOT4_CANDLES_MARKET`` (spot, usdm), ``BOT4_CANDLES_SOURCE``
+            (folder, binance, simulated: no choosing), ``BOT4_ARCHIVE_URL``, ``BOT4_REST_URL``;
+            the process's when None.
+        symbols: only these; all of a folder or of the simulated market, and three to download,
+            when empty.
+        interval: of downloaded and simulated candles; a folder says its own.
+        reach: asks whether Binance answers; within 10 seconds.
+
+    Raises:
+        ConfigError: a setting has an impossible value.
+        VenueUnreachable: Binance was demanded and does not answer.
+        LocationRefused: ... or refuses this location.
+    """
+    env = os.environ if env is None else env
+    market = _member(Market, env.get("BOT4_CANDLES_MARKET") or "spot", "BOT4_CANDLES_MARKET")
+    folder = env.get("BOT4_CANDLES_DIR")
+    asked = env.get("BOT4_CANDLES_SOURCE")
+    kind = _member(SourceKind, asked, "BOT4_CANDLES_SOURCE") if asked else None
+    interval_ms(interval)
+    chosen = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
+    if kind is SourceKind.FOLDER and not folder:
+        raise ConfigError("BOT4_CANDLES_SOURCE is folder, but BOT4_CANDLES_DIR names none")
+    if folder and kind in {None, SourceKind.FOLDER}:
+        path = Path(folder)
+        return Source(SourceKind.FOLDER, f"folder {path.name}", market, "", chosen, folder=path)
+    simulated = Source(
+        SourceKind.SIMULATED,
+        f"SIMULATED market (seed {SEED}), no real prices",
+        Market.SPOT,
+        interval,
+        chosen or SYMBOLS,
+    )
+    if kind is SourceKind.SIMULATED:
+        return replace(simulated, reason="as BOT4_CANDLES_SOURCE says")
+    urls = env.get("BOT4_ARCHIVE_URL") or ARCHIVE_URL, env.get("BOT4_REST_URL") or None
+    found = reach(market, archive_url=urls[0], rest_url=urls[1])
+    if not found.any:
+        if kind is SourceKind.BINANCE:
+            refused = "refuses this location" in found.reason
+            raise (LocationRefused if refused else VenueUnreachable)(
+                f"Binance cannot be reached ({found.reason}); name a folder of candles in "
+                "BOT4_CANDLES_DIR, or set BOT4_CANDLES_SOURCE=simulated"
+            )
+        return replace(simulated, reason=f"Binance cannot be reached ({found.reason})")
+    return Source(
+        SourceKind.BINANCE,
+        f"Binance {market.value}",
+        market,
+        interval,
+        chosen,
+        reason=found.reason,
+        reach=found,
+        archive_url=urls[0],
+        rest_url=urls[1],
+    )
+
+
+def ingest(
+    source: Source,
+    store: CandleStore,
+    progress: Callable[[Progress], None] = lambda _: None,
+    budget_s: float = DEFAULT_BUDGET_S,
+    now_ms: int | None = None,
+) -> IngestReport:
+    """Bring a source's candles into the store.
+
+    Args:
+        source: from `choose_source`.
+        store: where good series go.
+        progress: called before each step.
+        budget_s: seconds a download may take; a folder is read to its end.
+        now_ms: the present, UTC; the machine's when None.
+
+    Raises:
+        DataError: unreadable or missing files, an unknown symbol.
+        VenueError: Binance stopped answering and nothing was downloaded.
+    """
+    if now_ms is None:
+        now_ms = time.time_ns() // 1_000_000
+    if source.kind is SourceKind.FOLDER:
+        return _ingest_folder(source, store, progress, now_ms)
+    if source.kind is SourceKind.SIMULATED:
+        return _ingest_simulated(source, store, progress)
+    return _ingest_binance(source, store, progress, Budget(budget_s), now_ms)
+
+
+def _ingest_folder(
+    source: Source, store: CandleStore, progress: Callable[[Progress], None], now_ms: int
+) -> IngestReport:
+    if source.folder is None:
+        raise ConfigError("a folder source names no folder")
+    progress(Progress(0, 1, f"reading {source.folder.name}"))
+    files = read_raw_folder(source.folder, source.symbols or None)
+    interval = common_interval(files)
+    reports = []
+    for done, (symbol, raws) in enumerate(sorted(files.items())):
+        progress(Progress(done, len(files), f"checking {symbol}"))
+        identity = SeriesId(Origin.REAL, source.market, symbol, interval)
+        reports.append(_write(store, identity, raws, now_ms))
+    progress(Progress(len(files), len(files), "candles are in the store"))
+    return IngestReport(
+        replace(source, interval=interval), tuple(reports), complete=True, notes=()
+    )
+
+
+def _ingest_simulated(
+    source: Source, store: CandleStore, progress: Callable[[Progress], None]
+) -> IngestReport:
+    reports = []
+    for done, symbol in enumerate(source.symbols):
+        progress(Progress(done, len(source.symbols), f"simulating {symbol}"))
+        series = simulated_history((symbol,), source.interval)[0]
+        reports.append(_write(store, series.id, [_raw(series)], None))
+    progress(Progress(len(reports), len(reports), "simulated candles are in the store"))
+    notes = ("prices are simulated: they are no market's",)
+    return IngestReport(source, tuple(reports), complete=True, notes=notes)
+
+
+def _ingest_binance(
+    source: Source,
+    store: CandleStore,
+    progress: Callable[[Progress], None],
+    budget: Budget,
+    now_ms: int,
+) -> IngestReport:
+    plan = plan_download(source.market, source.symbols, source.interval, now_ms)
+    reach = source.reach or Reach(archive=True, rest=True)
+    archive = Archive(store.root / ".archive", source.archive_url) if reach.archive else None
+    got = download(plan, archive, reach.rest, source.rest_url, progress, budget)
+    reports = [
+        _write(store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), raws, now_ms)
+        for symbol, raws in got.parts.items()
+        if raws
+    ]
+    if not reports:
+        raise DataError(f"{source.label} has no candles of {' '.join(plan.symbols)}")
+    return IngestReport(source, tuple(reports), got.complete, got.notes)
+
+
+def _write(
+    store: CandleStore, identity: SeriesId, raws: Sequence[RawCandles], now_ms: int | None
+) -> SeriesReport:
+    """Judge the rows and, without an ERROR, write them."""
+    merged = merge(raws)
+    raw, step = merged.candles, interval_ms(identity.interval)
+    findings = [found for one in raws for found in order_findings(one, step)]
+    stored = _trusted(store, identity)
+    findings += judge(raw, step, origin=identity.origin, now_ms=now_ms, stored=stored)
+    blocked = bool(errors(findings))
+    inserted = unchanged = restated = 0
+    if not blocked:
+        series = to_series(raw, identity.market, identity.interval, identity.origin)
+        done = store.write(series)
+        inserted, unchanged, restated = done.inserted, done.unchanged, done.restated
+    return SeriesReport(
+        id=identity,
+        rows=len(raw),
+        first_ms=int(raw.open_time_ms[0]),
+        last_ms=int(raw.open_time_ms[-1]),
+        inserted=inserted,
+        unchanged=unchanged,
+        restated=restated,
+        gaps=tuple(find_gaps(raw.open_time_ms, step)),
+        findings=tuple(findings),
+        conflicts=len(merged.conflicts),
+        written=not blocked,
+    )
+
+
+def _trusted(store: CandleStore, identity: SeriesId) -> CandleSeries | None:
+    """Return a stored real series of the same market and symbol, of the same interval if any."""
+    if identity.origin is not Origin.REAL:
+        return None
+    kin = [
+        other
+        for other in store.list_series()
+        if (other.origin, other.market, other.symbol)
+        == (identity.origin, identity.market, identity.symbol)
+    ]
+    kin.sort(key=lambda other: other.interval != identity.interval)
+    return store.read(kin[0]) if kin else None
+
+
+def _raw(series: CandleSeries) -> RawCandles:
+    columns = (series.open, series.high, series.low, series.close, series.volume)
+    return RawCandles(series.id.symbol, series.id.key, series.open_time_ms, *columns)
+
+
+def _member(kind: type[Kind], text: str, name: str) -> Kind:
+    try:
+        return kind(text.strip().lower())
+    except ValueError:
+        known = " ".join(kind)
+        raise ConfigError(f"{name} is {text!r}; expected one of: {known}") from None
