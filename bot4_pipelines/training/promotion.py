@@ -1,0 +1,181 @@
+"""Judges whether models may trade, and promotes them: the only place that does either.
+
+The numbers of a manifest are compared with the gates here and now; what a manifest says of its
+own verdicts counts for nothing. A missing number fails. Gates: models.md, section 8.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.regime.hmm import STATES
+from bot4_runtime.regime.manifest import GateVerdict, Manifest, Metrics, ModelKind
+from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
+
+HMM_ACCURACY: Final = 0.85
+REFERENCE_AGREEMENT: Final = 0.85
+REFIT_AGREEMENT: Final = 0.85
+TREND_WINDOWS: Final = (72.0, 72.0)
+TRAIN_SHARES: Final = (0.12, 0.30)
+LATER_SHARES: Final = (0.05, 0.40)
+MEAN_GAP: Final = 0.4
+MIRROR_ERROR: Final = 1e-9
+DWELL: Final = (8.0, 16.0)
+LSTM_ACCURACY: Final = 0.90
+BALANCED: Final = 0.88
+CALIBRATION: Final = 0.03
+
+_RULES: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">=": lambda value, threshold: value >= threshold,
+    ">": lambda value, threshold: value > threshold,
+    "<=": lambda value, threshold: value <= threshold,
+}
+
+
+def judge(manifest: Manifest) -> list[GateVerdict]:
+    """Judge a manifest's recorded numbers; its own verdicts are not looked at.
+
+    Accuracy is agreement with the hindsight labels: it says how well the present is named.
+    """
+    if manifest.kind is ModelKind.HMM:
+        return _judge_hmm(manifest)
+    return _judge_lstm(manifest.metrics)
+
+
+def _judge_hmm(manifest: Manifest) -> list[GateVerdict]:
+    metrics = manifest.metrics
+    verdicts = [
+        _gate(metrics, split, "accuracy", ">=", HMM_ACCURACY) for split in ("validation", "test")
+    ]
+    for split, (low, high) in (
+        ("train", TRAIN_SHARES),
+        ("validation", LATER_SHARES),
+        ("test", LATER_SHARES),
+    ):
+        shares = [f"share_{state}_{split}" for state in range(STATES)]
+        verdicts += _within(metrics, f"least share in {split}", shares, low, high)
+    verdicts += [
+        *_within(metrics, "trend window", ["trend_window"], *TREND_WINDOWS),
+        _gate(metrics, "definition", "least_mean_gap", ">=", MEAN_GAP),
+        _gate(metrics, "definition", "mirror_error", "<=", MIRROR_ERROR),
+        *_within(metrics, "median dwell", ["median_dwell"], *DWELL),
+        _gate(metrics, "definition", "reference_agreement", ">=", REFERENCE_AGREEMENT),
+        _gate(metrics, "definition", "least_refit_agreement", ">=", REFIT_AGREEMENT),
+    ]
+    return verdicts
+
+
+def _judge_lstm(metrics: Metrics) -> list[GateVerdict]:
+    verdicts = []
+    for split in ("validation", "test"):
+        verdicts.append(_gate(metrics, split, "accuracy", ">=", LSTM_ACCURACY))
+        for baseline in ("hmm_filter", "static_cuts"):
+            floor = _number(metrics, f"baselines_{split}", baseline)
+            low = _number(metrics, split, "accuracy_ci_low")
+            verdicts.append(_verdict(f"{split} accuracy_ci_low over {baseline}", low, ">", floor))
+        verdicts += [
+            _gate(metrics, split, "balanced_accuracy", ">=", BALANCED),
+            _gate(metrics, split, "macro_f1", ">=", BALANCED),
+            _gate(metrics, split, "ece", "<=", CALIBRATION),
+        ]
+    if "champion" in metrics:
+        # Upper bound of accuracy minus the champion's, paired on the same candles.
+        verdicts.append(_gate(metrics, "champion", "difference_ci_high", ">=", 0.0))
+    return verdicts
+
+
+def _within(
+    metrics: Metrics, name: str, keys: list[str], low: float, high: float
+) -> list[GateVerdict]:
+    """Judge the least and the largest of some numbers of the definition; one missing fails."""
+    values = [_number(metrics, "definition", key) for key in keys]
+    known = [value for value in values if value is not None]
+    whole = len(known) == len(values)
+    return [
+        _verdict(name, min(known) if whole else None, ">=", low),
+        _verdict(name.replace("least", "largest"), max(known) if whole else None, "<=", high),
+    ]
+
+
+def _gate(metrics: Metrics, section: str, key: str, rule: str, threshold: float) -> GateVerdict:
+    return _verdict(f"{section} {key}", _number(metrics, section, key), rule, threshold)
+
+
+def _verdict(name: str, value: float | None, rule: str, threshold: float | None) -> GateVerdict:
+    passed = value is not None and threshold is not None and _RULES[rule](value, threshold)
+    return GateVerdict(name=name, passed=passed, value=value, threshold=threshold, rule=rule)
+
+
+def _number(metrics: Metrics, section: str, key: str) -> float | None:
+    """Return a recorded number; None when it is missing or not finite."""
+    value = metrics.get(section, {}).get(key)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def promote(
+    registry: ModelRegistry,
+    interval: str,
+    hmm_sha256: str,
+    lstm_sha256: str = "",
+    now_ms: int | None = None,
+) -> CurrentPair:
+    """Judge both models anew and, when every gate passes, point the interval at them.
+
+    Args:
+        registry: where both are archived.
+        interval: of their candles.
+        hmm_sha256: the HMM.
+        lstm_sha256: the LSTM trained with it; empty promotes the HMM alone.
+        now_ms: UTC; the present when None.
+
+    Raises:
+        ModelError: a gate failed, or a file does not hold. What is promoted stays as it was.
+    """
+    for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
+        failed = [gate for gate in judge(registry.manifest(sha256)) if not gate.passed]
+        if failed:
+            raise ModelError(
+                f"model {sha256[:12]} is not promoted: "
+                + "; ".join(str(gate) for gate in failed)
+                + ". What was promoted before stays; train longer or on more history"
+            )
+    return registry.activate(interval, hmm_sha256, lstm_sha256, now_ms)
+
+
+def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) -> CurrentPair:
+    """Activate the pair that was promoted before the present one.
+
+    Repeated, it goes back further; a pair that was rolled back is not returned to.
+
+    Raises:
+        ModelError: there is no earlier pair, or it no longer holds.
+    """
+    current = registry.current(interval)
+    if current is None:
+        raise ModelError(f"nothing is promoted for {interval}: there is nothing to roll back")
+    stack: list[CurrentPair] = []
+    for entry in registry.activations(interval):
+        if entry.action == "rollback":
+            stack = _back_to(stack, entry.pair)
+        else:
+            stack.append(entry.pair)
+    # A crash may have written a line whose activation never happened.
+    earlier = [pair for pair in _back_to(stack, current) if pair.shas != current.shas]
+    if not earlier:
+        raise ModelError(
+            f"no pair was promoted for {interval} before {current.hmm_sha256[:12]}: "
+            "promote another with `bot4-pipelines promote`"
+        )
+    previous = earlier[-1]
+    return registry.activate(
+        interval, previous.hmm_sha256, previous.lstm_sha256, now_ms, action="rollback"
+    )
+
+
+def _back_to(stack: list[CurrentPair], pair: CurrentPair) -> list[CurrentPair]:
+    """Return the stack up to the last activation of a pair, or all of it when there is none."""
+    for depth in range(len(stack), 0, -1):
+        if stack[depth - 1].shas == pair.shas:
+            return stack[:depth]
+    return stack
