@@ -57,17 +57,14 @@ def measure(
         if clock() - start > 1_000_000 or loops > 1_000_000:
             break
         loops *= 2
+    empty = min(_empty_loop(loops) for _ in range(20))
     rounds: list[float] = []
     end = clock() + int(seconds * 1e9)
     while clock() < end or len(rounds) < 20:
         start = clock()
         for _ in range(loops):
-            pass
-        empty = clock() - start
-        start = clock()
-        for _ in range(loops):
             call(*arguments)
-        rounds.append(max(clock() - start - empty, 0) / loops / per_call)
+        rounds.append((clock() - start - empty) / loops / per_call)
     rounds.sort()
     return Result(
         name,
@@ -77,6 +74,13 @@ def measure(
         rounds[min(len(rounds) - 1, int(0.99 * len(rounds)))],
         target_ns,
     )
+
+
+def _empty_loop(loops: int) -> int:
+    start = time.perf_counter_ns()
+    for _ in range(loops):
+        pass
+    return time.perf_counter_ns() - start
 
 
 def empty_call(event: object) -> None:
