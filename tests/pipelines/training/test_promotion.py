@@ -1,0 +1,216 @@
+"""Gates are judged from numbers, never from what a manifest says of itself."""
+
+import math
+
+import msgspec
+import pytest
+
+from bot4_pipelines.training.definition_gate import reference_hmm
+from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
+from bot4_pipelines.training.promotion import judge, promote, rollback
+from bot4_runtime.domain.candle import Market, Origin
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.features.schema import feature_schema_id
+from bot4_runtime.regime.manifest import Cuts, GateVerdict, HmmDefinition, Manifest, ModelKind
+from bot4_runtime.regime.registry import Activation, ModelRegistry
+
+NOW = 1_000
+
+
+def hmm_metrics():
+    shares = {
+        f"share_{k}_{split}": share
+        for split in ("train", "validation", "test")
+        for k, share in enumerate((0.18, 0.22, 0.22, 0.21, 0.17))
+    }
+    return {
+        "validation": {"accuracy": 0.905},
+        "test": {"accuracy": 0.9},
+        "definition": {
+            **shares,
+            "trend_window": 72.0,
+            "least_mean_gap": 0.57,
+            "mirror_error": 1e-16,
+            "median_dwell": 12.0,
+            "reference_agreement": 0.99,
+            "least_refit_agreement": 0.93,
+        },
+    }
+
+
+def lstm_metrics():
+    split = {
+        "accuracy": 0.945,
+        "accuracy_ci_low": 0.94,
+        "balanced_accuracy": 0.94,
+        "macro_f1": 0.94,
+        "ece": 0.01,
+    }
+    baselines = {"hmm_filter": 0.905, "static_cuts": 0.91}
+    return {
+        "validation": dict(split),
+        "test": dict(split),
+        "baselines_validation": dict(baselines),
+        "baselines_test": dict(baselines),
+    }
+
+
+def manifest(kind=ModelKind.HMM, metrics=None, **changes):
+    base = Manifest(
+        kind=kind, schema_id=feature_schema_id(), feature_names=("z",), interval="1h",
+        origin=Origin.REAL, market=Market.SPOT, symbols=("BTCUSDT",),
+        cuts=Cuts(train_start_ms=0, validation_start_ms=1, test_start_ms=2, end_ms=3),
+        data_sha256="", metrics=metrics or {}, golden=(), created_ms=0, expires_ms=10_000,
+        code_version="",
+    )  # fmt: skip
+    return msgspec.structs.replace(base, **changes)
+
+
+def failed(kind, metrics):
+    return {gate.name for gate in judge(manifest(kind, metrics)) if not gate.passed}
+
+
+def leaves(metrics):
+    return [(section, key) for section, numbers in metrics.items() for key in numbers]
+
+
+def test_good_numbers_pass():
+    assert not failed(ModelKind.HMM, hmm_metrics())
+    assert not failed(ModelKind.LSTM, lstm_metrics())
+
+
+@pytest.mark.parametrize("bad", ["absent", None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("kind", "make", "place"),
+    [(ModelKind.HMM, hmm_metrics, place) for place in leaves(hmm_metrics())]
+    + [(ModelKind.LSTM, lstm_metrics, place) for place in leaves(lstm_metrics())],
+)
+def test_a_missing_or_impossible_number_fails(kind, make, place, bad):
+    metrics = make()
+    section, key = place
+    if bad == "absent":
+        del metrics[section][key]
+    else:
+        metrics[section][key] = bad
+    assert failed(kind, metrics)
+
+
+def test_nothing_recorded_passes_nothing():
+    for kind in ModelKind:
+        verdicts = judge(manifest(kind))
+        assert len(verdicts) >= 12
+        assert not any(verdict.passed for verdict in verdicts if "window" not in verdict.name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "key", "value", "gate"),
+    [
+        (ModelKind.HMM, "validation", "accuracy", 0.849, "validation accuracy"),
+        (ModelKind.HMM, "definition", "trend_window", 168.0, "trend window"),
+        (ModelKind.HMM, "definition", "trend_window", 24.0, "trend window"),
+        (ModelKind.HMM, "definition", "share_4_train", 0.119, "least share in train"),
+        (ModelKind.HMM, "definition", "share_2_train", 0.301, "largest share in train"),
+        (ModelKind.HMM, "definition", "share_2_test", 0.41, "largest share in test"),
+        (ModelKind.HMM, "definition", "share_0_validation", 0.04, "least share in validation"),
+        (ModelKind.HMM, "definition", "least_mean_gap", 0.39, "definition least_mean_gap"),
+        (ModelKind.HMM, "definition", "mirror_error", 2e-9, "definition mirror_error"),
+        (ModelKind.HMM, "definition", "median_dwell", 7.0, "median dwell"),
+        (ModelKind.HMM, "definition", "median_dwell", 17.0, "median dwell"),
+        (ModelKind.HMM, "definition", "reference_agreement", 0.84, "definition reference_agreement"),
+        (ModelKind.LSTM, "test", "accuracy", 0.899, "test accuracy"),
+        (ModelKind.LSTM, "test", "accuracy_ci_low", 0.905, "test accuracy_ci_low over hmm_filter"),
+        (ModelKind.LSTM, "baselines_validation", "static_cuts", 0.941,
+         "validation accuracy_ci_low over static_cuts"),
+        (ModelKind.LSTM, "test", "balanced_accuracy", 0.87, "test balanced_accuracy"),
+        (ModelKind.LSTM, "validation", "macro_f1", 0.87, "validation macro_f1"),
+        (ModelKind.LSTM, "validation", "ece", 0.031, "validation ece"),
+        (ModelKind.LSTM, "champion", "difference_ci_high", -0.001, "champion difference_ci_high"),
+    ],
+)  # fmt: skip
+def test_each_gate_refuses_what_it_is_for(kind, section, key, value, gate):
+    metrics = hmm_metrics() if kind is ModelKind.HMM else lstm_metrics()
+    metrics.setdefault(section, {})[key] = value
+    assert gate in failed(kind, metrics)
+
+
+def test_bounds_themselves_pass():
+    metrics = hmm_metrics()
+    metrics["validation"]["accuracy"] = 0.85
+    metrics["definition"] |= {"share_0_train": 0.12, "share_1_train": 0.30, "median_dwell": 16.0}
+    assert not failed(ModelKind.HMM, metrics)
+    assert not failed(ModelKind.LSTM, lstm_metrics() | {"champion": {"difference_ci_high": 0.0}})
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return ModelRegistry(tmp_path)
+
+
+def archived(registry, number=0, metrics=None, gates=None):
+    params = reference_hmm()
+    graph = hmm_graph(params)
+    made = manifest(
+        metrics=metrics or hmm_metrics(),
+        definition=HmmDefinition.of(params, 72),
+        golden=hmm_golden(graph, params),
+        code_version=f"version {number}",
+    )
+    made = msgspec.structs.replace(made, gates=tuple(judge(made)) if gates is None else gates)
+    return registry.add(seal(graph, made), made, "")
+
+
+def test_what_passes_is_promoted(registry):
+    sha = archived(registry)
+    assert promote(registry, "1h", sha, now_ms=NOW).hmm_sha256 == sha
+    assert registry.load("1h", NOW).hmm_sha256 == sha
+
+
+def test_a_flag_that_says_passed_is_not_believed(registry):
+    good = archived(registry)
+    promote(registry, "1h", good, now_ms=NOW)
+    metrics = hmm_metrics()
+    metrics["test"]["accuracy"] = 0.5
+    lie = (GateVerdict(name="test accuracy", passed=True, value=0.99, threshold=0.85),)
+    sha = archived(registry, metrics=metrics, gates=lie)
+    with pytest.raises(ModelError, match=r"not promoted: test accuracy 0\.5, needs >= 0\.85"):
+        promote(registry, "1h", sha, now_ms=NOW)
+    assert registry.current("1h").hmm_sha256 == good
+
+
+def test_rollback_goes_back_along_promotions_and_not_to_what_was_left(registry):
+    first, second, third = (archived(registry, number) for number in range(3))
+    with pytest.raises(ModelError, match="nothing is promoted"):
+        rollback(registry, "1h", NOW)
+    promote(registry, "1h", first, now_ms=NOW)
+    with pytest.raises(ModelError, match="no pair was promoted for 1h before"):
+        rollback(registry, "1h", NOW)
+    promote(registry, "1h", second, now_ms=NOW)
+    promote(registry, "1h", second, now_ms=NOW)
+    assert rollback(registry, "1h", NOW).hmm_sha256 == first
+    promote(registry, "1h", third, now_ms=NOW)
+    assert rollback(registry, "1h", NOW).hmm_sha256 == first
+    assert [entry.action for entry in registry.activations("1h")] == [
+        "promote", "promote", "promote", "rollback", "promote", "rollback",
+    ]  # fmt: skip
+
+
+def test_rollback_ignores_an_activation_that_a_crash_cut_short(registry):
+    first, second, third = (archived(registry, number) for number in range(3))
+    promote(registry, "1h", first, now_ms=NOW)
+    promote(registry, "1h", second, now_ms=NOW)
+    never = msgspec.structs.replace(registry.current("1h"), hmm_sha256=third)
+    for action, pair in (("promote", never), ("rollback", registry.activations("1h")[0].pair)):
+        line = msgspec.json.encode(Activation(action=action, interval="1h", pair=pair))
+        with (registry.root / "activations.jsonl").open("ab") as stream:
+            stream.write(line + b"\n")
+        assert registry.current("1h").hmm_sha256 == second
+    assert rollback(registry, "1h", NOW).hmm_sha256 == first
+
+
+def test_an_expired_pair_is_not_rolled_back_to(registry):
+    first, second = (archived(registry, number) for number in range(2))
+    promote(registry, "1h", first, now_ms=NOW)
+    promote(registry, "1h", second, now_ms=NOW)
+    with pytest.raises(ModelError, match="expiry"):
+        rollback(registry, "1h", 10_000)
+    assert registry.current("1h").hmm_sha256 == second
