@@ -146,6 +146,7 @@ class EventBus:
         self._pending: deque[object] = deque()
         self._overflowed: list[str] = []
         self._busy = False
+        self._waiting = False
         self._published = 0
         self._errors = 0
 
@@ -220,16 +221,18 @@ class EventBus:
                 event; the reader has stopped and the process must.
         """
         if self._busy:
-            self._pending.append(event)
+            self._wait(event)
             return
         self._busy = True
         try:
-            if self._pending:  # an interrupt left them
-                self._pending.append(event)
+            if self._waiting:  # an interrupt left events
+                self._wait(event)
             else:
                 self._deliver(event)
-            while self._pending:
-                self._deliver(self._pending.popleft())
+            if self._waiting:
+                while self._pending:
+                    self._deliver(self._pending.popleft())
+                self._waiting = False
         finally:
             self._busy = False
         if self._overflowed:
@@ -243,6 +246,10 @@ class EventBus:
         """
         for event in events:
             self.publish(event)
+
+    def _wait(self, event: object) -> None:
+        self._pending.append(event)
+        self._waiting = True
 
     def _deliver(self, event: object) -> None:
         route = self._routes.get(type(event))
@@ -280,7 +287,7 @@ class EventBus:
                 handler=subscription.name,
                 error=f"{type(error).__name__}: {error}",
             )
-            self._pending.append(failure)
+            self._wait(failure)
 
     def _halt(self) -> None:
         names = ", ".join(self._overflowed)

@@ -81,6 +81,7 @@ class FeeCalculator:
         self._commissions: dict[str, SymbolCommission] = {}
         self._maker_rates: dict[str, float] = {}
         self._taker_rates: dict[str, float] = {}
+        self._exact_rates: list[dict[str, Decimal]] = []
         self._hits = 0
         self._misses = 0
         self._maker = 0.0
@@ -174,7 +175,13 @@ class FeeCalculator:
         """
         _check_positive("price", price)
         _check_positive("quantity", quantity)
-        rate = self._commission(base + quote).rate(liquidity, side, self._discount)
+        maker, buy = liquidity is _MAKER, side is _BUY
+        rates = self._exact_rates[(0 if maker else 2) + (0 if buy else 1)]
+        symbol = base + quote
+        rate = rates.get(symbol)
+        if rate is None:
+            rate = self._commission(symbol).rate(liquidity, side, self._discount)
+            rates[symbol] = rate
         if self._discount and bnb_price is not None:
             _check_positive("BNB price", bnb_price)
             fee, asset = price * quantity * rate / bnb_price, BNB
@@ -258,6 +265,7 @@ class FeeCalculator:
         self._commissions = {}
         self._maker_rates = {}
         self._taker_rates = {}
+        self._exact_rates = [{}, {}, {}, {}]  # maker buy, maker sell, taker buy, taker sell
         row = self._scheduled("")
         self._maker = float(row.rate(_MAKER, _BUY, self._discount))
         self._taker = float(row.rate(_TAKER, _BUY, self._discount))
