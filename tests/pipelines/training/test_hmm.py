@@ -2,8 +2,6 @@
 
 import itertools
 import logging
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,18 +188,13 @@ def hmm_manifest(metrics) -> Manifest:
 
 
 @pytest.mark.data
-def test_real_candles_give_the_published_definition():
+def test_real_candles_give_the_published_definition(test_data):
     """models.md, section 1: means near ±1.35 ±.57 0, the causal filter near .905."""
-    folder = os.environ.get("BOT4_TEST_DATA")
-    beside = Path(__file__).parents[4] / "shared" / "data"
-    root = Path(folder) if folder else beside
-    if not (root / "spot" / "1h" / "BTCUSDT.parquet").exists():
-        pytest.skip("needs real candles (BOT4_TEST_DATA)")
     import polars as pl
 
     trends = {}
     for symbol in ("BTCUSDT", "LTCUSDT"):
-        frame = pl.read_parquet(root / "spot" / "1h" / f"{symbol}.parquet").tail(30_000)
+        frame = pl.read_parquet(test_data / "spot" / "1h" / f"{symbol}.parquet").tail(30_000)
         time = frame["timestamp"].dt.epoch("ms").to_numpy()
         close = frame["close"].to_numpy()
         breaks = [0, *(np.flatnonzero(np.diff(time) != HOUR) + 1).tolist(), len(time)]

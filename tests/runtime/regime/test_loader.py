@@ -211,6 +211,12 @@ def test_any_bytes_are_walked_or_refused(junk):
         assert read_facts(junk).opsets is not None
 
 
+def test_what_is_no_onnx_is_refused_though_its_sha256_is_right(make):
+    _, manifest = make.hmm()
+    with pytest.raises(ModelError, match=r"the file is damaged .* export the model again"):
+        load(b"not a model", manifest, make)
+
+
 def test_every_truncation_is_refused_before_onnx_runtime_sees_it(make):
     data, manifest = make.lstm("a" * 64)
     for end in range(0, len(data), max(1, len(data) // 200)):
