@@ -1,0 +1,238 @@
+"""The command line: bot4-pipelines run | evaluate | promote | rollback | models | demo | dev.
+
+Exit codes: 0 done, 1 something failed or a gate refused, 2 wrong input, 130 interrupted. With
+``--json`` exactly one JSON document goes to stdout; progress and messages go to stderr. Dagster
+and torch are imported when a command needs them, not before.
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bot4_pipelines.orchestrate import require_packages, run_pipeline, serve_ui
+from bot4_pipelines.records import Folders
+from bot4_pipelines.terminal import StepBars
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import Bot4Error, ConfigError
+
+app = typer.Typer(
+    name="bot4-pipelines",
+    help="Learns Bot4's market regimes: candles to checked, promoted models. It never trades.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stderr = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+IntervalOption = Annotated[str, typer.Option(help="Candle interval of the models.")]
+IterationsOption = Annotated[
+    int, typer.Option(min=0, help="Training steps of the LSTM; 0 is the default schedule.")
+]
+MaxAgeOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Ask Binance again when its candles are older, in hours."),
+]
+
+
+@app.command()
+def run(
+    iterations: IterationsOption = 0,
+    max_age_hours: MaxAgeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Materialise the whole asset graph: candles, features, models, promotion, evidence."""
+    require_packages()
+    folders = Folders.from_environment()
+    with StepBars(stderr) as bars:
+        done = run_pipeline(
+            folders, bars.update, iterations=iterations, max_age_hours=max_age_hours
+        )
+    from bot4_pipelines.workflow import summary
+
+    document = {"run_id": done.run_id, "assets": list(done.assets), **summary(folders)}
+    if as_json:
+        _print_json(document)
+        return
+    from bot4_pipelines.terminal import print_models
+
+    print_models(document, Console())
+
+
+@app.command()
+def evaluate(
+    candles: Annotated[Path, typer.Option(help="Folder of candle files, one interval.")],
+    symbols: Annotated[str | None, typer.Option(help="Comma-separated; all if left out.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="ISO time, UTC: candles before it are warm-up only.")
+    ] = None,
+    market: Annotated[Market, typer.Option(help="Market of the files.")] = Market.SPOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the promoted models on any candles, by the definitions of the model card."""
+    from bot4_pipelines.workflow import evaluate_folder
+
+    names = _names(symbols)
+    document = evaluate_folder(
+        Folders.from_environment(), candles, market, names, _time(since, "--since")
+    )
+    if as_json:
+        _print_json(document)
+        return
+    from bot4_pipelines.terminal import print_evaluation
+
+    print_evaluation(document, Console())
+
+
+@app.command()
+def promote(
+    hmm: Annotated[str | None, typer.Argument(help="sha256 (or its start) of an HMM.")] = None,
+    lstm: Annotated[str | None, typer.Argument(help="sha256 (or its start) of an LSTM.")] = None,
+    interval: IntervalOption = "1h",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a pair of models again and, when every gate passes, make it the one that trades.
+
+    Without arguments: the candidates that were trained last.
+    """
+    from bot4_pipelines.workflow import promote_pair
+
+    if (hmm is None) != (lstm is None):
+        raise ConfigError("give the sha256 of both models, HMM first, or of none")
+    pair = None if hmm is None or lstm is None else (hmm, lstm)
+    _tell_pair(promote_pair(Folders.from_environment(), interval, pair), "promoted", as_json)
+
+
+@app.command()
+def rollback(interval: IntervalOption = "1h", as_json: JsonOption = False) -> None:
+    """Go back to the pair that was promoted before the present one."""
+    from bot4_pipelines.workflow import rollback_pair
+
+    _tell_pair(rollback_pair(Folders.from_environment(), interval), "rolled back to", as_json)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List every model in the archive: what it is, how it did, which pair trades."""
+    from bot4_pipelines.workflow import list_models
+
+    rows = list_models(Folders.from_environment())
+    if as_json:
+        _print_json({"models": rows})
+        return
+    if not rows:
+        stderr.print("No models yet: run `bot4-pipelines run` or `make demo`.", markup=False)
+        return
+    table = Table(title="Models")
+    for column in (
+        "",
+        "sha256",
+        "kind",
+        "interval",
+        "trained on",
+        "made",
+        "test accuracy",
+        "gates",
+    ):
+        table.add_column(column)
+    for row in rows:
+        accuracy = row["test_accuracy"]
+        table.add_row(
+            "▶" if row["current"] else "",
+            row["sha256"][:12],
+            row["kind"],
+            row["interval"],
+            f"{row['origin']} {','.join(row['symbols'])}",
+            f"{datetime.fromtimestamp(row['created_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
+            "-" if accuracy is None else f"{accuracy:.4f}",
+            "passed" if row["gates_passed"] else "REFUSED",
+        )
+    Console().print(table)
+
+
+@app.command()
+def demo(
+    iterations: IterationsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """The main job, end to end: candles to models to a paper-traded, reported half-year."""
+    require_packages()
+    from bot4_pipelines.demo import run_demo
+    from bot4_pipelines.terminal import print_demo
+
+    document = run_demo(Folders.from_environment(), stderr, iterations=iterations)
+    if as_json:
+        _print_json(document)
+    else:
+        print_demo(document, Console())
+    if not document["ok"]:
+        for reason in document["failures"]:
+            stderr.print(f"The demo failed: {reason}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 3000,
+) -> None:
+    """Dagster's UI and daemon, on loopback only, until Ctrl-C."""
+    require_packages(("dagster", "dagster_webserver"))
+    stderr.print(f"Dagster's UI: http://127.0.0.1:{port} (Ctrl-C stops it)", highlight=False)
+    raise typer.Exit(serve_ui(Folders.from_environment(), port=port))
+
+
+def _tell_pair(pair: dict[str, Any], verb: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(pair)
+    else:
+        hmm, lstm = pair["hmm_sha256"][:12], pair["lstm_sha256"][:12]
+        stderr.print(f"{pair['interval']}: {verb} HMM {hmm} and LSTM {lstm}", markup=False)
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip().upper() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--symbols {text!r} names no symbol; expected BTCUSDT,ETHUSDT")
+    return names
+
+
+def _time(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} is no ISO time; expected 2025-01-31T00:00") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Bot4Error as error:
+        stderr.print(f"[red]bot4-pipelines: {type(error).__name__}:[/] ", end="", highlight=False)
+        stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        stderr.print("Stopped. What was finished is kept; the same command goes on from there.")
+        sys.exit(130)

@@ -1,0 +1,172 @@
+"""The asset graph: candles → features → HMM → labels → LSTM → promotion → evidence.
+
+Each asset runs one step of `bot4_pipelines.workflow` and tells its numbers. What a step makes
+lies in Bot4's own stores below BOT4_HOME and in models/, so assets return no values.
+"""
+
+import dagster as dg
+
+from bot4_pipelines.defs.checks import (
+    CANDLE_CHECKS,
+    EVIDENCE_CHECKS,
+    HMM_CHECKS,
+    LSTM_CHECKS,
+    candle_results,
+    evidence_results,
+    gate_results,
+)
+from bot4_pipelines.defs.metadata import (
+    CANDLE_SCHEMA,
+    LABEL_SCHEMA,
+    OWNERS,
+    feature_schema,
+    metadata_of,
+)
+from bot4_pipelines.progress import reporter
+from bot4_pipelines.records import Folders
+from bot4_pipelines.workflow import DEFAULT_MAX_AGE_HOURS, Workflow
+
+
+class CandleConfig(dg.Config):
+    """How old downloaded candles may be before they are asked for again."""
+
+    max_age_hours: float = DEFAULT_MAX_AGE_HOURS
+
+
+class LstmConfig(dg.Config):
+    """How long the LSTM learns; 0 is the default schedule."""
+
+    iterations: int = 0
+
+
+def _workflow(context: dg.AssetExecutionContext) -> Workflow:
+    step = context.asset_key.to_user_string()
+    return Workflow(Folders.from_environment(), reporter(step, context.log.info))
+
+
+@dg.asset(
+    group_name="candles",
+    owners=OWNERS,
+    kinds={"binance", "parquet"},
+    check_specs=CANDLE_CHECKS,
+    metadata={"dagster/column_schema": CANDLE_SCHEMA},
+)
+def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.MaterializeResult[None]:
+    """Closed candles in the store.
+
+    From the folder BOT4_CANDLES_DIR when it is set, else Binance's public data, else the built-in
+    simulated market, labelled as such. Ingesting the same range again changes nothing; restated
+    candles replace the old ones and are counted.
+    """
+    outcome = _workflow(context).candles(max_age_hours=config.max_age_hours)
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=candle_results(outcome)
+    )
+
+
+@dg.asset(
+    group_name="features",
+    owners=OWNERS,
+    kinds={"numpy", "parquet"},
+    deps=[candles],
+    metadata={"dagster/column_schema": feature_schema()},
+)
+def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """What the models read, one row a candle, made from candles up to that one.
+
+    The same definition that the trading process computes candle by candle.
+    """
+    return dg.MaterializeResult(metadata=metadata_of(_workflow(context).features()))
+
+
+@dg.asset(
+    group_name="models",
+    owners=OWNERS,
+    kinds={"hmmlearn", "onnx"},
+    deps=[features],
+    check_specs=HMM_CHECKS,
+)
+def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Five-state hidden Markov model of the 72-candle trend.
+
+    Fitted on the training range, its causal filter exported to ONNX and judged. A candidate
+    trades nothing.
+    """
+    outcome = _workflow(context).hmm_candidate()
+    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+
+
+@dg.asset(
+    group_name="regimes",
+    owners=OWNERS,
+    kinds={"numpy", "parquet"},
+    deps=[features, hmm_candidate],
+    metadata={"dagster/column_schema": LABEL_SCHEMA},
+)
+def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Which regime it was, decoded by Viterbi with hindsight, each split by itself.
+
+    What the LSTM learns to name without hindsight, and what accuracy is measured against.
+    """
+    return dg.MaterializeResult(metadata=metadata_of(_workflow(context).hindsight_labels()))
+
+
+@dg.asset(
+    group_name="models",
+    owners=OWNERS,
+    kinds={"pytorch", "onnx"},
+    deps=[features, hmm_candidate, hindsight_labels],
+    check_specs=LSTM_CHECKS,
+)
+def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult[None]:
+    """Two LSTM layers of 128 over 50 candles, pooled over symbols.
+
+    Calibrated, exported to ONNX and judged against the HMM filter, static cuts and a random walk.
+    A candidate trades nothing.
+    """
+    outcome = _workflow(context).lstm_candidate(iterations=config.iterations)
+    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+
+
+@dg.asset(
+    group_name="models",
+    owners=OWNERS,
+    kinds={"onnx"},
+    deps=[hmm_candidate, lstm_candidate],
+)
+def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """The pair that trades.
+
+    Both candidates' recorded accuracies are judged again, then models/current.json is replaced
+    by one rename. A running trading process swaps between two candles.
+    """
+    return dg.MaterializeResult(metadata=metadata_of(_workflow(context).promoted_models()))
+
+
+@dg.asset(
+    group_name="evidence",
+    owners=OWNERS,
+    kinds={"numpy", "json"},
+    deps=[candles, promoted_models],
+    check_specs=EVIDENCE_CHECKS,
+)
+def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """What following each built-in rule brought before the test period, net of costs.
+
+    With p-values adjusted for all rules tried: what the validator judges signals by.
+    """
+    outcome = _workflow(context).evidence_records()
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=evidence_results(outcome)
+    )
+
+
+ASSETS = [
+    candles,
+    features,
+    hmm_candidate,
+    hindsight_labels,
+    lstm_candidate,
+    promoted_models,
+    evidence_records,
+]

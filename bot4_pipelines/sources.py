@@ -1,0 +1,119 @@
+"""From `ingest` to the pipeline's first step: which source, what came, and when to ask again.
+
+A folder that was named is taken or refused, never replaced by something else. Where Binance
+cannot be reached any more, the candles it gave before are used; without any, the simulated
+market, which every output calls simulated.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bot4_pipelines.progress import Report
+from bot4_pipelines.records import Record, now_ms
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.domain.candle import Market, Origin, SeriesId
+from bot4_runtime.domain.errors import VenueError
+
+BINANCE, SIMULATED = "binance", "simulated"
+
+
+def series_id(key: str) -> SeriesId:
+    """Read a store key like ``real/spot/BTCUSDT/1h`` back."""
+    origin, market, symbol, interval = key.split("/")
+    return SeriesId(Origin(origin), Market(market), symbol, interval)
+
+
+def still_fresh(before: Record | None, max_age_hours: float) -> bool:
+    """Whether the candles of an earlier download need not be asked for again.
+
+    Only a whole download from Binance ages; folders and the simulated market are cheap to read.
+    """
+    if before is None or os.environ.get("BOT4_CANDLES_DIR"):
+        return False
+    asked = os.environ.get("BOT4_CANDLES_SOURCE") or BINANCE
+    whole = before.numbers["source"] == asked == BINANCE and before.numbers["complete"]
+    return bool(whole) and before.finished_ms >= now_ms() - max_age_hours * 3_600_000
+
+
+def take_candles(store: CandleStore, before: Record | None, report: Report) -> dict[str, Any]:
+    """Bring candles into the store and say what came.
+
+    Args:
+        store: written to.
+        before: what came the last time; None at first.
+        report: told of the progress.
+
+    Returns:
+        ``source`` (``folder``, ``binance`` or ``simulated``), ``label``, ``why``, ``complete``,
+        ``notes``, ``series`` (keys of the store), ``findings``, ``inserted``, ``unchanged``,
+        ``restated``, ``interval``, ``market``, ``origin``.
+
+    Raises:
+        DataError: the folder's files are unreadable or of several intervals.
+        ConfigError: a variable has an impossible value.
+        VenueError: Binance was demanded and cannot be reached.
+    """
+    from bot4_pipelines.ingest.plan import Progress
+    from bot4_pipelines.ingest.source import SourceKind, choose_source, ingest
+
+    def tell(progress: Progress) -> None:
+        report(progress.message, 0.9 * progress.done / max(progress.total, 1))
+
+    source = choose_source()
+    try:
+        if source.kind is SourceKind.SIMULATED and _usable(before):
+            return _as_before(before, source.reason)
+        return _numbers(ingest(source, store, tell))
+    except VenueError as error:
+        if os.environ.get("BOT4_CANDLES_SOURCE"):
+            raise
+        if _usable(before):
+            return _as_before(before, str(error))
+        other = choose_source({**os.environ, "BOT4_CANDLES_SOURCE": SIMULATED})
+        return _numbers(ingest(other, store, tell)) | {"why": str(error)}
+
+
+def _usable(before: Record | None) -> bool:
+    """Whether candles of Binance are there, and nobody asked for something else."""
+    demanded = os.environ.get("BOT4_CANDLES_SOURCE")
+    return before is not None and before.numbers["source"] == BINANCE and not demanded
+
+
+def _as_before(before: Record | None, why: str) -> dict[str, Any]:
+    numbers: Mapping[str, Any] = {} if before is None else before.numbers
+    return {**numbers, "why": f"{why}; the candles downloaded before are used"}
+
+
+def _numbers(done: Any) -> dict[str, Any]:
+    """Return an `ingest.source.IngestReport` as JSON has it."""
+    source = done.source
+    findings = [
+        {
+            "severity": finding.severity.value,
+            "code": finding.code.value,
+            "symbol": one.id.symbol,
+            "count": finding.count,
+            "first_ms": finding.first_ms,
+            "message": finding.message,
+        }
+        for one in done.series
+        for finding in one.findings
+    ]
+    return {
+        "source": source.kind.value,
+        "label": source.label,
+        "why": source.reason,
+        "complete": done.complete,
+        "notes": list(done.notes),
+        "interval": source.interval,
+        "market": source.market.value,
+        "origin": source.origin.value,
+        "series": [one.id.key for one in done.series if one.written],
+        "findings": findings,
+        "conflicts": sum(one.conflicts for one in done.series),
+        **{
+            name: sum(getattr(one, name) for one in done.series)
+            for name in ("inserted", "unchanged", "restated")
+        },
+    }

@@ -1,0 +1,238 @@
+"""What the command line shows people: progress bars while it works, tables when it is done.
+
+Every number printed here is in the JSON document too. A missing number is a dash.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+TITLES = {
+    "candles": "Candles",
+    "features": "Features",
+    "hmm_candidate": "HMM",
+    "hindsight_labels": "Labels",
+    "lstm_candidate": "LSTM",
+    "promoted_models": "Promotion",
+    "evidence_records": "Evidence",
+}
+
+
+class StepBars:
+    """One progress bar a step, in the order in which the steps start.
+
+    Where there is no terminal, one plain line when a step starts and one when it ends.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: dict[str, TaskID] = {}
+        self._done: set[str] = set()
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.fields[title]:<14}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, step: str, message: str, share: float) -> None:
+        """Show how far a step is; `share` runs from 0 to 1."""
+        title = TITLES.get(step, step)
+        if step not in self._bars:
+            self._bars[step] = self._progress.add_task("", total=1.0, title=title)
+            self._plain(f"{title}: {message}")
+        self._progress.update(self._bars[step], completed=share, description=escape(message))
+        if share >= 1.0 and step not in self._done:
+            self._done.add(step)
+            self._plain(f"{title}: done, {message}")
+
+    def _plain(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_demo(document: Mapping[str, Any], console: Console) -> None:
+    """Print the demo's one screen."""
+    print_models(document, console)
+    replayed = document["replay"]
+    if replayed is None:
+        return
+    _print_signals(replayed, console)
+    _print_books(replayed, console)
+    same = replayed["recovered_state_hash"] == replayed["state_hash"]
+    verdict = "[green]the same[/]" if same else "[red]ANOTHER[/]"
+    console.print(
+        f"Recovery  state {replayed['state_hash'][:16]}; snapshot and journal lead to {verdict}",
+        highlight=False,
+    )
+    for name in ("report_html", "summary_json"):
+        console.print(f"{name:<13} {replayed[name]}", markup=False, soft_wrap=True)
+    for what, command in document["next"].items():
+        console.print(f"Next: {command}", f"  ({what})", markup=False, soft_wrap=True)
+    seconds = f"{document['seconds']:.0f} s"
+    console.print(f"Done in {seconds}. No promise of profit: regimes name the present only.")
+
+
+def print_models(document: Mapping[str, Any], console: Console) -> None:
+    """Print what the candles were, how the models did, and what the evidence says."""
+    candles, cuts = document["candles"], document["cuts"]
+    if candles is None:
+        return
+    if candles["origin"] == "simulated":
+        console.print("[bold yellow]SIMULATED market: prices are made up.[/]", candles["why"])
+    console.print(
+        f"Candles   {candles['candles']:,} {candles['interval']} {candles['origin']} "
+        f"{candles['market']}, {', '.join(candles['symbols'])}, {_day(candles['from_ms'])} to "
+        f"{_day(candles['to_ms'])}; {candles['gaps']} gaps",
+        highlight=False,
+    )
+    if cuts is not None:
+        console.print(
+            f"Splits    train from {_day(cuts['train_start_ms'])}, validation from "
+            f"{_day(cuts['validation_start_ms'])}, test from {_day(cuts['test_start_ms'])}",
+            highlight=False,
+        )
+    if document["models"] is None:
+        return
+    _print_accuracy(document["models"], console)
+    for kind, model in document["models"].items():
+        for gate in model["gates"]:
+            if not gate["passed"]:
+                console.print(f"[red]{kind} refused:[/] {escape(gate['says'])}", highlight=False)
+
+
+def _print_accuracy(models: Mapping[str, Any], console: Console) -> None:
+    table = Table(title="Naming the present regime, against hindsight", title_justify="left")
+    columns = ("", "validation", "test", "95 % interval", "balanced", "macro F1", "ECE")
+    for column in columns:
+        table.add_column(column, justify="left" if not column else "right")
+    for row in accuracy_rows(models):
+        table.add_row(*row)
+    console.print(table)
+
+
+def accuracy_rows(models: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the accuracy table: models first, then what they are compared with."""
+    rows = []
+    for kind, title in (("lstm", "LSTM"), ("hmm", "HMM filter")):
+        metrics = models.get(kind, {}).get("metrics", {})
+        if metrics:
+            validation, test = metrics.get("validation", {}), metrics.get("test", {})
+            rows.append(
+                (
+                    title,
+                    _number(validation.get("accuracy")),
+                    _number(test.get("accuracy")),
+                    _interval(test),
+                    *(
+                        _number(test.get(name))
+                        for name in ("balanced_accuracy", "macro_f1", "ece")
+                    ),
+                )
+            )
+    metrics = (models.get("lstm") or models.get("hmm") or {}).get("metrics", {})
+    before, after = (metrics.get(f"baselines_{split}", {}) for split in ("validation", "test"))
+    rows += [
+        (name.replace("_", " "), _number(before.get(name)), _number(after.get(name)), *[""] * 4)
+        for name in sorted({*before, *after})
+    ]
+    return rows
+
+
+def print_evaluation(document: Mapping[str, Any], console: Console) -> None:
+    """Print an evaluation's pooled numbers."""
+    table = Table(title="Promoted models on these candles")
+    columns = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+    for column in ("", *columns):
+        table.add_column(column.replace("_", " "))
+    for model in ("hmm", "lstm"):
+        scored = document.get(model) or {}
+        for name, row in {"pooled": scored.get("pooled", {}), **scored.get("symbols", {})}.items():
+            table.add_row(f"{model} {name}", *(_number(row.get(column)) for column in columns))
+    for name, value in document["baselines"].items():
+        accuracy = value.get("accuracy") if isinstance(value, Mapping) else value
+        table.add_row(name.replace("_", " "), _number(accuracy))
+    console.print(table)
+
+
+def _print_signals(replayed: Mapping[str, Any], console: Console) -> None:
+    named = ", ".join(f"{name} {count:,}" for name, count in replayed["regimes"].items())
+    signals = replayed["signals"]
+    refused = ", ".join(f"{code} {count}" for code, count in signals["rejected"].items())
+    console.print(f"Regimes   {named}", highlight=False)
+    console.print(
+        f"Signals   {signals['entries']} entries: {signals['approved']} approved, rejected by "
+        f"reason: {refused or 'none'}",
+        highlight=False,
+    )
+
+
+def _print_books(replayed: Mapping[str, Any], console: Console) -> None:
+    table = Table(title="Paper trading over the test period", title_justify="left")
+    names = {"validated": "validated", "shadow": "shadow: what the validator refused"}
+    books = replayed["books"]
+    for column in ("", *(names.get(book, book) for book in books), "buy and hold"):
+        table.add_column(column, justify="left" if not column else "right")
+    hold = replayed["buy_and_hold"]
+    rows = {
+        "orders": ("orders", ""),
+        "orders filled": ("orders_filled", ""),
+        "round trips": ("trades", ""),
+        "fees, quote": ("fees_quote", ""),
+        "profit and loss, quote": ("pnl_quote", _money(hold.get("pnl_quote"))),
+        "return": ("return", _percent(hold.get("return"))),
+        "largest drawdown": ("max_drawdown", ""),
+    }
+    for title, (key, held) in rows.items():
+        table.add_row(title, *(_cell(key, book.get(key)) for book in books.values()), held)
+    console.print(table)
+
+
+def _cell(key: str, value: object) -> str:
+    if key.endswith("_quote"):
+        return _money(value)
+    if key in {"return", "max_drawdown"}:
+        return _percent(value)
+    return "-" if value is None else f"{value:,}"
+
+
+def _money(value: Any) -> str:
+    return "-" if value is None else f"{float(value):+,.2f}"
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{float(value):+.2%}"
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{float(value):.4f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = row.get("accuracy_low"), row.get("accuracy_high")
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _day(time_ms: int | None) -> str:
+    return "-" if time_ms is None else f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}"

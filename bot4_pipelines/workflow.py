@@ -1,0 +1,675 @@
+"""The steps of the pipeline, as Dagster's assets and the command line run them.
+
+A step reads what the steps before it left in Bot4's stores, does nothing when nothing changed
+since it last ran, and leaves a record that says in numbers what it did. No Dagster here; torch,
+hmmlearn and matplotlib are imported by the steps that need them.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bot4_pipelines.progress import Report
+from bot4_pipelines.records import Folders, Record, Records, digest, now_ms, source_sha256
+from bot4_pipelines.sources import series_id, still_fresh, take_candles
+from bot4_runtime import __version__
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.domain.candle import Market, Origin, SeriesId
+from bot4_runtime.domain.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from bot4_pipelines.training.candidates import Candidate, Material
+    from bot4_runtime.features.batch import FeatureTable
+    from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
+
+DEFAULT_MAX_AGE_HOURS: Final = 24.0
+"""Age up to which downloaded candles are taken as they are."""
+SIGNIFICANCE: Final = 0.05
+EVIDENCE_SEED: Final = 20_180_101
+_TRAINING: Final = (
+    "bot4_pipelines.training",
+    "bot4_runtime.features",
+    "bot4_runtime.regime",
+)
+_BANDS: Final = 1_000
+"""Candles that the plot of regimes shows: the last of the test period."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did.
+
+    Attributes:
+        reused: nothing had changed, so nothing was done.
+        folder: where its plots lie.
+    """
+
+    record: Record
+    reused: bool
+    folder: Path
+
+    def plots(self) -> dict[str, bytes]:
+        """Return the step's plots, title to PNG."""
+        return {
+            path.stem.replace("_", " "): path.read_bytes()
+            for path in sorted(self.folder.glob("*.png"))
+        }
+
+
+Made = tuple[str, dict[str, Any], dict[str, bytes]]
+"""What a step made: content hash, numbers, plots by title."""
+
+
+class Workflow:
+    """The steps, over one pair of folders.
+
+    Args:
+        folders: where to work.
+        report: told of the progress.
+    """
+
+    def __init__(self, folders: Folders, report: Report) -> None:
+        self.folders = folders
+        self.report = report
+        self.records = Records(folders.work)
+
+    # ------------------------------------------------------------------ candles
+    def candles(self, *, max_age_hours: float = DEFAULT_MAX_AGE_HOURS) -> Outcome:
+        """Ingest candles: from BOT4_CANDLES_DIR, else Binance, else the simulated market.
+
+        Raises:
+            DataError: the folder's files are unreadable or of several intervals.
+            ConfigError: BOT4_CANDLES_MARKET is no market.
+        """
+        with self.records.one_writer():
+            before = self.records.find("candles")
+            if before is not None and still_fresh(before, max_age_hours) and self._stored(before):
+                return self._reused(before)
+            self.report("looking for candles", 0.0)
+            began = time.monotonic()
+            taken = take_candles(self._store, before, self.report)
+            series = self._series(taken["series"])
+            content = digest([one.content_sha256() for one in series])
+            numbers = _candle_numbers(series) | taken
+            plots = _price_plot(series)
+            stamp = digest("candles", taken["source"], content)
+            same = before is not None and before.stamp == stamp
+            return self._keep("candles", stamp, (content, numbers, plots), began, reused=same)
+
+    # ----------------------------------------------------------------- features
+    def features(self) -> Outcome:
+        """Compute the feature table of every series.
+
+        Raises:
+            DataError: there are no candles.
+        """
+        from bot4_pipelines.tables import write_features
+        from bot4_runtime.features.batch import compute
+        from bot4_runtime.features.schema import feature_schema_id
+
+        candles = self.records.need("candles", "candles")
+        stamp = digest(candles.content, feature_schema_id())
+        paths = [self._features_path(one) for one in _ids(candles)]
+
+        def work() -> Made:
+            rows, valid, by_symbol = 0, 0, []
+            for place, one in enumerate(_ids(candles)):
+                self.report(f"computing {one.symbol}", place / len(paths))
+                table = compute(self._store.read(one))
+                write_features(self._features_path(one), table)
+                rows, valid = rows + len(table), valid + int(table.valid.sum())
+                by_symbol.append(
+                    {
+                        "symbol": one.symbol,
+                        "rows": len(table),
+                        "valid": int(table.valid.sum()),
+                        "runs": len(table.runs()),
+                    }
+                )
+            numbers = {
+                "schema_id": feature_schema_id(),
+                "rows": rows,
+                "valid_rows": valid,
+                "symbols": by_symbol,
+            }
+            return stamp, numbers, {}
+
+        return self._step("features", stamp, work, paths)
+
+    # ------------------------------------------------------------------- models
+    def hmm_candidate(self) -> Outcome:
+        """Fit, export, judge and archive the HMM.
+
+        Raises:
+            DataError: there are no features, or too few of them.
+        """
+        features = self.records.need("features", "features")
+        stamp = digest("hmm", features.content, source_sha256(*_TRAINING))
+
+        def work() -> Made:
+            from bot4_pipelines.training.candidates import make_hmm
+
+            made = make_hmm(self._material(), self._registry, self.report)
+            return made.sha256, _model_numbers(made), made.images
+
+        return self._model_step("hmm_candidate", stamp, work)
+
+    def hindsight_labels(self) -> Outcome:
+        """Decode every split of every series by itself under the candidate HMM.
+
+        Raises:
+            DataError: there is no candidate.
+        """
+        from bot4_pipelines.tables import write_labels
+
+        features = self.records.need("features", "features")
+        hmm = self.records.need("hmm_candidate", "hmm_candidate")
+        stamp = digest("labels", features.content, hmm.content)
+        paths = [self._labels_path(one) for one in _ids(self._candles)]
+
+        def work() -> Made:
+            import numpy as np
+
+            from bot4_pipelines.training.candidates import hmm_parameters
+            from bot4_pipelines.training.cuts import split_slices
+            from bot4_pipelines.training.labels import hindsight_labels
+            from bot4_pipelines.training.plots import regime_bands
+            from bot4_runtime.domain.regime import REGIME_LABELS
+
+            cuts = self._registry.manifest(hmm.content).cuts
+            params = hmm_parameters(self._registry, hmm.content)
+            counts: dict[str, Any] = {}
+            plots = {}
+            for place, one in enumerate(_ids(self._candles)):
+                self.report(f"decoding {one.symbol}", place / len(paths))
+                table = self._table(one)
+                splits = split_slices(table.open_time_ms, cuts)
+                labels = hindsight_labels(table.z, params, splits.values())
+                write_labels(self._labels_path(one), table.open_time_ms, labels)
+                for split, rows in splits.items():
+                    known = labels[rows][labels[rows] >= 0]
+                    total = counts.setdefault(split, np.zeros(len(REGIME_LABELS), dtype=int))
+                    total += np.bincount(known, minlength=len(REGIME_LABELS))
+                if place == 0:
+                    series = self._store.read(one)
+                    shown = slice(max(0, splits["test"].stop - _BANDS), splits["test"].stop)
+                    plots["regimes"] = regime_bands(
+                        table.open_time_ms[shown],
+                        series.close[shown],
+                        labels[shown],
+                        f"{one.symbol}: regimes in hindsight, end of the test period",
+                    )
+            shares = [
+                {"split": split, "rows": int(total.sum())}
+                | {
+                    label: round(float(total[k] / max(total.sum(), 1)), 4)
+                    for k, label in enumerate(REGIME_LABELS)
+                }
+                for split, total in counts.items()
+            ]
+            return stamp, {"hmm_sha256": hmm.content, "state_shares": shares}, plots
+
+        return self._step("hindsight_labels", stamp, work, paths)
+
+    def lstm_candidate(self, *, iterations: int = 0) -> Outcome:
+        """Train, export, judge and archive the LSTM of the candidate HMM.
+
+        Args:
+            iterations: training steps; 0 is the default schedule.
+
+        Raises:
+            DataError: there are no labels, or too few of them.
+        """
+        hmm = self.records.need("hmm_candidate", "hmm_candidate")
+        labels = self.records.need("hindsight_labels", "hindsight_labels")
+        stamp = digest("lstm", labels.content, source_sha256(*_TRAINING), iterations)
+
+        def work() -> Made:
+            from bot4_pipelines.training.candidates import make_lstm
+            from bot4_pipelines.training.lstm import LstmSettings
+
+            settings = LstmSettings(iterations=iterations) if iterations else LstmSettings()
+            made = make_lstm(self._material(), hmm.content, self._registry, settings, self.report)
+            return made.sha256, _model_numbers(made), made.images
+
+        return self._model_step("lstm_candidate", stamp, work)
+
+    def promoted_models(self) -> Outcome:
+        """Judge both candidates again and point the runtime at them.
+
+        Raises:
+            ModelError: a gate refuses one of them.
+        """
+        pair = [
+            self.records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
+        ]
+        interval = str(self._candles.numbers["interval"])
+        stamp = digest("promoted", *pair)
+
+        def work() -> Made:
+            self.report("judging both models again", 0.2)
+            return stamp, promote_pair(self.folders, interval, (pair[0], pair[1])), {}
+
+        current = self._registry.current(interval)
+        as_it_was = current is not None and list(current.shas) == pair
+        return self._step("promoted_models", stamp, work, [], again=not as_it_was)
+
+    # ----------------------------------------------------------------- evidence
+    def evidence_records(self) -> Outcome:
+        """Follow every built-in rule through training and validation; write its record.
+
+        Raises:
+            ModelError: nothing is promoted.
+        """
+        from bot4_runtime.regime.evidence import evidence_path
+
+        candles = self._candles
+        interval = str(candles.numbers["interval"])
+        pair = _promoted(self._registry, interval)
+        code = source_sha256(
+            "bot4_pipelines.training.evidence",
+            "bot4_runtime.regime.evidence",
+            "bot4_runtime.strategy.rules",
+            "bot4_runtime.signals.statistics",
+        )
+        stamp = digest("evidence", candles.content, pair.shas, code)
+        path = evidence_path(self.folders.models, interval)
+
+        def work() -> Made:
+            return self._evidence(pair, path)
+
+        return self._step("evidence_records", stamp, work, [path])
+
+    def _evidence(self, pair: "CurrentPair", path: Path) -> Made:
+        from bot4_pipelines.training.evidence import FillCosts, build_evidence, walk_forward
+        from bot4_pipelines.training.hmm import fit_hmm
+        from bot4_pipelines.training.plots import rule_evidence
+        from bot4_runtime.regime.evidence import write_evidence
+        from bot4_runtime.regime.hmm import forward_filter
+
+        cuts = self._registry.manifest(pair.hmm_sha256).cuts
+        tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
+        series = {one.symbol: self._store.read(one) for one in _ids(self._candles)}
+        self.report("walking the filter forward", 0.1)
+        regimes = walk_forward(
+            tables,
+            cuts,
+            lambda runs: fit_hmm(runs).params,
+            lambda z, params: forward_filter(z, params)[0],
+        )
+        self.report("following the rules", 0.6)
+        records = build_evidence(
+            regimes,
+            series,
+            costs=FillCosts(),
+            cuts=cuts,
+            seed=EVIDENCE_SEED,
+            now_ms=now_ms(),
+            hmm_sha256=pair.hmm_sha256,
+            lstm_sha256=pair.lstm_sha256,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_evidence(path, records)
+        rules = [
+            {
+                "rule": record.rule_id,
+                "trades": record.n_trades,
+                "weeks": record.n_eff_weeks,
+                "mean_net": record.mean_net,
+                "win_rate": record.win_rate,
+                "p_value": record.p_value_raw,
+                "p_value_bh": record.p_value_bh,
+                "sharpe": record.sharpe,
+                "sharpe_low": record.sharpe_low,
+                "sharpe_high": record.sharpe_high,
+                "significant": record.p_value_bh is not None
+                and record.p_value_bh < SIGNIFICANCE
+                and (record.mean_net or 0.0) > 0.0,
+            }
+            for record in records
+        ]
+        drawn = {
+            record.rule_id: (record.mean_net, record.p_value_bh)
+            for record in records
+            if record.mean_net is not None
+        }
+        plots = {"net_return_by_rule": rule_evidence(drawn)} if drawn else {}
+        content = digest(rules)
+        return content, {"file": str(path), "rules": rules}, plots
+
+    # ------------------------------------------------------------------- shared
+    @property
+    def _candles(self) -> Record:
+        return self.records.need("candles", "candles")
+
+    @property
+    def _store(self) -> CandleStore:
+        return CandleStore(self.folders.candles)
+
+    @property
+    def _registry(self) -> "ModelRegistry":
+        from bot4_runtime.regime.registry import ModelRegistry
+
+        return ModelRegistry(self.folders.models)
+
+    def _series(self, keys: Sequence[str]) -> list[CandleSeries]:
+        return [self._store.read(series_id(key)) for key in keys]
+
+    def _stored(self, record: Record) -> bool:
+        held = {one.key for one in self._store.list_series()}
+        return set(record.numbers["series"]) <= held
+
+    def _features_path(self, one: SeriesId) -> Path:
+        return self.folders.work / "features" / f"{one.key}.parquet"
+
+    def _labels_path(self, one: SeriesId) -> Path:
+        return self.folders.work / "labels" / f"{one.key}.parquet"
+
+    def _table(self, one: SeriesId) -> "FeatureTable":
+        from bot4_pipelines.tables import read_features
+
+        return read_features(self._features_path(one))
+
+    def _material(self) -> "Material":
+        """Return what candidates are made of."""
+        from bot4_pipelines.training.candidates import Material
+        from bot4_pipelines.training.cuts import choose_cuts
+
+        ids = _ids(self._candles)
+        series = {one.symbol: self._store.read(one) for one in ids}
+        ranges = {
+            symbol: (int(one.open_time_ms[0]), int(one.open_time_ms[-1]))
+            for symbol, one in series.items()
+        }
+        return Material(
+            series=series,
+            tables={one.symbol: self._table(one) for one in ids},
+            cuts=choose_cuts(ranges, ids[0].interval),
+            data_sha256=self._candles.content,
+            code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",
+            now_ms=now_ms(),
+        )
+
+    def _model_step(self, name: str, stamp: str, work: Callable[[], Made]) -> Outcome:
+        before = self.records.find(name)
+        there = [] if before is None else [self.folders.models / "archive" / before.content]
+        return self._step(name, stamp, work, there)
+
+    def _step(
+        self,
+        name: str,
+        stamp: str,
+        work: Callable[[], Made],
+        outputs: Sequence[Path],
+        *,
+        again: bool = False,
+    ) -> Outcome:
+        """Run a step's work unless its record bears this stamp and its outputs are there."""
+        with self.records.one_writer():
+            before = self.records.find(name)
+            there = not again and all(path.exists() for path in outputs)
+            if before and before.stamp == stamp and there:
+                return self._reused(before)
+            began = time.monotonic()
+            self.report("working", 0.0)
+            return self._keep(name, stamp, work(), began)
+
+    def _reused(self, record: Record) -> Outcome:
+        self.report("up to date", 1.0)
+        return Outcome(record, True, self._plots_folder(record.step))
+
+    def _keep(
+        self,
+        name: str,
+        stamp: str,
+        made: Made,
+        began: float,
+        *,
+        reused: bool = False,
+    ) -> Outcome:
+        """Write a step's plots and record."""
+        content, numbers, plots = made
+        folder = self._plots_folder(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for title, png in plots.items():
+            (folder / f"{title}.png").write_bytes(png)
+        seconds = time.monotonic() - began
+        record = Record(
+            step=name,
+            stamp=stamp,
+            content=content,
+            finished_ms=now_ms(),
+            seconds=round(seconds, 3),
+            numbers=numbers,
+        )
+        self.records.write(record)
+        self.report("up to date" if reused else f"took {seconds:.1f} s", 1.0)
+        return Outcome(record, reused, folder)
+
+    def _plots_folder(self, name: str) -> Path:
+        return self.folders.work / "plots" / name
+
+
+def _ids(candles: Record) -> list[SeriesId]:
+    """Return the series that were ingested.
+
+    Raises:
+        DataError: none was good enough to be stored.
+    """
+    keys = candles.numbers["series"]
+    if not keys:
+        raise DataError("no candles were stored: every series has an ERROR; see the candle checks")
+    return [series_id(key) for key in keys]
+
+
+def _candle_numbers(series: Sequence[CandleSeries]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {
+            "symbol": one.id.symbol,
+            "candles": len(one),
+            "from_ms": int(one.open_time_ms[0]),
+            "to_ms": int(one.open_time_ms[-1]) + one.interval_ms,
+            "gaps": len(one.runs()) - 1,
+        }
+        for one in series
+    ]
+    return {
+        "candles": sum(row["candles"] for row in rows),
+        "symbols": [row["symbol"] for row in rows],
+        "from_ms": min((row["from_ms"] for row in rows), default=None),
+        "to_ms": max((row["to_ms"] for row in rows), default=None),
+        "gaps": sum(row["gaps"] for row in rows),
+        "by_symbol": rows,
+    }
+
+
+def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
+    from bot4_pipelines.training.plots import price_history
+
+    if not series:
+        return {}
+    closes = {one.id.symbol: (one.open_time_ms, one.close) for one in series}
+    return {"price history": price_history(closes)}
+
+
+def _model_numbers(made: "Candidate") -> dict[str, Any]:
+    """Return what there is to say of a candidate: numbers by split, verdicts, dates."""
+    manifest = made.manifest
+    kept = {
+        name: section
+        for name, section in manifest.metrics.items()
+        if not name.startswith("fitted")
+    }
+    tests = manifest.metrics.get("test", {})
+    return {
+        "sha256": made.sha256,
+        "kind": manifest.kind.value,
+        "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
+        "test_accuracy": tests.get("accuracy"),
+        "gates": [_gate_row(gate) for gate in manifest.gates],
+        "cuts": {
+            name: getattr(manifest.cuts, name)
+            for name in ("train_start_ms", "validation_start_ms", "test_start_ms", "end_ms")
+        },
+        "metrics": kept,
+    }
+
+
+def _gate_row(gate: Any) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "passed": gate.passed,
+        "value": gate.value,
+        "rule": gate.rule,
+        "threshold": gate.threshold,
+        "says": str(gate),
+    }
+
+
+def _promoted(registry: "ModelRegistry", interval: str) -> "CurrentPair":
+    pair = registry.current(interval)
+    if pair is None:
+        raise ModelError(
+            f"no models are promoted for {interval}; materialise the asset 'promoted_models'"
+        )
+    return pair
+
+
+# ------------------------------------------------------------------ for the command line
+def summary(folders: Folders) -> dict[str, Any]:
+    """Return what the last runs of the steps left, as JSON has it; None for what is not there."""
+    records = Records(folders.work)
+    candles = records.find("candles")
+    models = {
+        kind: record.numbers
+        for kind in ("hmm", "lstm")
+        if (record := records.find(f"{kind}_candidate")) is not None
+    }
+    evidence, promoted = records.find("evidence_records"), records.find("promoted_models")
+    return {
+        "candles": None if candles is None else candles.numbers,
+        "simulated": candles is not None and candles.numbers["origin"] == Origin.SIMULATED.value,
+        "cuts": next((model["cuts"] for model in models.values()), None),
+        "models": models or None,
+        "promoted": None if promoted is None else promoted.numbers,
+        "evidence": None if evidence is None else evidence.numbers["rules"],
+    }
+
+
+def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) -> dict[str, Any]:
+    """Judge a pair again and promote it.
+
+    Args:
+        folders: where to work.
+        interval: of the models.
+        pair: sha256, or its first digits, of HMM and LSTM; None takes the last candidates.
+
+    Raises:
+        ModelError: a model is unknown, refused by a gate, or does not hold.
+    """
+    from bot4_pipelines.training.promotion import promote
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    registry = ModelRegistry(folders.models)
+    if pair is None:
+        records = Records(folders.work)
+        hmm, lstm = (
+            records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
+        )
+    else:
+        known = [model.sha256 for model in registry.list()]
+        hmm, lstm = (_whole(prefix, known) for prefix in pair)
+    return _pair_numbers(interval, promote(registry, interval, hmm, lstm, now_ms()))
+
+
+def rollback_pair(folders: Folders, interval: str) -> dict[str, Any]:
+    """Activate the pair that was promoted before the present one.
+
+    Raises:
+        ModelError: there is none, or it does not hold any more.
+    """
+    from bot4_pipelines.training.promotion import rollback
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    return _pair_numbers(interval, rollback(ModelRegistry(folders.models), interval, now_ms()))
+
+
+def list_models(folders: Folders) -> list[dict[str, Any]]:
+    """Return every archived model, newest first."""
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    rows = []
+    for model in ModelRegistry(folders.models).list():
+        row: dict[str, Any] = {
+            "sha256": model.sha256,
+            "current": list(model.active),
+            "problem": model.problem,
+        }
+        if model.manifest is not None:
+            manifest = model.manifest
+            row |= {
+                "kind": manifest.kind.value,
+                "interval": manifest.interval,
+                "origin": manifest.origin.value,
+                "market": manifest.market.value,
+                "symbols": list(manifest.symbols),
+                "created_ms": manifest.created_ms,
+                "expires_ms": manifest.expires_ms,
+                "gates_passed": manifest.gates_passed,
+                "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
+                "test_accuracy": manifest.metrics.get("test", {}).get("accuracy"),
+                "hmm_sha256": manifest.hmm_sha256,
+            }
+        rows.append(row)
+    return rows
+
+
+def evaluate_folder(
+    folders: Folders,
+    folder: Path,
+    market: Market,
+    symbols: Sequence[str] | None,
+    since_ms: int | None,
+) -> dict[str, Any]:
+    """Score the promoted models on a folder of candle files.
+
+    Raises:
+        DataError: files are unreadable, a symbol is not there, or nothing can be scored.
+        ModelError: no models are promoted for the files' interval.
+    """
+    from bot4_pipelines.training.evaluation import evaluate_candles
+    from bot4_runtime.candles.files import read_candle_folder
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    series = read_candle_folder(folder, market, symbols)
+    return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
+
+
+def _whole(prefix: str, known: Sequence[str]) -> str:
+    """Return the one archived sha256 that begins so.
+
+    Raises:
+        ModelError: none does, or several do.
+    """
+    found = [sha256 for sha256 in known if prefix and sha256.startswith(prefix)]
+    if len(found) != 1:
+        raise ModelError(
+            f"{len(found)} archived models begin with {prefix!r}; expected one: "
+            "`bot4-pipelines models` lists them"
+        )
+    return found[0]
+
+
+def _pair_numbers(interval: str, pair: "CurrentPair") -> dict[str, Any]:
+    return {
+        "interval": interval,
+        "hmm_sha256": pair.hmm_sha256,
+        "lstm_sha256": pair.lstm_sha256,
+        "schema_id": pair.schema_id,
+        "activated_ms": pair.activated_ms,
+    }
