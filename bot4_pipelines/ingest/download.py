@@ -36,7 +36,8 @@ class Downloaded:
 def download(
     plan: DownloadPlan,
     archive: Archive | None,
-    rest: bool,  # noqa: FBT001
+    *,
+    rest: bool,
     rest_url: str | None,
     progress: Callable[[Progress], None],
     budget: Budget,

@@ -268,7 +268,14 @@ def _ingest_binance(
     plan = plan_download(source.market, source.symbols, source.interval, now_ms)
     reach = source.reach or Reach(archive=True, rest=True)
     archive = Archive(store.root / ".archive", source.archive_url) if reach.archive else None
-    got = download(plan, archive, reach.rest, source.rest_url, progress, budget)
+    got = download(
+        plan,
+        archive,
+        rest=reach.rest,
+        rest_url=source.rest_url,
+        progress=progress,
+        budget=budget,
+    )
     reports = [
         _write(store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), raws, now_ms)
         for symbol, raws in got.parts.items()

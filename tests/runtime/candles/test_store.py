@@ -1,0 +1,107 @@
+"""The store is idempotent, takes restatements, and never shows half a write."""
+
+import fcntl
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.simulated import SimulatedMarket
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.domain.errors import DataError
+
+HOUR = 3_600_000
+NEW_YEAR = 1_704_067_200_000  # 2024-01-01
+
+
+@pytest.fixture
+def series() -> CandleSeries:
+    return SimulatedMarket(1).series("BTCUSDT", "1h", NEW_YEAR - 100 * HOUR, NEW_YEAR + 100 * HOUR)
+
+
+def restated(series: CandleSeries, row: int) -> CandleSeries:
+    volume = series.volume.copy()
+    volume[row] += 1.0
+    columns = (series.open, series.high, series.low, series.close)
+    return CandleSeries(series.id, series.open_time_ms, *columns, volume)
+
+
+def test_what_is_written_is_read_and_twice_changes_nothing(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    store = CandleStore(tmp_path)
+    assert store.list_series() == []
+    first = store.write(series)
+    assert (first.inserted, first.unchanged, first.restated) == (200, 0, 0)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    assert [path.name for path in sorted(stamps)] == ["2023.parquet", "2024.parquet"]
+    again = store.write(series)
+    assert (again.inserted, again.unchanged, again.restated) == (0, 200, 0)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert store.read(series.id).content_sha256() == series.content_sha256()
+    assert store.list_series() == [series.id]
+    assert store.range(series.id) == (NEW_YEAR - 100 * HOUR, NEW_YEAR + 99 * HOUR)
+
+
+def test_pieces_in_any_order_make_the_whole(tmp_path: Path, series: CandleSeries) -> None:
+    store = CandleStore(tmp_path)
+    for start in (120, 0, 60):
+        store.write(series.rows(slice(start, start + 80)))
+    assert store.read(series.id).content_sha256() == series.content_sha256()
+
+
+def test_a_restated_candle_replaces_the_old_one_and_is_remembered(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    store = CandleStore(tmp_path)
+    store.write(series)
+    changed = restated(series, 150)
+    report = store.write(changed)
+    assert (report.inserted, report.unchanged, report.restated) == (0, 199, 1)
+    time, old = int(series.open_time_ms[150]), float(series.volume[150])
+    assert report.restatements == ((time, "volume", old, old + 1.0),)
+    line = json.loads((tmp_path / series.id.key / "restatements.jsonl").read_text())
+    assert line == {"open_time_ms": time, "column": "volume", "old": old, "new": old + 1.0}
+    assert store.read(series.id).content_sha256() == changed.content_sha256()
+
+
+def test_ranges_are_half_open_and_an_empty_one_is_an_error(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    store = CandleStore(tmp_path)
+    with pytest.raises(DataError, match="no candles of simulated/spot/BTCUSDT/1h"):
+        store.read(series.id)
+    assert store.range(series.id) is None
+    store.write(series)
+    part = store.read(series.id, NEW_YEAR, NEW_YEAR + 2 * HOUR)
+    assert part.open_time_ms.tolist() == [NEW_YEAR, NEW_YEAR + HOUR]
+    with pytest.raises(DataError, match="stored are"):
+        store.read(series.id, 0, HOUR)
+
+
+def test_an_empty_series_writes_nothing(tmp_path: Path, series: CandleSeries) -> None:
+    assert CandleStore(tmp_path).write(series.rows(slice(0, 0))).inserted == 0
+
+
+def test_damaged_or_foreign_files_are_named(tmp_path: Path, series: CandleSeries) -> None:
+    store = CandleStore(tmp_path)
+    store.write(series)
+    path = tmp_path / series.id.key / "2024.parquet"
+    pl.DataFrame({"a": np.arange(3)}).write_parquet(path)
+    with pytest.raises(DataError, match=r"2024\.parquet has columns"):
+        store.read(series.id)
+    path.write_bytes(b"PAR1 no more")
+    with pytest.raises(DataError, match=r"cannot read stored candles from .*2024\.parquet"):
+        store.read(series.id)
+
+
+def test_a_second_writer_is_turned_away(tmp_path: Path, series: CandleSeries) -> None:
+    store = CandleStore(tmp_path)
+    store.write(series)
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is writing"):
+            store.write(series)
