@@ -1,7 +1,8 @@
 """The asset graph: candles → features → HMM → labels → LSTM → promotion → evidence.
 
 Each asset runs one step of `bot4_pipelines.workflow` and tells its numbers. What a step makes
-lies in Bot4's own stores below BOT4_HOME and in models/, so assets return no values.
+lies in Bot4's own stores below BOT4_HOME and in models/, so assets return no values. (Their
+return annotation stays bare: Dagster does not recognise it with a type argument.)
 """
 
 import dagster as dg
@@ -51,7 +52,7 @@ def _workflow(context: dg.AssetExecutionContext) -> Workflow:
     check_specs=CANDLE_CHECKS,
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
-def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.MaterializeResult[None]:
+def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Closed candles in the store.
 
     From the folder BOT4_CANDLES_DIR when it is set, else Binance's public data, else the built-in
@@ -71,7 +72,7 @@ def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.Mater
     deps=[candles],
     metadata={"dagster/column_schema": feature_schema()},
 )
-def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """What the models read, one row a candle, made from candles up to that one.
 
     The same definition that the trading process computes candle by candle.
@@ -86,7 +87,7 @@ def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     deps=[features],
     check_specs=HMM_CHECKS,
 )
-def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Five-state hidden Markov model of the 72-candle trend.
 
     Fitted on the training range, its causal filter exported to ONNX and judged. A candidate
@@ -103,7 +104,7 @@ def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     deps=[features, hmm_candidate],
     metadata={"dagster/column_schema": LABEL_SCHEMA},
 )
-def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Which regime it was, decoded by Viterbi with hindsight, each split by itself.
 
     What the LSTM learns to name without hindsight, and what accuracy is measured against.
@@ -118,7 +119,7 @@ def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
     deps=[features, hmm_candidate, hindsight_labels],
     check_specs=LSTM_CHECKS,
 )
-def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult[None]:
+def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Two LSTM layers of 128 over 50 candles, pooled over symbols.
 
     Calibrated, exported to ONNX and judged against the HMM filter, static cuts and a random walk.
@@ -134,7 +135,7 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     kinds={"onnx"},
     deps=[hmm_candidate, lstm_candidate],
 )
-def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The pair that trades.
 
     Both candidates' recorded accuracies are judged again, then models/current.json is replaced
@@ -150,7 +151,7 @@ def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult[N
     deps=[candles, promoted_models],
     check_specs=EVIDENCE_CHECKS,
 )
-def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """What following each built-in rule brought before the test period, net of costs.
 
     With p-values adjusted for all rules tried: what the validator judges signals by.
