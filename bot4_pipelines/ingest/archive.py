@@ -108,6 +108,7 @@ def fetch(url: str, budget: Budget, timeout_s: float = TIMEOUT_S) -> bytes | Non
         try:
             return _get(url, budget, timeout_s)
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == http.client.NOT_FOUND:
                 return None
             _refuse(url, error)

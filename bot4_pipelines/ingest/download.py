@@ -3,6 +3,7 @@
 What arrived is kept when the way breaks; only a refused location and an unknown symbol end it.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -58,22 +59,24 @@ def download(
     """
     parts: dict[str, list[RawCandles]] = {symbol: [] for symbol in plan.symbols}
     faults: list[VenueError] = []
-    client = RestCandles(plan.market, rest_url) if rest else None
-    try:
-        if client is not None:
-            client.check(plan.symbols)
-        if archive is not None:
-            for symbol, raw in _archived(archive, plan, progress, budget):
-                parts[symbol].append(raw)
-    except VenueError as error:
-        faults.append(error)
-    if client is not None:
+    with contextlib.ExitStack() as stack:
+        client = None
+        if rest:
+            client = RestCandles(plan.market, rest_url)
+            stack.callback(client.close)
         try:
-            _latest(client, plan, parts, progress, budget)
+            if client is not None:
+                client.check(plan.symbols)
+            if archive is not None:
+                for symbol, raw in _archived(archive, plan, progress, budget):
+                    parts[symbol].append(raw)
         except VenueError as error:
             faults.append(error)
-        finally:
-            client.close()
+        try:
+            if client is not None:
+                _latest(client, plan, parts, progress, budget)
+        except VenueError as error:
+            faults.append(error)
     if faults and not any(parts.values()):
         raise faults[0]
     notes = [f"a part of the download failed: {fault}" for fault in faults]

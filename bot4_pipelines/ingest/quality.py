@@ -39,7 +39,9 @@ WIDE: Final = 0.4
 WIDE_IN_100: Final = 0.3
 """Their share in 100 rows that is an error; good data: at most 0.23, in a crash."""
 WIDE_SHARE: Final = 0.05
-"""Their share in 1,000 rows or more that is an error; good data: at most 0.001."""
+"""Their share of all rows that is an error; good data: at most 0.001 ..."""
+WIDE_LEAST: Final = 60
+"""... and that many of them; good data: about 43 in a month of minutes with a crash."""
 GRID_DECIMALS: Final = 8
 """Binance quotes prices and volumes with at most this many decimals."""
 JOINED: Final = 0.97
@@ -231,7 +233,7 @@ def _forming(raw: RawCandles, interval_ms: int, *, measured: bool) -> list[Findi
     distance = np.where(judged & (usual > 0), torn / np.maximum(usual, 1e-12), 0.0)
     wide = np.flatnonzero(distance > WIDE)
     most = _most_within(distance > WIDE, 100) / min(100, rows - 1)
-    if most > WIDE_IN_100 or (rows >= 1_000 and wide.size > WIDE_SHARE * rows):
+    if most > WIDE_IN_100 or wide.size > max(WIDE_LEAST, WIDE_SHARE * rows):
         found = wide
     elif measured:
         quiet = raw.volume[:-1] < QUIET * _around(raw.volume, 0.5, 48)[:-1]
