@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from bot4_runtime.domain.errors import DataError
 from bot4_runtime.features.schema import ROOT_W, RV_FLOOR, TREND_WINDOW
 from bot4_runtime.regime.hmm import HmmParameters
 
@@ -56,6 +57,9 @@ def soft_labels(
 
     Returns:
         float32[n, 5] a symbol: rows sum to 1 where wanted, else NaN.
+
+    Raises:
+        DataError: no stretch of wanted rows is as long as the horizon.
     """
     rng = np.random.default_rng(seed)
     blocks = _return_blocks(symbols, horizon, rng)
@@ -74,7 +78,13 @@ def _return_blocks(
         starts.append(np.flatnonzero(whole) + offset)
         pool.append(unit)
         offset += len(unit)
-    chosen = rng.choice(np.concatenate(starts), size=count)
+    possible = np.concatenate(starts)
+    if not len(possible):
+        raise DataError(
+            f"no {horizon} contiguous training rows to draw futures from; "
+            "give a longer or less interrupted history"
+        )
+    chosen = rng.choice(possible, size=count)
     return np.concatenate(pool)[chosen[:, None] + np.arange(horizon)]
 
 

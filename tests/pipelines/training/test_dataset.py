@@ -174,6 +174,16 @@ def test_an_undoubted_state_has_all_the_share(small_market) -> None:
 
 
 def test_too_little_to_learn_from_is_said(small_market) -> None:
+    nothing = d.SymbolRows(
+        "BTCUSDT",
+        small_market.rows[0].table,
+        small_market.rows[0].inputs,
+        np.ones(6_000, dtype=bool),
+    )
+    with pytest.raises(DataError, match="no 24 contiguous training rows"):
+        d.simulated_shares(
+            [nothing], small_market.params, small_market.cuts, paths=4, horizon=24, seed=1
+        )
     with pytest.raises(DataError, match="0 training segments of 4000"):
         make(small_market, segment=4_000)
     with pytest.raises(DataError, match="0 validation windows of 5600"):

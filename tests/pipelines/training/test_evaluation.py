@@ -242,6 +242,10 @@ def test_symbols_can_be_chosen_and_what_is_not_there_is_said(
 ) -> None:
     chosen = e.evaluate_candles(registry, small_market.series, SINCE, ["ETHUSDT"])
     assert set(chosen["hmm"]["symbols"]) == {"ETHUSDT"}
+    btc, eth = small_market.series
+    partly = e.evaluate_candles(registry, [btc, eth.between(None, SINCE)], SINCE)
+    assert partly["rows"]["hmm"]["symbols"]["ETHUSDT"] == 0
+    assert set(partly["hmm"]["symbols"]) == {"BTCUSDT"}
     with pytest.raises(DataError, match="no candles of XRPUSDT; there are candles of BTCUSDT"):
         e.evaluate_candles(registry, small_market.series, SINCE, ["XRPUSDT"])
     with pytest.raises(DataError, match="no candles to evaluate"):
