@@ -166,8 +166,11 @@ def build(
     """Wire a session: source, journal, models, engine, gate.
 
     Args:
+        settings: of the runtime.
+        options: what the command adds.
         mode: ``paper`` watches for promotions; ``replay`` keeps the pair it began with.
         folder: where journal and snapshots lie.
+        on_progress: called with (candles done, the candle) after each.
 
     Raises:
         Bot4Error: anything is missing, impossible or held by another process.

@@ -1,4 +1,4 @@
-"""The paper venue's assumptions, apart from the venue so that settings and reports may name them."""
+"""The paper venue's assumptions, apart from it so that settings and reports may name them."""
 
 import msgspec
 

@@ -146,7 +146,7 @@ class FeeCalculator:
         return notional * self._maker
 
     # -------------------------------------------------------------------- exact
-    def exact(  # noqa: PLR0917 - price, quantity, how, side, and the symbol's two assets
+    def exact(
         self,
         price: Decimal,
         quantity: Decimal,

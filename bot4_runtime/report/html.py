@@ -52,7 +52,7 @@ def render(record: RunRecord, summary: Mapping[str, Any]) -> str:
         f'<p class="dim">{_day(summary["from_ms"])} to {_day(summary["to_ms"])}, '
         f"{summary['candles']:,} candles, strategy {escape(summary['strategy'])}.</p>",
         _books(summary),
-        _equity(record, summary),
+        _equity(record),
         _regimes(record, summary),
         _models(summary["models"]),
         _signals(record, summary),
@@ -112,7 +112,7 @@ def _books(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _equity(record: RunRecord, summary: Mapping[str, Any]) -> str:
+def _equity(record: RunRecord) -> str:
     equity = [
         (BOOK_NAMES[book.value], BOOK_COLOURS[book.value], kept.equity)
         for book, kept in record.books.items()

@@ -95,7 +95,7 @@ def _sample(record: RunRecord) -> None:
             kept.equity.append(float(record.state.books[book].metrics.equity))
 
 
-def _keep(record: RunRecord, event: JournaledEvent) -> None:
+def _keep(record: RunRecord, event: JournaledEvent) -> None:  # noqa: C901, PLR0912 - a closed set
     match event:
         case CandleClosed(candle=candle):
             record.candles += 1

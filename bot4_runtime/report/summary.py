@@ -108,7 +108,7 @@ def assumptions(paper: PaperModel) -> list[str]:
         f"{paper.touch_fill:g}.",
         "A stop fills at its price, or at the open beyond it, as a taker.",
         "A stop is placed when its entry has filled and protects from the next candle on.",
-        f"Depth within 10 bps is {paper.depth_share:.1%} of the median quote volume of 24 candles.",
+        f"Depth within 10 bps is {paper.depth_share:.1%} of 24 candles' median quote volume.",
         "Trading rules (tick, step, least notional) are derived from prices, not from the venue.",
         "Fees are Binance's published VIP schedule, in the asset that is received.",
     ]

@@ -30,6 +30,9 @@ def line_chart(
 
     Args:
         times_ms: ascending, one a value of every line.
+        lines: what to draw.
+        height: of the plot, in the units of its view box.
+        percent: whether values are shares.
         bands: (from ms, to ms, CSS colour variable) behind the lines.
         label: read by screen readers.
     """
@@ -100,12 +103,12 @@ def bars(rows: Sequence[tuple[str, float, str]], *, label: str) -> str:
     height = 26 * len(rows) + 6
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
     for index, (name, value, colour) in enumerate(rows):
-        top = 4 + 26 * index
+        y = 4 + 26 * index
         width = (WIDTH - 300) * value / most
         parts.append(
-            f'<text x="180" y="{top + 15}" text-anchor="end">{escape(name)}</text>'
-            f'<rect x="190" y="{top}" width="{width:.1f}" height="20" rx="3" fill="var({colour})"/>'
-            f'<text x="{196 + width:.1f}" y="{top + 15}">{value:,.6g}</text>'
+            f'<text x="180" y="{y + 15}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="190" y="{y}" width="{width:.1f}" height="20" rx="3" fill="var({colour})"/>'
+            f'<text x="{196 + width:.1f}" y="{y + 15}">{value:,.6g}</text>'
         )
     parts.append("</svg>")
     return f"<figure>{''.join(parts)}</figure>"

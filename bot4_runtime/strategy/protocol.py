@@ -69,6 +69,6 @@ def load_strategy(name: str) -> Strategy:
         raise ConfigError(f"strategy {name!r} cannot be built: {error}") from error
     if not isinstance(strategy, Strategy):
         raise ConfigError(
-            f"{name!r} is no strategy: it lacks something of bot4_runtime.strategy.protocol.Strategy"
+            f"{name!r} is no strategy: it lacks a part of bot4_runtime.strategy.protocol.Strategy"
         )
     return strategy

@@ -63,7 +63,11 @@ def environment(home: Path) -> dict[str, str]:
 
 def finish(market: Path, home: Path, account: str) -> str:
     done = subprocess.run(
-        command(market, account), env=environment(home), capture_output=True, text=True, timeout=300
+        command(market, account),
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["state_hash"]
