@@ -68,7 +68,7 @@ class LstmSettings:
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
     averaging: float = 0.995
-    check_every: int = 100
+    check_every: int = 150
     check_from: float = 0.5
     patience: int = 3
     check_windows: int = 5_000
