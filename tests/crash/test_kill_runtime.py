@@ -20,6 +20,8 @@ from bot4_runtime.state.reader import JournalReader
 
 HOUR_MS = 3_600_000
 KILLS = 20
+CANDLES = 12_000
+TO_TRADE = 3 * (CANDLES - 700)
 PROGRAM = Path(sys.executable).with_name("bot4-runtime")
 
 pytestmark = pytest.mark.crash
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.crash
 def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("market")
     generator = np.random.default_rng(11)
-    candles = 5000
+    candles = CANDLES
     for place, symbol in enumerate(("AAAUSDT", "BBBUSDT", "CCCUSDT")):
         close = 10.0 * 9.0**place * np.exp(np.cumsum(generator.standard_t(4, candles) * 0.005))
         open_ = np.concatenate([[close[0]], close[:-1]])
@@ -100,13 +102,13 @@ def start_and_kill(market: Path, home: Path, account: str, wait_s: float) -> boo
     return process.returncode != 0
 
 
-def exposed(journal: Path) -> bool:
-    """Whether the killed process left an open position and a resting order behind."""
+def left_behind(journal: Path) -> tuple[bool, int]:
+    """Whether an open position and a resting order were left, and how many candles were done."""
     with JournalReader.open(journal) as reader:
         state = reader.state(journal.parent / "snapshots")
-    return any(book.positions for book in state.books.values()) and any(
-        order.status is OrderStatus.ACCEPTED for order in state.all_live_orders()
-    )
+    held = any(book.positions for book in state.books.values())
+    resting = any(order.status is OrderStatus.ACCEPTED for order in state.all_live_orders())
+    return held and resting, state.inputs
 
 
 def test_kill_9_at_random_moments_and_the_same_command_ends_in_the_same_state(
@@ -116,11 +118,16 @@ def test_kill_9_at_random_moments_and_the_same_command_ends_in_the_same_state(
     print(f"seed {seed}")
     generator = random.Random(seed)
     expected = finish(market, tmp_path, "whole")
-    kills = account = 0
+    kills = accounts = 0
     while kills < KILLS:
-        account += 1
-        assert account < KILLS, f"seed {seed}: only {kills} kills found open positions"
-        name = f"killed{account}"
-        while start_and_kill(market, tmp_path, name, generator.uniform(0.0, 0.5)):
-            kills += exposed(tmp_path / "state" / name / "journal.sqlite")
+        accounts += 1
+        assert accounts < KILLS, f"seed {seed}: only {kills} kills found open positions"
+        name = f"killed{accounts}"
+        journal = tmp_path / "state" / name / "journal.sqlite"
+        done = 0
+        while kills < KILLS and done < TO_TRADE:
+            if not start_and_kill(market, tmp_path, name, generator.uniform(0.0, 0.4)):
+                break
+            exposed, done = left_behind(journal)
+            kills += exposed
         assert finish(market, tmp_path, name) == expected, f"seed {seed}, account {name}"
