@@ -35,12 +35,16 @@ class Demo:
 
 
 def environment(home: Path, candles: Path | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BOT4_CANDLES")}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("BOT4_CANDLES")
+    }
     return kept | {
         "BOT4_HOME": str(home / "home"),
         "BOT4_MODELS": str(home / "models"),
         "OMP_NUM_THREADS": "1",
-        **({"BOT4_CANDLES_DIR": str(candles)} if candles else {"BOT4_CANDLES_SOURCE": "simulated"}),
+        **(
+            {"BOT4_CANDLES_DIR": str(candles)} if candles else {"BOT4_CANDLES_SOURCE": "simulated"}
+        ),
     }
 
 

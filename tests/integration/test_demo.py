@@ -14,8 +14,6 @@ from bot4_runtime.domain.order import Book
 from bot4_runtime.report.record import gather
 from bot4_runtime.state.reader import JournalReader
 
-from collections.abc import Callable
-
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
@@ -96,10 +94,15 @@ def test_the_books_are_what_their_fills_make_them(demo) -> None:
             else:
                 fees += fill.fee * fill.price
         marked = sum(
-            (p.quantity * Decimal(repr(record.state.marks[p.symbol])) for p in state.positions.values()),
+            (
+                p.quantity * Decimal(repr(record.state.marks[p.symbol]))
+                for p in state.positions.values()
+            ),
             Decimal(0),
         )
-        assert Decimal(said["pnl_quote"]) == pytest.approx(cash + marked - record.sessions[0].initial_cash)
+        assert Decimal(said["pnl_quote"]) == pytest.approx(
+            cash + marked - record.sessions[0].initial_cash
+        )
         assert float(said["fees_quote"]) == pytest.approx(float(fees))
         assert said["orders_filled"] == len({fill.intent_no for fill in kept.fills})
 

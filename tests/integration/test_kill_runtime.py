@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from bot4_runtime.state.reader import JournalReader
 
 HOUR_MS = 3_600_000
 KILLS = 20
+KILLS_WITH_MODELS = int(os.environ.get("BOT4_KILLS", "6"))
 CANDLES = 12_000
-TO_TRADE = 3 * (CANDLES - 700)
 PROGRAM = Path(sys.executable).with_name("bot4-runtime")
 
 pytestmark = pytest.mark.crash
@@ -48,25 +49,34 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(market: Path, account: str) -> list[str]:
-    return [
-        str(PROGRAM), "start", "--strategy", "drill", "--source", f"recorded:{market}",
-        "--speed", "max", "--account", account, "--json",
-    ]  # fmt: skip
+@dataclass(frozen=True)
+class Subject:
+    """A command to be killed: its words, its environment, and the candles it must trade."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
+    candles: int
+
+    def command(self, account: str) -> list[str]:
+        return [
+            str(PROGRAM),
+            "start",
+            *self.words,
+            "--speed",
+            "max",
+            "--account",
+            account,
+            "--json",
+        ]
+
+    def journal(self, account: str) -> Path:
+        return Path(self.environment["BOT4_HOME"]) / "state" / account / "journal.sqlite"
 
 
-def environment(home: Path) -> dict[str, str]:
-    return os.environ | {
-        "BOT4_HOME": str(home),
-        "BOT4_RISK__MAX_CORRELATION": "1.0",
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def finish(market: Path, home: Path, account: str) -> str:
+def finish(subject: Subject, account: str) -> str:
     done = subprocess.run(
-        command(market, account),
-        env=environment(home),
+        subject.command(account),
+        env=subject.environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -81,13 +91,13 @@ def last_seq(journal: Path) -> int:
     return 0
 
 
-def start_and_kill(market: Path, home: Path, account: str, wait_s: float) -> bool:
+def start_and_kill(subject: Subject, account: str, wait_s: float) -> bool:
     """Kill the program some time after it began to trade; False when it ended before."""
-    journal = home / "state" / account / "journal.sqlite"
+    journal = subject.journal(account)
     before = last_seq(journal)
     process = subprocess.Popen(
-        command(market, account),
-        env=environment(home),
+        subject.command(account),
+        env=subject.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -111,23 +121,40 @@ def left_behind(journal: Path) -> tuple[bool, int]:
     return held and resting, state.inputs
 
 
-def test_kill_9_at_random_moments_and_the_same_command_ends_in_the_same_state(
-    market: Path, tmp_path: Path
-) -> None:
+def kill_again_and_again(subject: Subject, kills_wanted: int, longest_s: float) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     generator = random.Random(seed)
-    expected = finish(market, tmp_path, "whole")
+    expected = finish(subject, "whole")
     kills = accounts = 0
-    while kills < KILLS:
+    while kills < kills_wanted:
         accounts += 1
-        assert accounts < KILLS, f"seed {seed}: only {kills} kills found open positions"
+        assert accounts <= kills_wanted, f"seed {seed}: only {kills} kills found open positions"
         name = f"killed{accounts}"
-        journal = tmp_path / "state" / name / "journal.sqlite"
         done = 0
-        while kills < KILLS and done < TO_TRADE:
-            if not start_and_kill(market, tmp_path, name, generator.uniform(0.0, 0.4)):
+        while kills < kills_wanted and done < subject.candles:
+            if not start_and_kill(subject, name, generator.uniform(0.0, longest_s)):
                 break
-            exposed, done = left_behind(journal)
+            exposed, done = left_behind(subject.journal(name))
             kills += exposed
-        assert finish(market, tmp_path, name) == expected, f"seed {seed}, account {name}"
+        assert finish(subject, name) == expected, f"seed {seed}, account {name}"
+
+
+def test_a_drill_killed_at_random_moments_ends_in_the_same_state(
+    market: Path, tmp_path: Path
+) -> None:
+    variables = os.environ | {
+        "BOT4_HOME": str(tmp_path),
+        "BOT4_RISK__MAX_CORRELATION": "1.0",
+        "OMP_NUM_THREADS": "1",
+    }
+    words = ("--strategy", "drill", "--source", f"recorded:{market}")
+    kill_again_and_again(Subject(words, variables, 3 * (CANDLES - 700)), KILLS, 0.4)
+
+
+def test_the_regime_follower_killed_at_random_moments_ends_in_the_same_state(demo) -> None:
+    """No evidence passes here, so it is the shadow book that holds positions and orders."""
+    told = demo.document["replay"]
+    variables = demo.environment | {"BOT4_RISK__MAX_CORRELATION": "1.0"}
+    subject = Subject(("--source", "store"), variables, told["candles"])
+    kill_again_and_again(subject, KILLS_WITH_MODELS, 1.5)
