@@ -179,7 +179,9 @@ def serve_ui(folders: Folders, *, host: str = "127.0.0.1", port: int = 3000) -> 
     prepare_dagster_home(folders)
     command = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port)]
     command += ["-w", str(root / "workspace.yaml"), "--log-level", "warning"]
-    with subprocess.Popen(command) as process:  # noqa: S603 - our own arguments
+    # `dagster dev` takes a workspace file, which `dg dev` does not; it says it is superseded.
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(command, cwd=folders.home, env=environment) as process:  # noqa: S603
         try:
             return process.wait()
         except KeyboardInterrupt:

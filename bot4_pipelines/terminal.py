@@ -155,7 +155,7 @@ def accuracy_rows(models: Mapping[str, Any]) -> list[tuple[str, ...]]:
     before, after = (metrics.get(f"baselines_{split}", {}) for split in ("validation", "test"))
     rows += [
         (name.replace("_", " "), _number(before.get(name)), _number(after.get(name)), *[""] * 4)
-        for name in sorted({*before, *after})
+        for name in sorted({*before, *after} - {"hmm_filter"})
     ]
     return rows
 
@@ -191,7 +191,7 @@ def _print_signals(replayed: Mapping[str, Any], console: Console) -> None:
 def _print_books(replayed: Mapping[str, Any], console: Console) -> None:
     table = Table(title="Paper trading over the test period", title_justify="left")
     names = {"validated": "validated", "shadow": "shadow: what the validator refused"}
-    books = replayed["books"]
+    books = {name: replayed["books"][name] for name in names if name in replayed["books"]}
     for column in ("", *(names.get(book, book) for book in books), "buy and hold"):
         table.add_column(column, justify="left" if not column else "right")
     hold = replayed["buy_and_hold"]
@@ -210,9 +210,13 @@ def _print_books(replayed: Mapping[str, Any], console: Console) -> None:
 
 
 def _cell(key: str, value: object) -> str:
-    if key.endswith("_quote"):
+    if key == "fees_quote":
+        return _money(value).lstrip("+")
+    if key == "pnl_quote":
         return _money(value)
-    if key in {"return", "max_drawdown"}:
+    if key == "max_drawdown":
+        return _percent(value).lstrip("+")
+    if key == "return":
         return _percent(value)
     return "-" if value is None else f"{value:,}"
 

@@ -44,8 +44,8 @@ EVIDENCE_CHECKS = [
     dg.AssetCheckSpec(
         "any_rule_significant",
         asset="evidence_records",
-        description="Whether the evidence of any rule would pass the validator. Usually none "
-        "does, and that is its right answer.",
+        description="Whether any rule's net return is significant after Benjamini-Hochberg. The "
+        "validator asks for more, a Sharpe ratio above 2 among it.",
     )
 ]
 

@@ -50,13 +50,15 @@ def metadata_of(outcome: Outcome) -> dict[str, dg.MetadataValue[Any]]:
     from bot4_pipelines.training.plots import as_markdown
 
     values: dict[str, dg.MetadataValue[Any]] = {
+        f"plot: {name}": dg.MetadataValue.md(as_markdown(png, name))
+        for name, png in outcome.plots().items()
+    }
+    values |= {
         "reused": dg.MetadataValue.bool(outcome.reused),
         "seconds": dg.MetadataValue.float(outcome.record.seconds),
         "content": dg.MetadataValue.text(outcome.record.content),
     }
     values |= {name: _value(value) for name, value in outcome.record.numbers.items()}
-    for name, png in outcome.plots().items():
-        values[f"plot_{name}"] = dg.MetadataValue.md(as_markdown(png, name.replace("_", " ")))
     return values
 
 
