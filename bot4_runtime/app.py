@@ -5,7 +5,7 @@ It turns settings into a runnable session and keeps nothing of its own.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import structlog
 
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.simulated import EPOCH_MS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
@@ -37,9 +38,10 @@ from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
 from bot4_runtime.risk.manager import RiskManager
 from bot4_runtime.session import WARM_CANDLES, Identity, Ledger, Session, SessionResult
-from bot4_runtime.settings import Settings
+from bot4_runtime.settings import RuntimeSection, Settings
 from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
 from bot4_runtime.sources import (
+    SIMULATED_START_MS,
     CandleSource,
     RecordedSource,
     SimulatedSource,
@@ -162,6 +164,7 @@ def build(
     mode: str,
     folder: Path,
     on_progress: Callable[[int, Candle], None] | None = None,
+    metrics: Metrics | None = None,
 ) -> Run:
     """Wire a session: source, journal, models, engine, gate.
 
@@ -171,6 +174,7 @@ def build(
         mode: ``paper`` watches for promotions; ``replay`` keeps the pair it began with.
         folder: where journal and snapshots lie.
         on_progress: called with (candles done, the candle) after each.
+        metrics: counts the events; its own when None.
 
     Raises:
         Bot4Error: anything is missing, impossible or held by another process.
@@ -211,7 +215,7 @@ def build(
     )
     try:
         recovery = store.recover()
-        metrics = Metrics()
+        metrics = metrics or Metrics()
         bus = EventBus()
         bus.subscribe(AnyEvent, metrics.count)
         ledger = Ledger(store, bus)
@@ -290,20 +294,13 @@ def build_source(
     kind, _, argument = options.source.partition(":")
     runtime = settings.runtime
     if kind == "simulated":
-        try:
-            seed = int(argument or "7")
-        except ValueError:
-            raise ConfigError(f"source {options.source!r}: the seed must be a number") from None
-        trained = _trained_symbols(registry, runtime.interval)
-        source = SimulatedSource(
-            seed=seed,
-            interval=runtime.interval,
-            symbols=runtime.symbols or trained,
-            speed=options.speed,
-        )
-        source.start_ms = options.from_ms if options.from_ms is not None else source.start_ms
-        return source
+        return _simulated(options, argument, runtime, _trained_symbols(registry, runtime.interval))
     if kind == "binance":
+        if (options.from_ms, options.to_ms, options.speed) != (None, None, None):
+            raise ConfigError(
+                "source binance begins now and runs at its own pace; leave out "
+                "--from, --to and --speed, or choose another source"
+            )
         polled = BinanceSource(
             symbols=runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
             interval=runtime.interval,
@@ -344,6 +341,35 @@ def build_source(
             f"on, {utc(recorded.start_ms)}; choose an earlier --from, or train on earlier candles"
         )
     return recorded
+
+
+def _simulated(
+    options: RunOptions, seed: str, runtime: RuntimeSection, trained: Sequence[str]
+) -> SimulatedSource:
+    try:
+        number = int(seed or "7")
+    except ValueError:
+        raise ConfigError(f"source {options.source!r}: the seed must be a number") from None
+    source = SimulatedSource(
+        seed=number,
+        interval=runtime.interval,
+        symbols=runtime.symbols or trained,
+        speed=options.speed,
+        to_ms=options.to_ms,
+    )
+    start_ms = SIMULATED_START_MS if options.from_ms is None else options.from_ms
+    least_ms = EPOCH_MS + (WARM_CANDLES + 1) * interval_ms(runtime.interval)
+    if start_ms < least_ms:
+        raise ConfigError(
+            f"{source.label} cannot begin at {utc(start_ms)}; expected {utc(least_ms)} or later"
+        )
+    if options.to_ms is not None and options.to_ms <= start_ms:
+        raise ConfigError(
+            f"{source.label} would end at {utc(options.to_ms)}, before the first candle to decide "
+            f"on, {utc(start_ms)}; choose a later --to or an earlier --from"
+        )
+    source.start_ms = start_ms
+    return source
 
 
 def _stored(settings: Settings, registry: ModelRegistry | None) -> list[CandleSeries]:

@@ -28,6 +28,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 stderr = Console(stderr=True)
+WRONG_PATH = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""Errors of the system that mean a folder was named wrongly, not that a disk fails."""
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (bot4.toml).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -85,13 +93,13 @@ def start(
         },
     )
     folder = settings.home / "state" / settings.runtime.account
-    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     options = wiring.RunOptions(
         source=settings.runtime.source,
         from_ms=_time(from_, "--from"),
         to_ms=_time(to, "--to"),
         speed=_speed(speed, settings.runtime.source),
     )
+    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)
 
 
@@ -116,6 +124,8 @@ def replay(
 
     if source.startswith("binance"):
         raise ConfigError("replay needs recorded candles: --source store or recorded:DIR")
+    if source.startswith("simulated") and to is None:
+        raise ConfigError("the simulated market has no end: replay needs --to")
     settings = load_settings(
         config,
         overrides={
@@ -131,10 +141,10 @@ def replay(
     folder = out or settings.home / "reports" / run_id
     if (folder / "journal.sqlite").exists():
         raise ConfigError(f"{folder} already holds a run; choose another --out")
-    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     options = wiring.RunOptions(
         source=source, from_ms=_time(from_, "--from"), to_ms=_time(to, "--to")
     )
+    configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     _execute(wiring, settings, options, mode="replay", folder=folder, as_json=as_json)
 
 
@@ -177,6 +187,7 @@ def _execute(
 ) -> None:
     from bot4_runtime.build import require_fresh
     from bot4_runtime.report.files import write_report
+    from bot4_runtime.telemetry import Metrics
 
     state = require_fresh()
     if state.mode == "interpreted":
@@ -187,6 +198,7 @@ def _execute(
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     started = datetime.now(UTC)
+    metrics = Metrics()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -194,7 +206,10 @@ def _execute(
         TimeRemainingColumn(),
     )
     try:
-        with Progress(*columns, console=stderr, transient=True) as progress:
+        with (
+            metrics.served(settings.telemetry.metrics_port),
+            Progress(*columns, console=stderr, transient=True) as progress,
+        ):
             task = progress.add_task("Preparing", total=None)
 
             def on_progress(done: int, candle: Candle) -> None:
@@ -205,9 +220,13 @@ def _execute(
                     )
 
             run = wiring.build(
-                settings, options, mode=mode, folder=folder, on_progress=on_progress
+                settings,
+                options,
+                mode=mode,
+                folder=folder,
+                on_progress=on_progress,
+                metrics=metrics,
             )
-            run.metrics.serve(settings.telemetry.metrics_port)
             progress.update(task, total=run.total)
             for notice in run.notices:
                 stderr.print(f"[yellow]{notice}[/]", highlight=False)
@@ -271,6 +290,13 @@ def _print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
+def _complain(kind: str, text: str) -> None:
+    from bot4_runtime.telemetry import redact_text
+
+    stderr.print(f"[red]bot4-runtime: {kind}:[/] ", end="", highlight=False)
+    stderr.print(redact_text(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
     try:
@@ -282,8 +308,10 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except Bot4Error as error:
-        stderr.print(f"[red]bot4-runtime: {type(error).__name__}:[/] ", end="", highlight=False)
-        stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        _complain(type(error).__name__, str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        _complain("OSError", f"{error.filename or 'input or output'}: {error.strerror or error}")
+        sys.exit(2 if isinstance(error, WRONG_PATH) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -137,20 +137,33 @@ class RecordedSource:
 
 
 class SimulatedSource:
-    """The built-in market, without an end. It is no market: every output says so."""
+    """The built-in market, without an end of its own. It is no market: every output says so.
+
+    Args:
+        symbols: all of `SIMULATED_SYMBOLS` when empty.
+        speed: candle time over wall time; None for as fast as possible.
+        to_ms: open times from here on are left out; None for ever.
+    """
 
     origin = Origin.SIMULATED
     market = Market.SPOT
     start_ms: int | None = SIMULATED_START_MS
 
     def __init__(
-        self, *, seed: int, interval: str, symbols: Sequence[str], speed: float | None
+        self,
+        *,
+        seed: int,
+        interval: str,
+        symbols: Sequence[str],
+        speed: float | None,
+        to_ms: int | None = None,
     ) -> None:
         self.label = f"simulated:{seed}"
         self.interval = interval
         self.symbols = tuple(sorted(symbols or SIMULATED_SYMBOLS))
         self._market = SimulatedMarket(seed)
         self._speed = speed
+        self._to_ms = to_ms
         self._step_ms = interval_ms(interval)
 
     def history(self, from_ms: int, to_ms: int) -> Iterator[Candle]:
@@ -162,9 +175,9 @@ class SimulatedSource:
     def stream(
         self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
     ) -> Iterator[Candle]:
-        """Candles for ever, at the chosen speed."""
+        """Candles for ever, or up to `to_ms`, at the chosen speed."""
         pace = Pace(self._speed)
-        start = from_ms - from_ms % self._step_ms
+        start = from_ms
         if cursor:
             start = max(start, min(cursor.get(symbol, start) for symbol in self.symbols))
         while True:
@@ -172,6 +185,8 @@ class SimulatedSource:
             for candle in self.history(start, end):
                 if candle.open_time_ms <= cursor.get(candle.symbol, -1):
                     continue
+                if self._to_ms is not None and candle.open_time_ms >= self._to_ms:
+                    return
                 pace.wait(candle.close_time_ms, stop)
                 if stop.is_set():
                     return

@@ -3,7 +3,8 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +16,16 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import CandleClosed, HandlerFailed
 
 SECRET_KEYS: Final = re.compile(
-    r"(secret|token|passw|api_?key|signature|private|credential)", re.IGNORECASE
-)
-SECRET_IN_TEXT: Final = re.compile(
-    r"((?:secret|token|password|api_?key|signature|listenKey)[\"']?\s*[=:]\s*[\"']?)"
-    r"[^\s\"'&,}]+",
+    r"(secret|token|passw|passphrase|api_?key|signature|private|credential|authorization)",
     re.IGNORECASE,
 )
-URL_CREDENTIALS: Final = re.compile(r"(://[^:/@\s]+:)[^@/\s]+@")
+SECRET_IN_TEXT: Final = re.compile(
+    r"((?:secret|token|passw|passphrase|api_?key|signature|private|credential|listen_?key)"
+    r"\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+",
+    re.IGNORECASE,
+)
+BEARER: Final = re.compile(r"(\bbearer\s+)\S+", re.IGNORECASE)
+URL_CREDENTIALS: Final = re.compile(r"(://[^:/@\s]+:)[^@/\s]+(?=@)")
 HIDDEN: Final = "[hidden]"
 
 
@@ -31,16 +34,27 @@ def redact(
 ) -> MutableMapping[str, Any]:
     """Hide values of secret-sounding keys, and what looks like one inside text."""
     for key, value in event.items():
-        if SECRET_KEYS.search(key):
-            event[key] = HIDDEN
-        elif isinstance(value, str):
-            event[key] = redact_text(value)
+        event[key] = _hidden(key, value)
     return event
+
+
+def _hidden(key: str, value: Any) -> Any:
+    if SECRET_KEYS.search(key):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {str(name): _hidden(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_hidden("", inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return redact_text(str(value))
 
 
 def redact_text(text: str) -> str:
     """Return the text with secret values hidden."""
-    return URL_CREDENTIALS.sub(rf"\1{HIDDEN}@", SECRET_IN_TEXT.sub(rf"\1{HIDDEN}", text))
+    for pattern in (BEARER, SECRET_IN_TEXT, URL_CREDENTIALS):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return text
 
 
 def configure_logging(level: str, file: Path | None = None) -> None:
@@ -90,18 +104,26 @@ class Metrics:
         elif isinstance(event, HandlerFailed):
             self._failures.inc()
 
-    def serve(self, port: int) -> None:
-        """Serve ``/metrics`` on 127.0.0.1; port 0 serves nothing.
+    @contextmanager
+    def served(self, port: int) -> Iterator[None]:
+        """Serve ``/metrics`` on 127.0.0.1 within the block; port 0 serves nothing.
 
         Raises:
             ConfigError: the port is taken.
         """
         if port == 0:
+            yield
             return
         try:
-            start_http_server(port, addr="127.0.0.1", registry=self.registry)
+            server, thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
         except OSError as error:
             raise ConfigError(
                 f"cannot serve metrics on 127.0.0.1:{port}: {error.strerror}; "
                 "choose another telemetry.metrics_port, or 0 for none"
             ) from None
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

@@ -65,7 +65,7 @@ def load_strategy(name: str) -> Strategy:
         )
     try:
         strategy = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
         raise ConfigError(f"strategy {name!r} cannot be built: {error}") from error
     if not isinstance(strategy, Strategy):
         raise ConfigError(

@@ -149,9 +149,11 @@ class BinanceSource:
             ) from error
         except ccxt.BaseError as error:
             text = str(error)
-            if " 451 " in text or "restricted location" in text:
+            at_start = method == "load_markets"
+            if " 451 " in text or "restricted location" in text or (at_start and " 403 " in text):
                 raise LocationRefused(
-                    "Binance refuses this location (HTTP 451); use recorded or simulated candles"
+                    "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
+                    "candles"
                 ) from error
             if isinstance(error, ccxt.NetworkError):
                 raise VenueUnreachable(
