@@ -48,7 +48,7 @@ def test_without_the_correlation_limit_the_shadow_book_fills_a_hundred_orders(re
 def test_the_models_pass_their_gates_on_candles_they_never_saw(real_demo) -> None:
     done = real_demo.pipelines("models", "--json")
     assert done.returncode == 0, done.stderr
-    (lstm,) = (m for m in json.loads(done.stdout) if m["kind"] == "lstm" and m["active"])
+    (lstm,) = (m for m in json.loads(done.stdout)["models"] if m["kind"] == "lstm" and m["active"])
     assert lstm["metrics"]["test"]["accuracy"] >= 0.90
     assert lstm["metrics"]["test"]["accuracy"] > lstm["metrics"]["baselines_test"]["static_cuts"]
 
