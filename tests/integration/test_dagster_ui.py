@@ -107,7 +107,7 @@ def page(ui):
 
 
 def shoot(page, name):
-    """Keep a picture where ``BOT4_SCREENSHOTS`` says, for people."""
+    """Keep a picture where ``SCREENSHOTS`` says, for people."""
     folder = os.environ.get("SCREENSHOTS")
     if folder:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
@@ -135,7 +135,7 @@ def test_a_click_materialises_an_asset_and_the_ui_shows_its_numbers(ui, page):
         time.sleep(0.5)
     assert record.exists(), (home / "dev.log").read_text()[-2000:]
     page.goto(f"{url}/assets/candles?view=overview", wait_until="load")
-    page.get_by_text("SIMULATED market", exact=False).first.wait_for(timeout=60_000)
+    page.get_by_text("no real prices", exact=False).first.wait_for(timeout=60_000)
     shoot(page, "candles")
 
 

@@ -29,7 +29,10 @@ COMPOSE_RULES = {
                 "type": "object",
                 "required": ["image", "restart", "security_opt", "logging"],
                 "properties": {
-                    "image": {"type": "string", "pattern": r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$"},
+                    "image": {
+                        "type": "string",
+                        "pattern": r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$",
+                    },
                     "ports": {
                         "type": "array",
                         "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"},
@@ -144,8 +147,9 @@ def test_profiles_differ_only_in_where_things_are_kept_and_run():
     plain, postgres, celery = (yaml.safe_load((ROOT / name).read_text()) for name in PROFILES)
     assert plain.items() <= postgres.items()
     assert postgres["storage"] == celery["storage"]
-    assert postgres["concurrency"]["runs"]["tag_concurrency_limits"] == (
-        celery["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert (
+        postgres["concurrency"]["runs"]["tag_concurrency_limits"]
+        == (celery["concurrency"]["runs"]["tag_concurrency_limits"])
     )
 
 

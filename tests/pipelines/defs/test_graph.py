@@ -1,0 +1,231 @@
+"""The asset graph, its checks and what starts it."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import msgspec
+import numpy as np
+import pytest
+
+from bot4_pipelines.definitions import defs
+from bot4_pipelines.defs import automation, checks
+from bot4_pipelines.defs.metadata import metadata_of
+from bot4_pipelines.progress import listening, reporter
+from bot4_pipelines.records import Folders, Record, Records, digest, source_sha256
+from bot4_pipelines.tables import read_features, read_labels, write_features, write_labels
+from bot4_pipelines.workflow import Outcome, Workflow
+from bot4_runtime.domain.errors import ConfigError, DataError
+
+ORDER = [
+    "candles",
+    "features",
+    "hmm_candidate",
+    "hindsight_labels",
+    "lstm_candidate",
+    "promoted_models",
+    "evidence_records",
+]
+
+
+def record(step="candles", stamp="s", content="c", **numbers):
+    return Record(
+        step=step, stamp=stamp, content=content, finished_ms=1, seconds=0.5, numbers=numbers
+    )
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOT4_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BOT4_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("BOT4_CANDLES_SOURCE", "simulated")
+    return Folders.from_environment()
+
+
+def silent(message, share):
+    assert 0.0 <= share <= 1.0, message
+
+
+def test_every_asset_is_described_owned_and_grouped():
+    graph = defs.resolve_asset_graph()
+    assert [key.to_user_string() for key in graph.toposorted_asset_keys] == ORDER
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        assert len(node.description) > 40
+        assert node.owners == ["team:bot4"]
+        assert node.kinds
+    assert {graph.get(key).group_name for key in graph.toposorted_asset_keys} == {
+        "candles",
+        "features",
+        "regimes",
+        "models",
+        "evidence",
+    }
+
+
+def test_checks_block_where_a_model_would_be_promoted():
+    blocking = {
+        (spec.asset_key.to_user_string(), spec.name)
+        for specs in (checks.CANDLE_CHECKS, checks.HMM_CHECKS, checks.LSTM_CHECKS)
+        for spec in specs
+        if spec.blocking
+    }
+    assert blocking == {
+        ("candles", "no_error_codes"),
+        ("hmm_candidate", "gates_passed"),
+        ("lstm_candidate", "gates_passed"),
+    }
+
+
+def test_the_code_location_loads_no_heavy_library():
+    code = (
+        "import sys, bot4_pipelines.definitions;"
+        "print({'torch','hmmlearn','pandas','matplotlib','sklearn','onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_nothing_starts_by_itself():
+    for one in (*automation.SCHEDULES, *automation.SENSORS):
+        assert one.default_status.value == "STOPPED"
+
+
+def test_sensor_says_why_it_does_not_start_a_run(folders):
+    context = dg.build_sensor_context()
+    assert "no candles yet" in automation.retrain_on_new_candles(context).skip_message
+    records = Records(folders.work)
+    records.write(record(candles=1_000))
+    records.write(record("features", rows=995))
+    skipped = automation.retrain_on_new_candles(context)
+    assert skipped.skip_message == "5 new candles since the last training on 995; 10 are needed"
+
+
+def test_sensor_starts_one_run_for_the_same_candles(folders):
+    records = Records(folders.work)
+    records.write(record(candles=1_000, content="abc"))
+    records.write(record("features", rows=900))
+    request = automation.retrain_on_new_candles(dg.build_sensor_context())
+    assert request.run_key == "abc"
+    assert request.tags == {"bot4/writes": "store"}
+
+
+def test_candle_findings_fail_the_check_of_their_severity(tmp_path):
+    gap = {"severity": "WARN", "code": "GAP"}
+    torn = {"severity": "ERROR", "code": "OHLC"}
+    for found, passed in (
+        ([], [True, True]),
+        ([gap], [True, False]),
+        ([gap, torn], [False, False]),
+    ):
+        outcome = Outcome(record(findings=found), False, tmp_path)
+        assert [result.passed for result in checks.candle_results(outcome)] == passed
+
+
+def test_a_gate_that_failed_fails_the_check_and_no_gates_do_too(tmp_path):
+    good = {"passed": True, "says": "fine"}
+    bad = {"passed": False, "says": "accuracy 0.5, needs >= 0.9"}
+    for gates, passed in (([good], True), ([good, bad], False), ([], False)):
+        (result,) = checks.gate_results(Outcome(record(gates=gates), False, tmp_path))
+        assert result.passed is passed
+    assert (
+        "needs >= 0.9"
+        in checks.gate_results(Outcome(record(gates=[bad]), False, tmp_path))[0].description
+    )
+
+
+def test_evidence_check_lists_what_is_significant(tmp_path):
+    rules = [{"rule": "a", "significant": True}, {"rule": "b", "significant": False}]
+    (result,) = checks.evidence_results(Outcome(record(rules=rules), False, tmp_path))
+    assert result.passed
+    assert result.metadata["significant"].value == ["a"]
+
+
+def test_numbers_become_values_tables_and_plots(tmp_path):
+    (tmp_path / "price history.png").write_bytes(b"png")
+    numbers = {"n": 3, "x": 0.5, "ok": True, "none": None, "t": "x", "d": {"a": 1}, "l": [1]}
+    outcome = Outcome(record(rows=[{"a": 1, "b": [2]}], **numbers), True, tmp_path)
+    found = metadata_of(outcome)
+    assert "data:image/png;base64,cG5n" in found["plot: price history"].value
+    assert found["rows"].records[0].data == {"a": 1, "b": "[2]"}
+    assert [found[name].value for name in ("n", "x", "ok", "none", "t")] == [
+        3,
+        0.5,
+        True,
+        None,
+        "x",
+    ]
+
+
+def test_steps_run_in_a_fresh_home_offline_and_are_reused(folders):
+    flow = Workflow(folders, silent)
+    first = flow.candles()
+    assert first.record.numbers["origin"] == "simulated"
+    assert "SIMULATED" in first.record.numbers["label"]
+    assert not first.reused
+    assert flow.features().record.numbers["rows"] == first.record.numbers["candles"]
+    again = Workflow(folders, silent)
+    assert again.candles().record.content == first.record.content
+    assert again.features().reused
+
+
+def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
+    flow = Workflow(folders, silent)
+    for step in ("features", "hmm_candidate", "hindsight_labels", "lstm_candidate"):
+        with pytest.raises(DataError, match="materialise the asset"):
+            getattr(flow, step)()
+    with pytest.raises(DataError, match="materialise the asset"):
+        flow.promoted_models()
+
+
+def test_feature_tables_and_labels_come_back_exactly(tmp_path):
+    from bot4_pipelines.ingest.simulated import simulated_history
+    from bot4_runtime.features.batch import compute
+
+    series = simulated_history(("BTCUSDT",))[0].rows(slice(0, 800))
+    table = compute(series)
+    write_features(tmp_path / "t.parquet", table)
+    back = read_features(tmp_path / "t.parquet")
+    for name in ("open_time_ms", "values", "valid", "z", "rv", "log_return", "starts"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(table, name))
+    labels = np.arange(-1, 4, dtype=np.int8)
+    write_labels(tmp_path / "l.parquet", np.arange(5), labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "l.parquet")[1], labels)
+    with pytest.raises(DataError, match="other features"):
+        read_features(tmp_path / "l.parquet")
+    (tmp_path / "l.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_labels(tmp_path / "l.parquet")
+    with pytest.raises(DataError, match="is missing"):
+        read_labels(tmp_path / "none.parquet")
+
+
+def test_a_damaged_record_counts_as_none(tmp_path):
+    records = Records(tmp_path)
+    records.write(record())
+    assert records.find("candles").content == "c"
+    (tmp_path / "candles.json").write_text('{"step": 1')
+    assert records.find("candles") is None
+
+
+def test_stamps_follow_content_and_sources():
+    assert digest("a", 1) == digest("a", 1) != digest(1, "a")
+    assert source_sha256("bot4_pipelines.training.hmm") != source_sha256("bot4_pipelines.training")
+    with pytest.raises(ConfigError, match="not installed"):
+        source_sha256("no_such_module")
+
+
+def test_progress_goes_to_the_listener_or_to_ten_lines_of_log():
+    heard, logged = [], []
+    with listening(lambda *told: heard.append(told)):
+        reporter("features", logged.append)("half", 0.5)
+    assert heard == [("features", "half", 0.5)]
+    report = reporter("features", logged.append)
+    for step in range(1_000):
+        report(f"training: step {step}", step / 1_000)
+    assert len(logged) == 10
+
+
+def test_records_are_plain_json(tmp_path):
+    Records(tmp_path).write(record(n=1))
+    assert msgspec.json.decode((tmp_path / "candles.json").read_bytes())["numbers"] == {"n": 1}
