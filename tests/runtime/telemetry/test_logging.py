@@ -75,13 +75,13 @@ def test_a_secret_in_the_message_or_a_traceback_is_hidden(tmp_path: Path) -> Non
     file = tmp_path / "runtime.jsonl"
     log = log_to(file)
     try:
-        raise RuntimeError(f"GET /order?signature={CANARY} failed")
-    except RuntimeError:
+        {}[f"GET /order?signature={CANARY} failed"]
+    except KeyError:
         log.exception("lost with token=%s", CANARY)
     text = file.read_text()
     lines_of(file)
     assert CANARY not in text
-    assert "RuntimeError" in text
+    assert "KeyError" in text
 
 
 def test_what_is_no_secret_stays_as_it_is(tmp_path: Path) -> None:
