@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -100,7 +101,8 @@ def print_models(document: Mapping[str, Any], console: Console) -> None:
     if candles is None:
         return
     if candles["origin"] == "simulated":
-        console.print("[bold yellow]SIMULATED market: prices are made up.[/]", candles["why"])
+        console.print("[bold yellow]SIMULATED market: prices are made up.[/]")
+        console.print(candles["why"], markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"Candles   {candles['candles']:,} {candles['interval']} {candles['origin']} "
         f"{candles['market']}, {', '.join(candles['symbols'])}, {_day(candles['from_ms'])} to "
@@ -123,10 +125,11 @@ def print_models(document: Mapping[str, Any], console: Console) -> None:
 
 
 def _print_accuracy(models: Mapping[str, Any], console: Console) -> None:
-    table = Table(title="Naming the present regime, against hindsight", title_justify="left")
-    columns = ("", "validation", "test", "95 % interval", "balanced", "macro F1", "ECE")
+    title = "Naming the present regime, against hindsight"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    columns = ("", "validation", "test", "95 % CI", "balanced", "F1", "ECE")
     for column in columns:
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row in accuracy_rows(models):
         table.add_row(*row)
     console.print(table)
@@ -189,11 +192,12 @@ def _print_signals(replayed: Mapping[str, Any], console: Console) -> None:
 
 
 def _print_books(replayed: Mapping[str, Any], console: Console) -> None:
-    table = Table(title="Paper trading over the test period", title_justify="left")
-    names = {"validated": "validated", "shadow": "shadow: what the validator refused"}
+    title = "Paper trading over the test period (shadow: what the validator refused)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    names = ("validated", "shadow")
     books = {name: replayed["books"][name] for name in names if name in replayed["books"]}
-    for column in ("", *(names.get(book, book) for book in books), "buy and hold"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("", *books, "buy and hold"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     hold = replayed["buy_and_hold"]
     rows = {
         "orders": ("orders", ""),
@@ -235,7 +239,7 @@ def _number(value: Any) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     low, high = row.get("accuracy_low"), row.get("accuracy_high")
-    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
 
 
 def _day(time_ms: int | None) -> str:
