@@ -43,7 +43,7 @@ def line_chart(
     if len(times) < 2 or not finite:
         return "<p>Too little happened to draw.</p>"
     low, high = min(finite), max(finite)
-    if low == high:
+    if high - low <= 1e-12 * max(abs(low), abs(high)) + 1e-15:
         low, high = low - abs(low) * 0.001 - 1e-9, high + abs(high) * 0.001 + 1e-9
     span = times[-1] - times[0]
     inner_w, inner_h = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM

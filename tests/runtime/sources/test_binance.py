@@ -117,7 +117,7 @@ def test_a_candle_is_taken_from_its_close_on(served, late_ms: int, closed: int) 
 
 
 def test_history_is_merged_and_keeps_to_its_range(served) -> None:
-    venue, url = served
+    _, url = served
     polled, _ = source(url, "ETHUSDT", "BTCUSDT")
     got = list(polled.history(FROM + 5 * HOUR - 1, FROM + 8 * HOUR))
     assert [(c.open_time_ms, c.symbol) for c in got] == [
@@ -127,7 +127,7 @@ def test_history_is_merged_and_keeps_to_its_range(served) -> None:
 
 
 def test_a_stream_continues_past_each_cursor_and_keeps_order(served) -> None:
-    venue, url = served
+    _, url = served
     polled, _ = source(url, "BTCUSDT", "ETHUSDT", now_ms=FROM + 20 * HOUR)
     cursor = {"BTCUSDT": FROM + 17 * HOUR, "ETHUSDT": FROM + 18 * HOUR}
     stop = threading.Event()

@@ -1,0 +1,188 @@
+"""A run's numbers, counted again by hand from its journal."""
+
+import json
+from collections import Counter, defaultdict
+from decimal import Decimal
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bot4_runtime.domain.events import (
+    BreakerChanged,
+    CandleClosed,
+    GapSeen,
+    OrderFilled,
+    OrderIntended,
+    RiskDecided,
+    SessionStarted,
+    SignalDecided,
+)
+from bot4_runtime.domain.order import Book, Side
+from bot4_runtime.domain.portfolio import BreakerPhase
+from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.report.record import gather
+from bot4_runtime.report.summary import buy_and_hold, daily_equity, drawdowns, summarise
+from bot4_runtime.signals.statistics import RISK_FREE
+from bot4_runtime.state.trading_state import TradingState
+
+CENT = Decimal("0.000001")
+BOOKS = (Book.VALIDATED, Book.SHADOW)
+
+
+@pytest.fixture(scope="module")
+def summary(run):
+    return summarise(gather(run.events), models=None, paper=PaperModel())
+
+
+def of(run, kind):
+    return [event for event in run.events if isinstance(event, kind)]
+
+
+def equity_by_hand(run, book: Book) -> dict[int, Decimal]:
+    """Cash and holdings at the last closes; what is too small to sell is no part of equity."""
+    cash, held, marks = Decimal(100_000), defaultdict(Decimal), {}
+    state = TradingState()
+    curve: dict[int, Decimal] = {}
+    for event in run.events:
+        state.apply(event)
+        if isinstance(event, CandleClosed):
+            marks[event.candle.symbol] = Decimal(repr(event.candle.close))
+            now = event.candle.close_time_ms
+        elif isinstance(event, OrderFilled) and event.fill.book is book:
+            fill, sign = event.fill, event.fill.side.sign
+            cash -= sign * fill.price * fill.quantity
+            held[fill.symbol] += sign * fill.quantity
+            if fill.side is Side.BUY:
+                held[fill.symbol] -= fill.fee
+            else:
+                cash -= fill.fee
+        if marks:
+            dust = state.books[book].dust
+            curve[now] = cash + sum(
+                (q - dust.get(s.removesuffix("USDT"), Decimal(0))) * marks[s]
+                for s, q in held.items()
+            )
+    return curve
+
+
+def test_counts_are_those_of_the_journal(run, summary) -> None:
+    assert summary["candles"] == len(of(run, CandleClosed))
+    assert summary["gaps"] == len(of(run, GapSeen)) == 2
+    times = sorted({e.candle.close_time_ms for e in of(run, CandleClosed)})
+    assert (summary["from_ms"], summary["to_ms"]) == (times[0], times[-1])
+    assert summary["symbols"] == ["AAAUSDT", "BBBUSDT"]
+    decided = of(run, SignalDecided)
+    assert summary["signals"]["entries"] == len(decided)
+    assert summary["signals"]["approved"] == sum(e.approved for e in decided)
+    assert summary["signals"]["rejected"] == dict(
+        Counter(e.code for e in decided if not e.approved)
+    )
+    for book in BOOKS:
+        told = summary["books"][book.value]
+        fills = [e.fill for e in of(run, OrderFilled) if e.fill.book is book]
+        assert told["fills"] == len(fills)
+        assert told["orders"] == sum(e.intent.book is book for e in of(run, OrderIntended))
+        assert told["orders_filled"] == len({f.intent_no for f in fills})
+        by_side = Counter(f.liquidity.value for f in fills)
+        assert told["fills_by_liquidity"] == {"maker": by_side["maker"], "taker": by_side["taker"]}
+        assert told["risk"] == dict(
+            Counter(e.code for e in of(run, RiskDecided) if e.book is book)
+        )
+        trips = [e for e in of(run, BreakerChanged) if e.state.phase is BreakerPhase.OPEN]
+        assert sum(told["breaker_trips"].values()) == sum(e.book is book for e in trips)
+
+
+@pytest.mark.parametrize("book", BOOKS)
+def test_money_is_what_the_fills_say(run, summary, book: Book) -> None:
+    told, curve = summary["books"][book.value], equity_by_hand(run, book)
+    end = list(curve.values())[-1]
+    assert abs(Decimal(told["equity_quote"]) - end) < CENT
+    assert abs(Decimal(told["pnl_quote"]) - (end - 100_000)) < CENT
+    assert told["return"] == pytest.approx(float(end) / 100_000 - 1, abs=1e-10)
+    fees = sum(
+        (
+            e.fill.fee * (e.fill.price if e.fill.side is Side.BUY else 1)
+            for e in of(run, OrderFilled)
+            if e.fill.book is book
+        ),
+        Decimal(0),
+    )
+    assert Decimal(told["fees_quote"]) == pytest.approx(fees, abs=Decimal("1e-6"))
+    assert Decimal(told["initial_quote"]) == 100_000
+
+
+@pytest.mark.parametrize("book", BOOKS)
+def test_drawdown_and_sharpe_are_those_of_the_curve(run, summary, book: Book) -> None:
+    told = summary["books"][book.value]
+    curve = {t: float(v) for t, v in equity_by_hand(run, book).items()}
+    values = np.array(list(curve.values()))
+    worst = (1 - values / np.maximum.accumulate(values)).max()
+    assert told["max_drawdown"] == pytest.approx(worst, rel=1e-9)
+    days: dict[int, float] = {}
+    for time_ms, value in curve.items():
+        days[(time_ms - 1) // 86_400_000] = value
+    daily = np.array([b / a - 1 for a, b in pairwise(days.values())])
+    if daily.std() == 0:
+        assert told["sharpe_daily_365"] is None
+    else:
+        expected = (daily.mean() * 365 - RISK_FREE) / (daily.std(ddof=1) * np.sqrt(365))
+        assert told["sharpe_daily_365"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_round_trips_add_up(run, summary) -> None:
+    told = summary["books"]["validated"]
+    assert told["trades"] > 10
+    assert sum(told["exits"].values()) == told["trades"]
+    assert told["win_rate"] == told["wins"] / told["trades"]
+    for split in ("by_symbol", "by_regime"):
+        assert sum(row["trades"] for row in told[split].values()) == told["trades"]
+        total = sum(Decimal(row["pnl_quote"]) for row in told[split].values())
+        assert abs(total - Decimal(told["realised_quote"])) < Decimal("1e-6")
+    assert set(told["by_regime"]) == {"none"}
+
+
+def test_buy_and_hold_is_the_mean_of_the_symbols_own_returns(run, summary) -> None:
+    closes = defaultdict(list)
+    for event in of(run, CandleClosed):
+        closes[event.candle.symbol].append(event.candle.close)
+    returns = [c[-1] / c[0] - 1 for c in closes.values()]
+    assert summary["buy_and_hold"]["return"] == pytest.approx(np.mean(returns))
+    assert summary["buy_and_hold"]["pnl_quote"] == pytest.approx(1e5 * np.mean(returns))
+
+
+def test_a_run_without_candles_has_nulls_and_no_zeros(run) -> None:
+    record = gather([event for event in run.events if isinstance(event, SessionStarted)])
+    told = summarise(record, models=None, paper=PaperModel())
+    assert told["from_ms"] is None
+    assert told["buy_and_hold"] == {"return": None, "pnl_quote": None, "by_symbol": {}}
+    book = told["books"]["validated"]
+    assert book["win_rate"] is book["max_drawdown"] is book["sharpe_daily_365"] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_flat_curve_has_no_sharpe(run) -> None:
+    kept = [e for e in run.events if isinstance(e, SessionStarted | CandleClosed)]
+    told = summarise(gather(kept), models=None, paper=PaperModel())
+    assert told["books"]["shadow"]["sharpe_daily_365"] is None
+    assert told["books"]["shadow"]["max_drawdown"] == 0.0
+
+
+def test_a_day_ends_with_the_candle_that_closes_at_midnight() -> None:
+    day = 86_400_000
+    assert daily_equity([day, day + 1, 2 * day, 2 * day + 1], [1.0, 2.0, 3.0, 4.0]) == [
+        1.0,
+        3.0,
+        4.0,
+    ]
+
+
+def test_drawdowns_by_hand() -> None:
+    assert drawdowns([100.0, 120.0, 90.0, 130.0]) == pytest.approx([0.0, 0.0, 0.25, 0.0])
+    assert drawdowns([]) == []
+
+
+def test_assumptions_name_the_numbers_of_the_venue(run) -> None:
+    told = summarise(gather(run.events), models=None, paper=PaperModel(spread_bps=3.5))
+    assert any("3.5 bps spread" in text for text in told["assumptions"])
+    assert buy_and_hold(gather(run.events))["by_symbol"].keys() == {"AAAUSDT", "BBBUSDT"}
