@@ -126,7 +126,8 @@ def print_models(document: Mapping[str, Any], console: Console) -> None:
 
 def _print_accuracy(models: Mapping[str, Any], console: Console) -> None:
     title = "Naming the present regime, against hindsight"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    console.print(title, style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     columns = ("", "validation", "test", "95 % CI", "balanced", "F1", "ECE")
     for column in columns:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
@@ -193,7 +194,8 @@ def _print_signals(replayed: Mapping[str, Any], console: Console) -> None:
 
 def _print_books(replayed: Mapping[str, Any], console: Console) -> None:
     title = "Paper trading over the test period (shadow: what the validator refused)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    console.print(title, style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     names = ("validated", "shadow")
     books = {name: replayed["books"][name] for name in names if name in replayed["books"]}
     for column in ("", *books, "buy and hold"):
