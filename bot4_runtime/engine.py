@@ -324,7 +324,8 @@ class Engine:
     ) -> None:
         """Size, judge and intend an entry; a refusal that names a size is tried once more."""
         book_state = self._state.books[book]
-        share = fraction * self._parts.breaker.probing_factor(book_state.breaker)
+        # An open breaker is risk's to refuse: it sees the whole size, and names the reason.
+        share = fraction * (self._parts.breaker.probing_factor(book_state.breaker) or 1.0)
         price = signal.limit_price if signal.limit_price is not None else signal.price
         reference = instrument.floor_price(_decimal(price))
         budget = book_state.metrics.equity * _decimal(share)

@@ -230,6 +230,7 @@ class Session:
             epoch=self._store.epoch,
             mode=identity.mode,
             source=self._source.label,
+            origin=self._source.origin,
             strategy=identity.strategy,
             config_hash=identity.config_hash,
             schema_version=SCHEMA_VERSION,

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
@@ -32,6 +33,7 @@ def account_status(home: Path, account: str) -> dict[str, Any]:
         "account": account,
         "running_pid": holder_of(home / "locks" / f"{account}.lock"),
         "mode": session.mode if session else None,
+        "origin": session.origin.value if session else None,
         "source": session.source if session else None,
         "strategy": session.strategy if session else None,
         "epoch": state.epoch,
@@ -72,6 +74,8 @@ def print_status(found: dict[str, Any], console: Console) -> None:
         f"{found['candles']:,} candles, {found['events']:,} events.",
         highlight=False,
     )
+    if found["origin"] == Origin.SIMULATED.value:
+        console.print("[yellow]The market is SIMULATED: not real prices.[/]")
     table = Table(
         "Book", "Equity", "Profit and loss", "Fees", "Positions", "Live orders", "Breaker"
     )

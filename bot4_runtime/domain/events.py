@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.candle import Candle, Origin
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Fill, OrderIntent
 from bot4_runtime.domain.portfolio import BreakerState
@@ -144,6 +144,7 @@ class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """A process began to write this journal.
 
     Attributes:
+        origin: whether its candles come from a real market.
         config_hash: sha256 of the settings that shape trading; a restart must match.
         warm_from_ms: open time from which features are warmed; the same after a restart.
         start_ms: open time of the first candle decided on; the same after a restart.
@@ -153,6 +154,7 @@ class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     epoch: int
     mode: str
     source: str
+    origin: Origin
     strategy: str
     config_hash: str
     schema_version: int

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bot4_runtime import __version__
+from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.report.html import render
@@ -82,7 +83,7 @@ def write_report(
         "run": run,
         "report_html": str(report_html.resolve()),
         "summary_json": str(summary_json.resolve()),
-        "simulated": summary["source"] == "simulated",
+        "simulated": summary["origin"] == Origin.SIMULATED.value,
     }
     return WrittenReport(document, _told(document))
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
+from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.order import Book
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.report.record import RunRecord
@@ -17,6 +18,16 @@ BOOK_NAMES: Final = {
     Book.SHADOW.value: "Shadow book (what the validator refused)",
 }
 BOOK_COLOURS: Final = {Book.VALIDATED.value: "--accent", Book.SHADOW.value: "--second"}
+MODEL_NUMBERS: Final = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "balanced_accuracy",
+    "macro_f1",
+    "ece",
+    "near",
+    "far",
+)
 
 STYLE: Final = """
 :root{--bg:#fff;--fg:#1b1f24;--dim:#5b6570;--line:#d7dde3;--card:#f5f7f9;--accent:#0b62d6;
@@ -42,7 +53,7 @@ padding:8px 14px;border-radius:8px}summary{cursor:pointer}
 
 def render(record: RunRecord, summary: Mapping[str, Any]) -> str:
     """Return the report as one self-contained HTML document."""
-    simulated = summary["source"] == "simulated"
+    simulated = summary["origin"] == Origin.SIMULATED.value
     badges = [f'<span class="badge">{escape(summary["mode"])}</span>']
     if simulated:
         badges.append('<span class="badge warn">SIMULATED MARKET: not real prices</span>')
@@ -166,11 +177,30 @@ def _bands(regimes: Sequence[tuple[int, int]], end_ms: int) -> list[tuple[int, i
 def _models(models: Mapping[str, Any] | None) -> str:
     if models is None:
         return "<h2>Models</h2><p>The strategy uses none.</p>"
-    rows = "".join(
-        f"<tr><td>{escape(str(name))}</td><td class='text'>{escape(_flat(value))}</td></tr>"
-        for name, value in models.items()
+    rows = []
+    for name in ("lstm", "hmm_filter"):
+        for split, told in (models[name] or {}).items():
+            numbers = "".join(f"<td>{_share(told.get(key))}</td>" for key in MODEL_NUMBERS)
+            rows.append(
+                f"<tr><td>{escape(f'{name}, {split}'.replace('_', ' '))}</td>{numbers}</tr>"
+            )
+    for name, accuracy in sorted(models["baselines_test"].items()):
+        blank = "<td></td>" * (len(MODEL_NUMBERS) - 1)
+        rows.append(f"<tr><td>{escape(name)}, test</td><td>{_share(accuracy)}</td>{blank}</tr>")
+    heads = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in MODEL_NUMBERS)
+    facts = "".join(
+        f"<tr><td>{escape(key.replace('_', ' '))}</td><td class='text'>{escape(_flat(value))}</td>"
+        "</tr>"
+        for key, value in models.items()
+        if not isinstance(value, Mapping)
     )
-    return f'<h2>Models</h2><div class="wrap"><table><tbody>{rows}</tbody></table></div>'
+    return (
+        "<h2>Models</h2><p>Agreement of the causal estimate with what hindsight calls the same "
+        "candle. <em>random walk hmm</em> is the control: the same pipeline on a random walk.</p>"
+        f'<div class="wrap"><table><thead><tr><th></th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<details><summary>Which models</summary><table><tbody>{facts}</tbody></table></details>"
+    )
 
 
 def _signals(record: RunRecord, summary: Mapping[str, Any]) -> str:
@@ -214,9 +244,11 @@ def _trades(record: RunRecord) -> str:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _counts(counts: Mapping[str, int], without: str = "") -> str:

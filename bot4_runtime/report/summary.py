@@ -41,6 +41,7 @@ def summarise(
         "format": 1,
         "mode": session.mode,
         "source": session.source.partition(":")[0],
+        "origin": session.origin.value,
         "strategy": session.strategy,
         "candles": record.candles,
         "symbols": sorted(record.closes),
@@ -57,9 +58,7 @@ def summarise(
             "approved": len(entries) - rejected.total(),
             "rejected": dict(sorted(rejected.items())),
         },
-        "books": {
-            book.value: _book(record, book, kept) for book, kept in sorted(record.books.items())
-        },
+        "books": {book.value: _book(record, book, kept) for book, kept in record.books.items()},
         "buy_and_hold": buy_and_hold(record),
         "state_hash": record.state.state_hash(),
         "assumptions": assumptions(paper),

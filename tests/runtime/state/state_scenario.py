@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 
-from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
     BreakerChanged,
@@ -59,6 +59,7 @@ FILLABLE = {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED, OrderStatus.UNKN
 
 def session(epoch: int) -> SessionStarted:
     return SessionStarted(
+        origin=Origin.REAL,
         ts_event_ns=START_MS * 1_000_000,
         epoch=epoch,
         mode="paper",
