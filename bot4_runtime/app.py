@@ -14,7 +14,7 @@ import structlog
 
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.candles.series import CandleSeries
-from bot4_runtime.candles.simulated import EPOCH_MS
+from bot4_runtime.candles.simulated import DEFAULT_SEED, EPOCH_MS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
@@ -347,7 +347,7 @@ def _simulated(
     options: RunOptions, seed: str, runtime: RuntimeSection, trained: Sequence[str]
 ) -> SimulatedSource:
     try:
-        number = int(seed or "7")
+        number = int(seed) if seed else DEFAULT_SEED
     except ValueError:
         raise ConfigError(f"source {options.source!r}: the seed must be a number") from None
     source = SimulatedSource(

@@ -3,9 +3,8 @@
 from typing import Final
 
 from bot4_runtime.candles.series import CandleSeries
-from bot4_runtime.candles.simulated import SimulatedMarket
+from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
 
-SEED: Final = 4
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT", "LTCUSDT")
 FROM_MS: Final = 1_609_459_200_000
 """2021-01-01."""
@@ -14,7 +13,7 @@ TO_MS: Final = 1_735_689_600_000
 
 
 def simulated_history(
-    symbols: tuple[str, ...] = SYMBOLS, interval: str = "1h", seed: int = SEED
+    symbols: tuple[str, ...] = SYMBOLS, interval: str = "1h", seed: int = DEFAULT_SEED
 ) -> list[CandleSeries]:
     """Return the simulated history, one series a symbol, origin simulated."""
     market = SimulatedMarket(seed)

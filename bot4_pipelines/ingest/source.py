@@ -17,7 +17,7 @@ from bot4_pipelines.ingest.download import download
 from bot4_pipelines.ingest.plan import DEFAULT_BUDGET_S, Budget, Progress, plan_download
 from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
 from bot4_pipelines.ingest.reach import Reach, reach_binance
-from bot4_pipelines.ingest.simulated import SEED, SYMBOLS, simulated_history
+from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
 from bot4_runtime.candles.files import (
     RawCandles,
     common_interval,
@@ -27,6 +27,7 @@ from bot4_runtime.candles.files import (
 )
 from bot4_runtime.candles.gaps import Gap, find_gaps
 from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.candles.simulated import DEFAULT_SEED
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin, SeriesId, interval_ms
 from bot4_runtime.domain.errors import (
@@ -167,7 +168,7 @@ def choose_source(
         return Source(SourceKind.FOLDER, f"folder {path.name}", market, "", chosen, folder=path)
     simulated = Source(
         SourceKind.SIMULATED,
-        f"SIMULATED market (seed {SEED}), no real prices",
+        f"SIMULATED market (seed {DEFAULT_SEED}), no real prices",
         Market.SPOT,
         interval,
         chosen or SYMBOLS,

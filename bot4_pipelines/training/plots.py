@@ -218,9 +218,10 @@ def _figures(width: float, height: float, count: int) -> "tuple[Figure, list[Axe
 
 
 def _date_axis(axes: "Axes") -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import ConciseDateFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    locator: Any = AutoDateLocator(tz=UTC, minticks=3, maxticks=10)  # type: ignore[no-untyped-call]
+    locator = MaxNLocator(8)
     formatter: Any = ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(formatter)

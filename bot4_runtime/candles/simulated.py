@@ -20,6 +20,8 @@ from bot4_runtime.domain.errors import DataError
 EPOCH_MS: Final = 1_483_228_800_000
 """2017-01-01 UTC, where the simulated market begins."""
 
+DEFAULT_SEED: Final = 4
+"""Of the history the pipeline learns from and of the market a session trades after it."""
 BLOCK: Final = 8_192
 MEMORY: Final = 400
 YEAR_MS: Final = 31_557_600_000
