@@ -1,0 +1,85 @@
+"""doctor: one finding a check, exit 1 when one fails, and never a surprise."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bot4_runtime import doctor
+from bot4_runtime.domain.errors import ModelError
+
+
+def checks(ended) -> dict[str, dict[str, object]]:
+    document = json.loads(ended.out)
+    assert document["ok"] == all(check["ok"] for check in document["checks"])
+    assert ended.code == (0 if document["ok"] else 1)
+    return {check["check"]: check for check in document["checks"]}
+
+
+def test_a_fresh_machine_fails_for_want_of_models_alone(command, home: Path) -> None:
+    found = checks(command("doctor", "--json"))
+    assert [name for name, check in found.items() if not check["ok"]] == ["models"]
+    assert "bot4-pipelines run" in found["models"]["found"]
+    assert found["journal"]["found"] == "account 'paper' has none yet"
+    assert list(home.iterdir()) == []
+
+
+def test_people_get_a_line_a_check(command) -> None:
+    ended = command("doctor")
+    assert ended.code == 1
+    assert "ok   python: 3." in ended.out
+    assert "FAIL models: no models are promoted" in ended.out
+
+
+def test_wrong_settings_end_the_examination(command) -> None:
+    Path("bot4.toml").write_text("[risk]\nmax_leverage = 30.0\n")
+    found = checks(command("doctor", "--json"))
+    assert list(found) == ["python", "compiled modules", "settings"]
+    assert "max_leverage" in found["settings"]["found"]
+
+
+def test_a_journal_is_checked_frame_by_frame(command, home: Path) -> None:
+    run = command(
+        "start", "--strategy", "drill", "--symbols", "BTCUSDT", "--speed", "max",
+        "--to", "2025-01-02", "--json",
+    )  # fmt: skip
+    events = json.loads(command("status", "--json").out)["events"]
+    assert run.code == 0
+    found = checks(command("doctor", "--json"))
+    assert found["journal"]["found"] == f"{events} events, every checksum holds"
+    journal = home / "state" / "paper" / "journal.sqlite"
+    journal.write_bytes(b"SQLite format 3\0" + b"torn" * 1000)
+    assert checks(command("doctor", "--json"))["journal"]["ok"] is False
+
+
+def test_a_home_that_cannot_be_written_is_told(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").write_text("x")
+    monkeypatch.setenv("BOT4_HOME", "file")
+    found = checks(command("doctor", "--json"))
+    assert found["home folder"]["ok"] is False
+    assert "file" in found["home folder"]["found"]
+
+
+def test_a_full_disk_is_told(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 2**80)
+    found = checks(command("doctor", "--json"))
+    assert "MiB free, at least 512 are needed" in found["home folder"]["found"]
+
+
+def test_without_a_network_binance_fails_and_says_so(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOT4_RUNTIME__SYMBOLS", '["BTCXYZ"]')
+    found = checks(command("doctor", "--json", "--network"))
+    assert found["Binance"]["ok"] is False
+    assert "BTCXYZ" in found["Binance"]["found"]
+
+
+def test_a_check_that_raises_is_a_check_that_failed() -> None:
+    def refuse() -> str:
+        raise ModelError("expired")
+
+    assert doctor._run("models", refuse) == doctor.Finding("models", False, "expired")
+    assert doctor._run("fine", lambda: "yes").told() == {
+        "check": "fine", "ok": True, "found": "yes",
+    }  # fmt: skip
