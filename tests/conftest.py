@@ -13,9 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from bot4_runtime.build import require_fresh
+
 ROOT = Path(__file__).parents[1]
 REQUIRED = frozenset(filter(None, os.environ.get("BOT4_REQUIRE", "").split(",")))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_report_header() -> str:
+    """Say which modules are tested; stale compiled ones are refused."""
+    return require_fresh().notice.splitlines()[0]
 
 
 def find_test_data() -> Path | None:
