@@ -140,7 +140,7 @@ class Session:
         fresh = state.inputs == 0
         start_ms = self._start_ms()
         warm_from_ms = start_ms - WARM_CANDLES * interval_ms(self._source.interval)
-        self._check_same(fresh=fresh)
+        self._check_same()
         self._begin(warm_from_ms, start_ms)
         self._warm(warm_from_ms, start_ms, fresh=fresh)
         self._replay_unanswered()
@@ -243,9 +243,9 @@ class Session:
         self._ledger.emit(started)
         self._store.wait_durable(self._ledger.commit())
 
-    def _check_same(self, *, fresh: bool) -> None:
+    def _check_same(self) -> None:
         before = self._store.state.session
-        if fresh or before is None:
+        if before is None:
             return
         now = (self._identity.mode, self._source.label, self._identity.strategy)
         was = (before.mode, before.source, before.strategy)

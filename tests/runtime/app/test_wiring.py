@@ -1,0 +1,130 @@
+"""What settings and options become; what cannot become anything is refused before a journal."""
+
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bot4_runtime import app
+from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
+from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.clock import LiveClock, ManualClock
+from bot4_runtime.domain.errors import ConfigError, DataError, JournalLocked
+from bot4_runtime.domain.events import SessionStarted
+from bot4_runtime.sources import SIMULATED_START_MS, SIMULATED_SYMBOLS
+from bot4_runtime.state.reader import JournalReader
+
+HOUR = 3_600_000
+BEGIN = 1_700_000_000_000 // HOUR * HOUR
+
+
+@pytest.fixture
+def drill(make_settings):
+    return make_settings(BOT4_RUNTIME__STRATEGY="drill")
+
+
+def simulated(hours: int, **changed) -> app.RunOptions:
+    changed = {"source": "simulated:5", "to_ms": SIMULATED_START_MS + hours * HOUR} | changed
+    return app.RunOptions(**changed)
+
+
+def test_the_simulated_market_is_the_default_symbols_without_models(drill) -> None:
+    source = app.build_source(drill, app.RunOptions(source="simulated"), None)
+    assert source.symbols == SIMULATED_SYMBOLS
+    assert source.label == f"simulated:{DEFAULT_SEED}"
+    assert source.start_ms == SIMULATED_START_MS
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        (app.RunOptions(source="simulated:seven"), ConfigError, "seed must be a number"),
+        (app.RunOptions(source="simulated", from_ms=0), ConfigError, "cannot begin at 1970"),
+        (simulated(0), ConfigError, "would end at"),
+        (app.RunOptions(source="ftp"), ConfigError, "unknown source 'ftp'"),
+        (app.RunOptions(source="binance", speed=2.0), ConfigError, "own pace"),
+        (app.RunOptions(source="binance", to_ms=1), ConfigError, "--to"),
+    ],
+)
+def test_impossible_sources_are_refused(drill, tmp_path: Path, options, error, told: str) -> None:
+    with pytest.raises(error, match=told):
+        app.build(drill, options, mode="paper", folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_binance_knows_what_a_symbol_looks_like(make_settings) -> None:
+    settings = make_settings(BOT4_RUNTIME__SYMBOLS='["BTCXYZ"]')
+    with pytest.raises(DataError, match="BTCXYZ"):
+        app.build_source(settings, app.RunOptions(source="binance"), None)
+
+
+def test_stored_candles_of_another_market_or_interval_are_not_taken(drill, tmp_path: Path) -> None:
+    store = CandleStore(tmp_path / "home" / "candles")
+    store.write(SimulatedMarket(1).series("BTCUSDT", "4h", BEGIN, BEGIN + 4000 * HOUR))
+    with pytest.raises(DataError, match="no 1h candles of any symbol"):
+        app.build_source(drill, app.RunOptions(source="store"), None)
+
+
+def test_recorded_candles_must_be_of_the_interval_that_is_set(drill, tmp_path: Path) -> None:
+    series = SimulatedMarket(1).series("BTCUSDT", "2h", BEGIN, BEGIN + 40 * HOUR)
+    columns = ("open", "high", "low", "close", "volume")
+    frame = {"timestamp": series.open_time_ms} | {name: getattr(series, name) for name in columns}
+    (tmp_path / "two").mkdir()
+    pl.DataFrame(frame).write_parquet(tmp_path / "two" / "BTCUSDT.parquet")
+    with pytest.raises(DataError, match=r"holds 2h candles.*BOT4_RUNTIME__INTERVAL"):
+        app.build_source(drill, app.RunOptions(source=f"recorded:{tmp_path / 'two'}"), None)
+
+
+def test_a_run_that_cannot_be_wired_lets_go_of_its_account(
+    drill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = drill.model_copy(
+        update={"risk": drill.risk.model_copy(update={"max_orders_per_minute": 1})}
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("wiring")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(drill), "trading_hash", fail)
+        with pytest.raises(RuntimeError, match="wiring"):
+            app.build(broken, simulated(5), mode="paper", folder=tmp_path / "run")
+    run = app.build(drill, simulated(5), mode="paper", folder=tmp_path / "run")
+    with pytest.raises(JournalLocked):
+        app.build(drill, simulated(5), mode="paper", folder=tmp_path / "run")
+    run.store.close()
+
+
+def test_a_session_that_never_saw_a_candle_still_has_its_source(drill, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    run = app.build(drill, simulated(50), mode="paper", folder=tmp_path / "run")
+    assert run.execute(stop).candles == 0
+    other = simulated(50, source="simulated:6")
+    run = app.build(drill, other, mode="paper", folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="--account"):
+        run.execute(threading.Event())
+    run = app.build(drill, simulated(2), mode="paper", folder=tmp_path / "run")
+    assert run.execute(threading.Event()).candles == 2 * len(SIMULATED_SYMBOLS)
+
+
+def test_the_start_of_the_first_session_is_kept(drill, tmp_path: Path) -> None:
+    for hours, from_ms in ((5, None), (8, SIMULATED_START_MS + 2 * HOUR)):
+        options = simulated(hours, from_ms=from_ms)
+        run = app.build(drill, options, mode="paper", folder=tmp_path / "run")
+        run.execute(threading.Event())
+    with JournalReader.open(tmp_path / "run" / "journal.sqlite") as journal:
+        starts = {event.start_ms for _, event in journal.sessions()}
+        count = sum(type(event) is SessionStarted for _, event in journal.events())
+    assert (starts, count) == ({SIMULATED_START_MS}, 2)
+
+
+def test_only_a_live_source_reads_the_wall_clock() -> None:
+    clock = ManualClock(5)
+    clock.advance_to(3)
+    assert clock.now_ns() == 5
+    clock.advance_to(9)
+    assert clock.now_ns() == 9
+    first = LiveClock().now_ns()
+    assert LiveClock().now_ns() >= first > 1_600_000_000 * 10**9
