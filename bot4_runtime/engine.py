@@ -9,12 +9,14 @@ protection of what is held, then signals. Exits and stops never wait for a valid
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
 
 from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
@@ -160,12 +162,22 @@ class Engine:
             self._parts.detector.warm(candle, row)
         self._parts.strategy.warm(candle)
 
-    def process(self, candle: Candle) -> list[Command]:
-        """Process one closed candle; return what must be done once its batch is durable.
+    def admit(self, candle: Candle) -> None:
+        """Look at a candle before it may change anything.
 
         Raises:
-            DataError: the candle is impossible or older than one already seen.
+            DataError: it is impossible, or not after the last one of its symbol.
         """
+        candle.check()
+        last_ms = self._state.cursor.get(candle.symbol, -1)
+        if candle.open_time_ms <= last_ms:
+            raise DataError(
+                f"candle {candle.symbol} {candle.interval} at {candle.open_time_ms} came after "
+                f"the one at {last_ms}; candles of a symbol must move forward in time"
+            )
+
+    def process(self, candle: Candle) -> list[Command]:
+        """Process an admitted candle; return what must be done once its batch is durable."""
         parts, symbol = self._parts, candle.symbol
         self._commands = []
         now_ns = candle.close_time_ms * NS_PER_MS
@@ -196,7 +208,8 @@ class Engine:
             estimate = parts.detector.update(candle, row)
             if estimate is not None:
                 self._ledger.emit(RegimeNamed(ts_event_ns=now_ns, estimate=estimate))
-                fresh = previous is not None and missing_from_ms is None
+                length_ms = candle.close_time_ms - candle.open_time_ms
+                fresh = previous and previous.open_time_ms + length_ms == candle.open_time_ms
                 signals += parts.strategy.on_regime(
                     estimate, previous.regime if previous and fresh else None, candle
                 )
@@ -243,10 +256,13 @@ class Engine:
         symbol = instrument.symbol
         live = self._state.live_orders(symbol, book)
         position = self._state.books[book].positions.get(symbol)
+        leaves = position is None or any(o.filled for o in live if o.intent.reduce_only)
         for order in live:
             entry = order.intent.purpose is Purpose.ENTRY
             if entry and 0 < order.intent.expires_after <= order.age:
                 self._cancel(order, now_ns, "entry waited too long")
+            elif entry and order.filled and leaves:
+                self._cancel(order, now_ns, "stopped out")
             elif order.intent.reduce_only and position is None:
                 self._cancel(order, now_ns, "nothing left to reduce")
         if position is None:
@@ -327,9 +343,13 @@ class Engine:
         # An open breaker is risk's to refuse: it sees the whole size, and names the reason.
         share = fraction * (self._parts.breaker.probing_factor(book_state.breaker) or 1.0)
         price = signal.limit_price if signal.limit_price is not None else signal.price
+        if not 0.0 < price < math.inf:
+            self._decide_risk(book, signal, Decimal(0), "NOT_FINITE", 0.0, 1.0)
+            return
         reference = instrument.floor_price(_decimal(price))
         budget = book_state.metrics.equity * _decimal(share)
-        quantity = instrument.floor_quantity(budget / reference)
+        # A price below half a tick leaves nothing to buy by.
+        quantity = instrument.floor_quantity(budget / reference) if reference else reference
         view = self._risk_view(book, signal.symbol, signal.ts_ns)
         for _attempt in range(2):
             if not instrument.tradable(quantity, reference):

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
 
+import structlog
+
 from bot4_runtime.clock import Clock, ManualClock
 from bot4_runtime.domain.candle import Candle, interval_ms
-from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
     JournaledEvent,
@@ -90,12 +92,18 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class SessionResult:
-    """How a run ended. `candles` counts this run's only."""
+    """How a run ended.
+
+    Attributes:
+        candles: of this run only.
+        refused: those a live source got wrong, passed over.
+    """
 
     candles: int
     state_hash: str
     recovery: RecoveryReport
     stopped: bool
+    refused: int = 0
 
 
 class Session:
@@ -129,6 +137,7 @@ class Session:
         self._clock = clock
         self._watcher = watcher
         self._on_progress = on_progress
+        self._log = structlog.get_logger("session")
 
     def run(self, stop: threading.Event, recovery: RecoveryReport) -> SessionResult:
         """Run until the source ends or `stop` is set; snapshot and close in order.
@@ -142,10 +151,13 @@ class Session:
         warm_from_ms = start_ms - WARM_CANDLES * interval_ms(self._source.interval)
         self._check_same()
         self._begin(warm_from_ms, start_ms)
-        self._warm(warm_from_ms, start_ms, fresh=fresh)
+        self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
         self._replay_unanswered()
-        candles = 0
+        candles = refused = 0
         for candle in self._source.stream(start_ms, dict(state.cursor), stop):
+            if not self._admitted(candle):
+                refused += 1
+                continue
             if isinstance(self._clock, ManualClock):
                 self._clock.advance_to(candle.close_time_ms * NS_PER_MS)
             if self._watcher is not None:
@@ -167,9 +179,20 @@ class Session:
         )
         self._store.wait_durable(self._ledger.commit())
         self._store.create_snapshot()
-        return SessionResult(candles, state.state_hash(), recovery, stop.is_set())
+        return SessionResult(candles, state.state_hash(), recovery, stop.is_set(), refused)
 
     # ------------------------------------------------------------------- steps
+    def _admitted(self, candle: Candle) -> bool:
+        """Tell whether a candle may be traded on; one bad candle does not end a live source."""
+        try:
+            self._engine.admit(candle)
+        except DataError as error:
+            if self._source.start_ms is not None:
+                raise
+            self._log.error("candle refused", why=str(error))
+            return False
+        return True
+
     def _step(self, candle: Candle) -> None:
         commands = self._engine.process(candle)
         seq = self._ledger.commit()
@@ -198,10 +221,12 @@ class Session:
     def _replay_unanswered(self) -> None:
         """Hand intents whose outcome was lost with the process to the venue again."""
         state = self._store.state
+        length_ms = interval_ms(self._source.interval)
+        now_ns = (max(state.cursor.values(), default=0) + length_ms) * NS_PER_MS
         for order in state.all_live_orders():
             intent = order.intent
             if order.cancel_requested:
-                self._perform(Cancel(intent.intent_no), intent.ts_ns)
+                self._perform(Cancel(intent.intent_no), now_ns)
             elif order.status is OrderStatus.INTENDED:
                 intended = OrderIntended(
                     ts_event_ns=intent.ts_ns,
@@ -256,10 +281,14 @@ class Session:
                 "or start as before"
             )
 
-    def _warm(self, warm_from_ms: int, start_ms: int, *, fresh: bool) -> None:
+    def _warm(
+        self, warm_from_ms: int, start_ms: int, stop: threading.Event, *, fresh: bool
+    ) -> None:
         """Show the engine what came before: up to the start, or to each symbol's cursor."""
         cursor = self._store.state.cursor
         to_ms = start_ms if fresh else max(cursor.values()) + 1
         for candle in self._source.history(warm_from_ms, to_ms):
+            if stop.is_set():
+                return  # half warm; a stopped source yields nothing to decide on
             if fresh or candle.open_time_ms <= max(cursor.get(candle.symbol, -1), start_ms - 1):
                 self._engine.warm(candle)
