@@ -9,7 +9,7 @@ from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.order import Book
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.report.record import RunRecord
-from bot4_runtime.report.summary import drawdowns
+from bot4_runtime.report.summary import drawdowns, held
 from bot4_runtime.report.svg import bars, line_chart
 
 REGIME_COLOURS: Final = ("--strong-bear", "--bear", "--neutral", "--bull", "--strong-bull")
@@ -129,9 +129,13 @@ def _equity(record: RunRecord) -> str:
         for book, kept in record.books.items()
     ]
     falls = [(name, colour, [-d for d in drawdowns(v)]) for name, colour, v in equity]
+    hold = [("Buy and hold, equal weights, 2 % of it", "--third", held(record, share=0.02))]
     return (
-        "<h2>Equity, quote</h2>"
-        + line_chart(record.times_ms, equity, height=280, label="Equity of both books over time")
+        "<h2>Equity, quote</h2><p>Buying and holding is drawn at the size of one position, 2 % of "
+        "the capital, so that all lines fit one scale.</p>"
+        + line_chart(
+            record.times_ms, equity + hold, height=280, label="Equity of both books over time"
+        )
         + "<h2>Drawdown</h2>"
         + line_chart(record.times_ms, falls, height=160, percent=True, label="Drawdown over time")
     )

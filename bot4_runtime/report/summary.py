@@ -79,6 +79,23 @@ def buy_and_hold(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def held(record: RunRecord, share: float) -> list[float]:
+    """Equity of holding `share` of the capital in equal weights, at each of the run's times."""
+    if not record.sessions:
+        return []
+    capital = float(record.sessions[0].initial_cash)
+    waiting = {symbol: list(reversed(closes)) for symbol, closes in record.closes.items()}
+    growth = dict.fromkeys(waiting, 1.0)
+    equity = []
+    for time_ms in record.times_ms:
+        for symbol, closes in waiting.items():
+            while closes and closes[-1][0] <= time_ms:
+                growth[symbol] = closes.pop()[1] / record.closes[symbol][0][1]
+        mean = math.fsum(growth.values()) / len(growth)
+        equity.append(capital * (1.0 + share * (mean - 1.0)))
+    return equity
+
+
 def daily_equity(times_ms: Sequence[int], equity: Sequence[float]) -> list[float]:
     """Last equity of each UTC day."""
     by_day: dict[int, float] = {}

@@ -22,7 +22,7 @@ from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.report.record import gather
-from bot4_runtime.report.summary import buy_and_hold, daily_equity, drawdowns, summarise
+from bot4_runtime.report.summary import buy_and_hold, daily_equity, drawdowns, held, summarise
 from bot4_runtime.signals.statistics import RISK_FREE
 from bot4_runtime.state.trading_state import TradingState
 
@@ -186,3 +186,13 @@ def test_assumptions_name_the_numbers_of_the_venue(run) -> None:
     told = summarise(gather(run.events), models=None, paper=PaperModel(spread_bps=3.5))
     assert any("3.5 bps spread" in text for text in told["assumptions"])
     assert buy_and_hold(gather(run.events))["by_symbol"].keys() == {"AAAUSDT", "BBBUSDT"}
+
+
+def test_holding_ends_where_buy_and_hold_says(run) -> None:
+    record = gather(run.events)
+    line = held(record, share=1.0)
+    assert len(line) == len(record.times_ms)
+    capital = float(record.sessions[0].initial_cash)
+    assert line[-1] - capital == pytest.approx(buy_and_hold(record)["pnl_quote"])
+    assert held(record, share=0.0) == pytest.approx([capital] * len(line))
+    assert held(gather([]), share=1.0) == []
