@@ -72,12 +72,14 @@ class RunOptions:
         from_ms: open time of the first candle decided on; None for the source's own start.
         to_ms: open times from here on are left out; None for all.
         speed: candle time over wall time; None for as fast as possible.
+        accept: trading hash of changed settings the user agrees to, or its first 12 digits.
     """
 
     source: str
     from_ms: int | None = None
     to_ms: int | None = None
     speed: float | None = None
+    accept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ def build(
                 quote=settings.runtime.quote,
                 initial_cash=settings.initial_cash,
                 books=PAPER_BOOKS,
+                accepted=options.accept,
             ),
             source=source,
             ledger=ledger,
@@ -264,6 +267,12 @@ def build(
     except BaseException:
         store.close()
         raise
+    first = store.state.first_session
+    if first is not None and options.from_ms not in {None, first.start_ms}:
+        notices.append(
+            f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "
+            "--from is ignored. Another --account begins anew."
+        )
     total = None
     if isinstance(source, RecordedSource):
         total = source.remaining(start_ms, store.state.cursor)

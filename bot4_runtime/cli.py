@@ -70,6 +70,9 @@ def start(
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics on 127.0.0.1; 0 serves none.")
     ] = None,
+    accept: Annotated[
+        str, typer.Option(help="Hash of changed settings, to go on with them on this account.")
+    ] = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,6 +101,7 @@ def start(
         from_ms=_time(from_, "--from"),
         to_ms=_time(to, "--to"),
         speed=_speed(speed, settings.runtime.source),
+        accept=accept,
     )
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)

@@ -36,6 +36,8 @@ from bot4_runtime.state.trading_state import TradingState
 WARM_CANDLES: Final = 700
 """Candles shown before the first decision: LOOKBACK 512, the LSTM's 50, and some."""
 NS_PER_MS: Final = 1_000_000
+ACCEPTED_DIGITS: Final = 12
+"""How much of a settings hash must be named to agree to it."""
 
 
 class Ledger:
@@ -80,6 +82,7 @@ class Identity:
     Attributes:
         config_hash: sha256 of the settings that shape trading.
         initial_cash: quote each book starts with.
+        accepted: hash, or its beginning, of changed settings the user agrees to.
     """
 
     mode: str
@@ -88,6 +91,7 @@ class Identity:
     quote: str
     initial_cash: Decimal
     books: tuple[Book, ...]
+    accepted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,8 @@ class Session:
         """Run until the source ends or `stop` is set; snapshot and close in order.
 
         Raises:
-            ConfigError: the journal belongs to another source, strategy or mode.
+            ConfigError: the journal belongs to another source, strategy or mode, or settings
+                changed that the user did not accept.
         """
         state = self._store.state
         fresh = state.inputs == 0
@@ -279,6 +284,29 @@ class Session:
                 f"this account's journal was begun with mode, source, strategy = {was}, "
                 f"and now they are {now}; name another account with --account, "
                 "or start as before"
+            )
+        self._check_same_settings(before)
+
+    def _check_same_settings(self, before: SessionStarted) -> None:
+        """Nothing that shapes trading changes by a restart unless the user says so."""
+        identity, state = self._identity, self._store.state
+        now, accepted = identity.config_hash, identity.accepted
+        agreed = len(accepted) >= ACCEPTED_DIGITS and now.startswith(accepted)
+        if now != before.config_hash and not agreed:
+            raise ConfigError(
+                "the settings that shape trading (runtime, paper, risk, fees) are not those this "
+                f"account last ran with ({before.config_hash[:12]}, now {now[:12]}); start as "
+                "before, name another account with --account, or agree to the new ones with "
+                f"--accept {now[:12]}"
+            )
+        held = {symbol for book in state.books.values() for symbol in book.positions}
+        held |= {order.intent.symbol for order in state.all_live_orders()}
+        left = sorted(held - set(self._source.symbols))
+        if left:
+            raise ConfigError(
+                f"the account holds positions or orders in {', '.join(left)}, and "
+                f"{self._source.label} has no candles of them, so that nothing would watch their "
+                f"stops; expected all of them among {', '.join(self._source.symbols)}"
             )
 
     def _warm(
