@@ -110,7 +110,7 @@ def test_a_session_that_never_saw_a_candle_still_has_its_source(drill, tmp_path:
 
 
 def test_the_start_of_the_first_session_is_kept(drill, tmp_path: Path) -> None:
-    for hours, from_ms in ((5, None), (8, SIMULATED_START_MS + 2 * HOUR)):
+    for hours, from_ms in ((5, None), (8, SIMULATED_START_MS)):
         options = simulated(hours, from_ms=from_ms)
         run = app.build(drill, options, mode="paper", folder=tmp_path / "run")
         run.execute(threading.Event())

@@ -1,0 +1,357 @@
+"""The engine candle by candle: a scripted strategy, a real risk manager, a venue that may lag."""
+
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.errors import UndefinedStatistic
+from bot4_runtime.domain.events import (
+    BreakerChanged,
+    CancelRequested,
+    JournaledEvent,
+    OrderFilled,
+    OrderIntended,
+    RiskDecided,
+    SessionStarted,
+    SignalDecided,
+)
+from bot4_runtime.domain.order import Book, Liquidity, Purpose, Side
+from bot4_runtime.domain.signal import SignalAction, TradingSignal
+from bot4_runtime.engine import Engine, EngineParts, Submit
+from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.paper import PaperVenue
+from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.schedules import binance_schedule
+from bot4_runtime.market import DEPTH_CANDLES, RECENT_CANDLES, VOLATILITY_CANDLES, MarketMemory
+from bot4_runtime.regime.evidence import synthetic_evidence
+from bot4_runtime.risk.circuit_breaker import CircuitBreaker
+from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.limits import RiskLimits
+from bot4_runtime.risk.manager import RiskManager
+from bot4_runtime.settings import RiskSection
+from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
+from bot4_runtime.state.trading_state import TradingState
+
+HOUR = 3_600_000
+BEGIN = 1_700_000_000_000 // HOUR * HOUR
+BOOKS = (Book.VALIDATED, Book.SHADOW)
+
+
+class Scripted:
+    """Says what the test wrote down for a symbol's candle."""
+
+    name = "scripted"
+    needs_models = False
+    synthetic_rules = ("scripted",)
+
+    def __init__(self) -> None:
+        self.script: dict[tuple[str, int], tuple[SignalAction, float | None, str]] = {}
+
+    def warm(self, candle: Candle) -> None:
+        pass
+
+    def on_candle(self, candle: Candle) -> list[TradingSignal]:
+        said = self.script.get((candle.symbol, (candle.open_time_ms - BEGIN) // HOUR))
+        if said is None:
+            return []
+        action, limit, rule = said
+        return [
+            TradingSignal(
+                signal_id=f"{rule}:{candle.symbol}:{candle.open_time_ms}",
+                rule_id=rule,
+                symbol=candle.symbol,
+                action=action,
+                side=Side.BUY if action is SignalAction.ENTER else Side.SELL,
+                confidence=0.9,
+                price=candle.close,
+                stop_distance=0.03,
+                regime=None,
+                volatility=None,
+                ts_ns=candle.close_time_ms * 1_000_000,
+                limit_price=limit,
+            )
+        ]
+
+    def on_regime(self, estimate, previous, candle) -> list[TradingSignal]:
+        return []
+
+
+class LaggingVenue(PaperVenue):
+    """Does not answer cancels while `lag` is set."""
+
+    lag = False
+
+    def cancel(self, order, now_ns):
+        return [] if self.lag else super().cancel(order, now_ns)
+
+
+class Bench:
+    """An engine, its ledger, and a venue behind a gate."""
+
+    def __init__(self, **limits: float) -> None:
+        self.state = TradingState()
+        self.events: list[JournaledEvent] = []
+        self.emit(
+            SessionStarted(
+                ts_event_ns=0, epoch=1, mode="paper", source="recorded:x", origin="real",
+                strategy="scripted", config_hash="", schema_version=1, warm_from_ms=0, start_ms=BEGIN, quote="USDT",
+                initial_cash=Decimal(100_000), books=BOOKS,
+            )
+        )  # fmt: skip
+        changed = {"max_correlation": 1.0, "max_position_pct": 0.1} | limits
+        risk: RiskLimits = RiskSection(**changed).limits()
+        fees = FeeCalculator(binance_schedule(Market.SPOT))
+        self.strategy = Scripted()
+        self.venue = LaggingVenue(PaperModel(), fees)
+        self.gate = Gate(self.venue, 120)
+        self.memory = MarketMemory(
+            with_features=False,
+            depth_share=0.01,
+            correlations=CorrelationTable(720.0, 72),
+        )
+        self.engine = Engine(
+            EngineParts(
+                strategy=self.strategy,
+                validator=SignalValidator(ValidatorSettings()),
+                risk=RiskManager(risk),
+                breaker=CircuitBreaker(risk),
+                venue=self.venue,
+                memory=self.memory,
+                detector=None,
+                evidence={"scripted": synthetic_evidence("scripted", now_ms=BEGIN, interval="1h")},
+                costs=TradeCosts(
+                    fee_rate_round_trip=2 * fees.rate(fees.venue, "", Liquidity.TAKER),
+                    slippage_round_trip=0.0002,
+                ),
+                fees=fees,
+                half_spread=0.0001,
+                market=Market.SPOT,
+                client_prefix="b4-1",
+            ),
+            self,
+            BOOKS,
+        )
+        self.at: dict[str, int] = {}
+
+    def emit(self, event: JournaledEvent) -> None:
+        self.state.apply(event)
+        self.events.append(event)
+
+    def candle(
+        self, symbol: str, close: float = 100.0, *, open_: float = 100.0, volume: float = 1e6
+    ) -> None:
+        number = self.at.get(symbol, 0)
+        self.at[symbol] = number + 1
+        candle = Candle(
+            symbol=symbol, interval="1h", open_time_ms=BEGIN + number * HOUR, open=open_,
+            high=max(open_, close) * 1.001, low=min(open_, close) * 0.999, close=close,
+            volume=volume,
+        )  # fmt: skip
+        for command in self.engine.process(candle):
+            now_ns = candle.close_time_ms * 1_000_000
+            if isinstance(command, Submit):
+                intent = command.intended.intent
+                free = self.engine.cash_free(intent.book, without=intent.intent_no)
+                answers = self.gate.send(
+                    command.approved, command.intended, durable=True, cash_free=free
+                )
+            else:
+                answers = self.gate.cancel(self.state.orders[command.intent_no], now_ns)
+            for answer in answers:
+                self.emit(answer)
+
+    def calm(self, count: int, *symbols: str) -> None:
+        """Candles whose closes wander a little, so that volatility is known."""
+        for number in range(count):
+            for symbol in symbols or ("AAAUSDT",):
+                self.candle(symbol, 100.0 + 0.2 * (number % 3))
+
+    def say(
+        self, action: SignalAction, symbol: str = "AAAUSDT", *, limit: float | None = None,
+        rule: str = "scripted",
+    ) -> None:  # fmt: skip
+        """Have the strategy say this at the symbol's next candle."""
+        self.strategy.script[symbol, self.at.get(symbol, 0)] = (action, limit, rule)
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def reasons(self) -> Counter[str]:
+        return Counter(event.reason.partition(":")[0] for event in self.of(CancelRequested))
+
+
+ENTER, EXIT = SignalAction.ENTER, SignalAction.EXIT
+
+
+def entered() -> Bench:
+    """A bench that holds AAAUSDT in the validated book, with its stop."""
+    bench = Bench()
+    bench.calm(80)
+    bench.say(ENTER)
+    bench.calm(8)
+    book = bench.state.books[Book.VALIDATED]
+    assert list(book.positions) == ["AAAUSDT"]
+    (stop,) = bench.state.all_live_orders(Book.VALIDATED)
+    assert stop.intent.purpose is Purpose.STOP
+    return bench
+
+
+def test_an_entry_is_filled_and_protected_and_an_exit_closes_it() -> None:
+    bench = entered()
+    bench.say(EXIT)
+    bench.calm(3)
+    book = bench.state.books[Book.VALIDATED]
+    assert book.positions == {}
+    assert bench.state.all_live_orders() == []
+    assert [t.exit_reason for t in book.closed_trades] == ["signal"]
+    assert bench.reasons() == {"exit signal": 1}
+
+
+def test_a_second_entry_while_one_is_engaged_is_not_even_judged() -> None:
+    bench = entered()
+    before = len(bench.of(SignalDecided))
+    bench.say(ENTER)
+    bench.calm(2)
+    assert len(bench.of(SignalDecided)) == before == 1
+
+
+def test_an_exit_signal_cancels_an_entry_that_waits() -> None:
+    bench = Bench()
+    bench.calm(80)
+    bench.say(ENTER, limit=98.5)
+    bench.calm(1)
+    bench.say(EXIT)
+    bench.calm(1)
+    assert bench.reasons() == {"exit signal": 1}
+    assert bench.of(OrderFilled) == []
+
+
+def test_an_entry_that_waited_too_long_is_cancelled() -> None:
+    bench = Bench()
+    bench.calm(80)
+    bench.say(ENTER, limit=98.5)
+    bench.calm(6)
+    assert bench.reasons() == {"entry waited too long": 1}
+    assert bench.state.all_live_orders() == []
+
+
+def test_a_second_exit_signal_does_not_sell_twice() -> None:
+    bench = entered()
+    bench.say(EXIT)
+    bench.candle("AAAUSDT")
+    for _ in range(2):
+        bench.say(EXIT)
+        bench.candle("AAAUSDT", volume=0.0)
+    exits = [e for e in bench.of(OrderIntended) if e.intent.purpose is Purpose.EXIT]
+    assert len(exits) == 1
+    bench.calm(2)
+    assert bench.state.books[Book.VALIDATED].positions == {}
+
+
+def test_an_unanswered_cancel_is_asked_for_once_and_nothing_is_oversold() -> None:
+    bench = entered()
+    bench.venue.lag = True
+    bench.say(EXIT)
+    bench.calm(4)
+    book = bench.state.books[Book.VALIDATED]
+    assert book.positions == {}
+    (left,) = bench.state.all_live_orders()
+    assert left.cancel_requested
+    assert bench.reasons() == {"exit signal": 1}
+    bench.venue.lag = False
+    for answer in bench.gate.cancel(left, 0):
+        bench.emit(answer)
+    assert bench.state.all_live_orders() == []
+
+
+def test_a_breaker_that_opens_cancels_entries_of_every_symbol() -> None:
+    bench = Bench(max_daily_loss=0.02)
+    bench.calm(80, "AAAUSDT", "BBBUSDT")
+    bench.say(ENTER, "AAAUSDT")
+    bench.calm(4, "AAAUSDT", "BBBUSDT")
+    assert "AAAUSDT" in bench.state.books[Book.VALIDATED].positions
+    bench.say(ENTER, "BBBUSDT", limit=98.5)
+    bench.candle("BBBUSDT")
+    bench.candle("AAAUSDT", 20.0, open_=100.0, volume=0.0)
+    opened = [e for e in bench.of(BreakerChanged) if e.book is Book.VALIDATED]
+    assert opened
+    assert bench.reasons()["circuit breaker"] == 1
+    before = len(bench.of(OrderIntended))
+    bench.say(ENTER, "BBBUSDT")
+    bench.candle("BBBUSDT")
+    later = bench.of(OrderIntended)[before:]
+    assert not [e for e in later if e.intent.book is Book.VALIDATED]
+
+
+def test_what_the_validator_rejects_only_the_shadow_book_trades() -> None:
+    bench = Bench()
+    bench.calm(80)
+    for _ in range(2):
+        bench.say(ENTER, rule="unproven")
+        bench.calm(1)
+    bench.calm(4)
+    assert [e.code for e in bench.of(SignalDecided)] == ["NO_EVIDENCE", "NO_EVIDENCE"]
+    assert {e.intent.book for e in bench.of(OrderIntended)} == {Book.SHADOW}
+    assert sum(e.intent.purpose is Purpose.ENTRY for e in bench.of(OrderIntended)) == 1
+
+
+def test_an_entry_into_unknown_depth_is_refused() -> None:
+    bench = Bench()
+    bench.calm(5)
+    bench.say(ENTER)
+    bench.calm(1)
+    (verdict,) = bench.of(RiskDecided)
+    assert (verdict.approved, verdict.code) == (False, "NOT_FINITE")
+    assert bench.of(OrderIntended) == []
+
+
+def test_a_thin_market_takes_a_smaller_size_or_none() -> None:
+    bench = Bench()
+    for number in range(80):
+        bench.candle("AAAUSDT", 100.0 + 0.2 * (number % 3), volume=300.0)
+    bench.say(ENTER)
+    bench.candle("AAAUSDT", volume=300.0)
+    codes = [e.code for e in bench.of(RiskDecided)]
+    assert codes == ["LIQUIDITY", "APPROVED"]
+    (entry,) = bench.of(OrderIntended)
+    first = bench.of(RiskDecided)[0]
+    assert entry.intent.quantity <= first.would_pass_size < first.quantity
+    tiny = Bench()
+    for number in range(80):
+        tiny.candle("AAAUSDT", 100.0 + 0.2 * (number % 3), volume=1.0)
+    tiny.say(ENTER)
+    tiny.candle("AAAUSDT", volume=1.0)
+    assert [e.code for e in tiny.of(RiskDecided)] == ["LIQUIDITY", "BELOW_MINIMUM"]
+    assert tiny.of(OrderIntended) == []
+
+
+def test_free_cash_leaves_out_what_orders_reserve_but_not_the_order_asked_about() -> None:
+    bench = Bench()
+    bench.calm(80)
+    bench.say(ENTER, limit=98.5)
+    bench.calm(1)
+    (order,) = bench.state.all_live_orders()
+    cost = float(order.open_quantity * order.intent.worst_price)
+    assert bench.engine.cash_free(Book.VALIDATED) == pytest.approx(100_000 - cost)
+    number = order.intent.intent_no
+    assert bench.engine.cash_free(Book.VALIDATED, without=number) == pytest.approx(100_000)
+
+
+def test_the_memory_says_unknown_until_its_windows_are_full() -> None:
+    bench = Bench()
+    bench.calm(1)
+    known = Candle(
+        symbol="AAAUSDT", interval="1h", open_time_ms=BEGIN + 5 * HOUR, open=1.0, high=1.0,
+        low=1.0, close=1.0, volume=1.0,
+    )  # fmt: skip
+    assert bench.memory.gap_before(known) == BEGIN + HOUR
+    for count in range(2, VOLATILITY_CANDLES + 3):
+        bench.calm(1)
+        depth = bench.memory.depth_quote("AAAUSDT")
+        assert (depth == depth) is (count >= DEPTH_CANDLES)
+        assert (bench.memory.recent_return("AAAUSDT") is None) is (count <= RECENT_CANDLES)
+        assert (bench.memory.volatility("AAAUSDT") is None) is (count <= VOLATILITY_CANDLES)
+    assert UndefinedStatistic.exit_code == 1
