@@ -1,14 +1,19 @@
 """Closed candles polled from Binance's public REST through ccxt. No keys, no orders.
 
-A candle is taken only when the venue's clock says that it has closed. Errors of the network
-are retried with growing pauses, for ever; a refused location or an unknown symbol is final.
+A candle is taken only when the clock says that it has closed. Errors of the network and
+answers nobody can read are retried with growing pauses, for ever; a refused location or an
+unknown symbol is final. An impossible candle is logged, passed over, and asked for again until
+the next one is there.
 """
 
 import difflib
+import math
 import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import structlog
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
@@ -52,18 +57,23 @@ class BinanceSource:
         self._step_ms = interval_ms(interval)
         self._client = _client(market, base_url)
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
+        self._refused: dict[str, DataError] = {}
+        self._log = structlog.get_logger("binance")
 
     def history(self, from_ms: int, to_ms: int) -> Iterator[Candle]:
         """Closed candles with open times in [from_ms, to_ms), merged over symbols.
 
         Raises:
-            VenueUnreachable, LocationRefused, DataError: see `check`.
+            VenueUnreachable, LocationRefused, DataError: see `check`; also when no candle of
+                the range is possible.
         """
         rows = [
             candle
             for symbol in self.symbols
             for candle in self._fetch(symbol, from_ms, min(to_ms, self._closed_before()))
         ]
+        if self._refused and not rows:
+            raise next(iter(self._refused.values()))
         return iter(sorted(rows, key=lambda c: (c.open_time_ms, c.symbol)))
 
     def stream(
@@ -120,23 +130,26 @@ class BinanceSource:
         start = -(-from_ms // self._step_ms) * self._step_ms
         while start < to_ms:
             rows = self._call("fetch_ohlcv", self._names[symbol], self.interval, start, PAGE)
-            taken = [row for row in rows if start <= row[0] < to_ms]
-            for row in taken:
-                candle = Candle(
-                    symbol=symbol,
-                    interval=self.interval,
-                    open_time_ms=int(row[0]),
-                    open=float(row[1]),
-                    high=float(row[2]),
-                    low=float(row[3]),
-                    close=float(row[4]),
-                    volume=float(row[5]),
-                )
-                candle.check()
-                yield candle
+            taken = {int(row[0]): row for row in rows if start <= (row[0] or 0) < to_ms}
+            for open_time_ms in sorted(taken):
+                candle = self._possible(symbol, open_time_ms, taken[open_time_ms])
+                if candle is not None:
+                    yield candle
             if len(rows) < PAGE or not taken:
                 return
-            start = int(taken[-1][0]) + self._step_ms
+            start = max(taken) + self._step_ms
+
+    def _possible(self, symbol: str, open_time_ms: int, row: Sequence[Any]) -> Candle | None:
+        """Read a row; one no market can print is told once and passed over."""
+        try:
+            candle = _candle(symbol, self.interval, open_time_ms, row)
+            candle.check()
+        except DataError as error:
+            if str(error) != str(self._refused.get(symbol)):
+                self._refused[symbol] = error
+                self._log.error("candle refused", why=str(error))
+            return None
+        return candle
 
     def _call(self, method: str, *arguments: object) -> Any:
         import ccxt
@@ -155,7 +168,7 @@ class BinanceSource:
                     "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
                     "candles"
                 ) from error
-            if isinstance(error, ccxt.NetworkError):
+            if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
                     f"Binance did not answer: {type(error).__name__}"
                 ) from error
@@ -187,3 +200,20 @@ def _client(market: Market, base_url: str | None) -> Any:
 def _ccxt_symbol(symbol: str, market: Market) -> str:
     base, quote = split_symbol(symbol)
     return f"{base}/{quote}" if market is Market.SPOT else f"{base}/{quote}:{quote}"
+
+
+def _candle(symbol: str, interval: str, open_time_ms: int, row: Sequence[Any]) -> Candle:
+    """Build a candle from ccxt's row; what is missing is NaN, which no check lets pass."""
+    open_, high, low, close, volume = (
+        math.nan if value is None else float(value) for value in row[1:6]
+    )
+    return Candle(
+        symbol=symbol,
+        interval=interval,
+        open_time_ms=open_time_ms,
+        open=open_,
+        high=high,
+        low=low,
+        close=close,
+        volume=volume,
+    )

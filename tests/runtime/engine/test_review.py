@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import ccxt
 import msgspec
 import polars as pl
 import pytest
 
 from bot4_runtime import app
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.clock import ManualClock
+from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.events import (
     CandleClosed,
@@ -26,6 +28,7 @@ from bot4_runtime.domain.events import (
     RiskDecided,
 )
 from bot4_runtime.domain.order import Book
+from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
 from bot4_runtime.state.reader import JournalReader
@@ -274,3 +277,35 @@ def test_a_stop_during_warm_up_decides_nothing_and_the_next_start_goes_on(
     result = built.execute(stop)
     assert (result.candles, len(shown)) == (0, 1)
     assert run(settings, source, tmp_path / "run").state_hash == whole.state_hash
+
+
+class Garbled:
+    """Binance on a bad day: two answers nobody can read, then rows that are torn and repeated."""
+
+    def __init__(self, first_ms: int) -> None:
+        self.faults: list[Exception] = [ccxt.OperationFailed("-1000"), ccxt.BadResponse("<html>")]
+        rows = [[first_ms + n * HOUR_MS, 1.0, 2.0, 0.5, 1.5, 3.0] for n in range(6)]
+        rows[2][4] = None
+        rows[3][1] = math.nan
+        self.rows = [rows[1], rows[0], *rows[2:], rows[4]]
+
+    def fetch_ohlcv(
+        self, _name: str, _interval: str, start: int, _limit: int
+    ) -> list[list[float]]:
+        if self.faults:
+            raise self.faults.pop(0)
+        return [row for row in self.rows if row[0] >= start]
+
+
+def test_a_garbled_answer_neither_ends_a_live_stream_nor_enters_it() -> None:
+    first_ms = 1_704_067_200_000
+    clock = ManualClock((first_ms + 6 * HOUR_MS) * 1_000_000)
+    source = BinanceSource(symbols=["BTCUSDT"], interval="1h", market=Market.SPOT, clock=clock)
+    source._client = Garbled(first_ms)
+    stop = threading.Event()
+    got: list[int] = []
+    for candle in source.stream(first_ms, {}, stop):
+        got.append((candle.open_time_ms - first_ms) // HOUR_MS)
+        if len(got) == 4:
+            stop.set()
+    assert got == [0, 1, 4, 5]
