@@ -234,3 +234,24 @@ def test_models_of_another_market_are_said_to_be(promote, make_settings, tmp_pat
     assert any("trained on real candles, the source is simulated" in n for n in run.notices)
     assert run.total == 200
     run.store.close()
+
+
+def test_the_doctor_verifies_the_promoted_pair(
+    promote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bot4_runtime.doctor import examine
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOT4_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BOT4_MODELS", str(tmp_path / "models"))
+    hmm, lstm = promote()
+    found = {finding.check: finding for finding in examine(None, network=False)}
+    assert found["models"].ok
+    told = f"1h: hmm {hmm[:12]}, lstm {lstm[:12]} verified; 0 evidence records"
+    assert found["models"].found == told
+    model = tmp_path / "models" / "archive" / lstm / "model.onnx"
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes()[:-1])
+    (refused,) = [f for f in examine(None, network=False) if f.check == "models"]
+    assert not refused.ok
+    assert lstm[:12] in refused.found
