@@ -112,43 +112,73 @@ class Run:
 class PromotedModels:
     """The promoted pair and its evidence, watched for a newer promotion.
 
-    A pair that is refused is reported and the last good one kept.
+    A pair that is refused is reported and the last good one kept. Evidence is gathered after
+    a promotion, so its file is watched too.
+
+    Args:
+        symbols: what is traded: a pair that may not be used on them is refused.
     """
 
-    def __init__(self, registry: ModelRegistry, interval: str, clock: Clock) -> None:
+    def __init__(
+        self, registry: ModelRegistry, interval: str, clock: Clock, symbols: Sequence[str] = ()
+    ) -> None:
         self._registry = registry
+        self._symbols = tuple(symbols)
         self._interval = interval
         self._clock = clock
-        self._stamp = registry.pointer_stamp()
+        self._stamp = self._look()
         self._next_look = time.monotonic() + POLL_SECONDS
-        self.pair = registry.load(interval, wall_ms())
+        self.pair = self._load()
         self._log = structlog.get_logger("models")
 
     def evidence(self) -> Mapping[str, EvidenceRecord]:
         """Return the records made with the pair, by rule id."""
-        return read_evidence(
-            evidence_path(self._registry.root, self._interval),
-            self.pair.hmm_sha256,
-            self.pair.lstm_sha256,
-        )
+        return self._evidence_of(self.pair)
+
+    def _evidence_of(self, pair: ModelPair) -> Mapping[str, EvidenceRecord]:
+        return read_evidence(self._evidence_path, pair.hmm_sha256, pair.lstm_sha256)
+
+    @property
+    def _evidence_path(self) -> Path:
+        return evidence_path(self._registry.root, self._interval)
+
+    def _look(self) -> tuple[object, int]:
+        """Return what changes when a pair is promoted or evidence is written."""
+        try:
+            written_ns = self._evidence_path.stat().st_mtime_ns
+        except FileNotFoundError:
+            written_ns = 0
+        return self._registry.pointer_stamp(), written_ns
+
+    def _load(self) -> ModelPair:
+        pair = self._registry.load(self._interval, wall_ms())
+        for symbol in self._symbols:
+            pair.require(symbol)
+        return pair
 
     def poll(self, engine: Engine) -> ModelPromoted | None:
         """Swap the engine's models when the pointer moved; return what was promoted."""
         if time.monotonic() < self._next_look:
             return None
         self._next_look = time.monotonic() + POLL_SECONDS
-        stamp = self._registry.pointer_stamp()
+        stamp = self._look()
         if stamp == self._stamp:
             return None
         self._stamp = stamp
         now_ns = self._clock.now_ns()
         try:
-            pair = self._registry.load(self._interval, wall_ms())
+            pair = self._load()
+            evidence = self._evidence_of(pair)
         except ModelError as error:
             self._log.error("promoted models refused, keeping the last good pair", why=str(error))
             return None
+        before = (self.pair.hmm_sha256, self.pair.lstm_sha256)
+        if before == (pair.hmm_sha256, pair.lstm_sha256):
+            engine.believe(evidence)
+            self._log.info("evidence read again", rules=sorted(evidence))
+            return None
         self.pair = pair
-        engine.swap(pair, self.evidence())
+        engine.swap(pair, evidence)
         self._log.info("models swapped", hmm=pair.hmm_sha256[:12], lstm=pair.lstm_sha256[:12])
         return ModelPromoted(
             ts_event_ns=now_ns,
@@ -191,10 +221,8 @@ def build(
     models: PromotedModels | None = None
     evidence: Mapping[str, EvidenceRecord] = {}
     if strategy.needs_models:
-        models = PromotedModels(registry, settings.runtime.interval, clock)
+        models = PromotedModels(registry, settings.runtime.interval, clock, source.symbols)
         evidence = models.evidence()
-        for symbol in source.symbols:
-            models.pair.require(symbol)
         notices += _model_notices(models, source, start_ms)
     evidence = dict(evidence) | {
         rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)

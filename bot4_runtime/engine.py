@@ -153,7 +153,12 @@ class Engine:
         """Decide by other models and their evidence from the next candle on."""
         if self._parts.detector is not None:
             self._parts.detector.swap(pair)
-        self._parts = dataclasses.replace(self._parts, evidence=evidence)
+        self.believe(evidence)
+
+    def believe(self, evidence: Mapping[str, EvidenceRecord]) -> None:
+        """Judge by other evidence from the next candle on; synthetic records stay."""
+        kept = {rule: r for rule, r in self._parts.evidence.items() if r.synthetic}
+        self._parts = dataclasses.replace(self._parts, evidence={**evidence, **kept})
 
     def warm(self, candle: Candle) -> None:
         """Show history: windows, correlations and the strategy see it, nobody decides."""
