@@ -17,7 +17,7 @@ import pytest
 from bot4_runtime import app
 from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
 from bot4_runtime.domain.events import (
     CandleClosed,
     GapSeen,
@@ -29,6 +29,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Book
 from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
 from bot4_runtime.state.reader import JournalReader
@@ -309,3 +310,74 @@ def test_a_garbled_answer_neither_ends_a_live_stream_nor_enters_it() -> None:
         if len(got) == 4:
             stop.set()
     assert got == [0, 1, 4, 5]
+
+
+class FakePair:
+    """A pair by name, for BTCUSDT alone."""
+
+    def __init__(self, name: str) -> None:
+        self.hmm_sha256 = self.lstm_sha256 = name
+        self.schema_id = "schema"
+
+    def require(self, symbol: str) -> None:
+        if symbol != "BTCUSDT":
+            raise ModelError(symbol)
+
+
+class FakeRegistry:
+    """A pointer that tests move."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pair = FakePair("one")
+
+    def pointer_stamp(self) -> int:
+        return id(self.pair)
+
+    def load(self, _interval: str, _now_ms: int) -> FakePair:
+        return self.pair
+
+
+class Told:
+    """Stands for the engine: remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def swap(self, pair: FakePair, evidence: Mapping[str, object]) -> None:
+        self.words.append(f"swap {pair.hmm_sha256} {sorted(evidence)}")
+
+    def believe(self, evidence: Mapping[str, object]) -> None:
+        self.words.append(f"believe {sorted(evidence)}")
+
+
+def test_evidence_written_after_a_promotion_is_read_and_a_torn_one_is_not(tmp_path: Path) -> None:
+    registry, told = FakeRegistry(tmp_path), Told()
+    models = app.PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
+
+    def poll() -> object:
+        models._next_look = 0.0
+        return models.poll(told)
+
+    assert poll() is None
+    registry.pair = FakePair("two")
+    assert poll().hmm_sha256 == "two"
+    record = synthetic_evidence("rule", now_ms=1_700_000_000_000, interval="1h")
+    path = evidence_path(tmp_path, "1h")
+    write_evidence(path, [msgspec.structs.replace(record, hmm_sha256="two", lstm_sha256="two")])
+    assert poll() is None
+    path.write_text("torn")
+    registry.pair = FakePair("three")
+    assert poll() is None
+    assert models.pair.hmm_sha256 == "two"
+    assert told.words == ["swap two []", "believe ['rule']"]
+
+
+def test_a_promoted_pair_that_may_not_trade_a_symbol_is_refused(tmp_path: Path) -> None:
+    registry = FakeRegistry(tmp_path)
+    models = app.PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
+    models._symbols = ("ETHUSDT",)
+    registry.pair = FakePair("two")
+    models._next_look = 0.0
+    assert models.poll(Told()) is None
+    assert models.pair.hmm_sha256 == "one"
