@@ -157,6 +157,7 @@ class Session:
         self._check_same()
         self._begin(warm_from_ms, start_ms)
         self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
+        self._gate.remember(state.orders.values())
         self._replay_unanswered()
         candles = refused = 0
         for candle in self._source.stream(start_ms, dict(state.cursor), stop):

@@ -3,18 +3,29 @@
 The gate trusts nobody. It takes only what the risk manager approved, compares the payload
 hash, demands that the intent is durable, sends each intent at most once in its life, and
 counts orders itself, so that a strategy gone mad is stopped even when all else agrees
-(Knight Capital, 2012).
+(Knight Capital, 2012). What is over its ceiling is rejected, not thrown: the process lives on
+to protect what is held. A restart gives it its memory back, so that nothing is allowed twice.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from bot4_runtime.clock import NS_PER_S
 from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
-from bot4_runtime.domain.events import OrderEvent, OrderIntended, OrderOutcomeUnknown
-from bot4_runtime.domain.order import Order, OrderIntent, payload_hash
+from bot4_runtime.domain.events import (
+    OrderEvent,
+    OrderIntended,
+    OrderOutcomeUnknown,
+    OrderRejected,
+)
+from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus, payload_hash
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.risk.manager import RiskApproved
+
+CEILING_REACHED: Final = "GATE_CEILING"
+"""Code of the gate's own rejection."""
 
 
 class Gate:
@@ -30,6 +41,17 @@ class Gate:
         self._max_orders_per_minute = max_orders_per_minute
         self._highest_sent = 0
         self._recent_ns: deque[int] = deque()
+
+    def remember(self, orders: Iterable[Order]) -> None:
+        """Take in what was sent before this process began, answered orders of all books."""
+        sent = [
+            order.intent
+            for order in orders
+            if order.status is not OrderStatus.INTENDED
+            and not order.reason.startswith(CEILING_REACHED)
+        ]
+        self._recent_ns = deque(sorted(intent.ts_ns for intent in sent))
+        self._highest_sent = max((intent.intent_no for intent in sent), default=0)
 
     @property
     def venue(self) -> Venue:
@@ -98,8 +120,17 @@ class Gate:
             raise InvariantViolated(f"intent {intent.intent_no} was sent before")
         if not intent.quantity > Decimal(0):
             raise InvariantViolated(f"intent {intent.intent_no} has quantity {intent.quantity}")
-        self._count(intent)
         self._highest_sent = intent.intent_no
+        if not self._counted(intent):
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code=CEILING_REACHED,
+                    reason=f"{len(self._recent_ns)} orders within a minute reached the gate's own "
+                    f"ceiling of {self._max_orders_per_minute}",
+                )
+            ]
         try:
             return self._venue.submit(intent, intended.client_id, cash_free)
         except OutcomeUnknown as error:
@@ -109,13 +140,12 @@ class Gate:
                 )
             ]
 
-    def _count(self, intent: OrderIntent) -> None:
+    def _counted(self, intent: OrderIntent) -> bool:
+        """Count an order that may go out; False for an entry beyond the ceiling."""
         recent = self._recent_ns
         while recent and recent[0] <= intent.ts_ns - 60 * NS_PER_S:
             recent.popleft()
         if not intent.reduce_only and len(recent) >= self._max_orders_per_minute:
-            raise InvariantViolated(
-                f"{len(recent)} orders within a minute reached the gate's own ceiling of "
-                f"{self._max_orders_per_minute}; trading stops"
-            )
+            return False
         recent.append(intent.ts_ns)
+        return True

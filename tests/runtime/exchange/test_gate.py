@@ -13,6 +13,7 @@ from bot4_runtime.domain.events import (
     OrderEvent,
     OrderIntended,
     OrderOutcomeUnknown,
+    OrderRejected,
 )
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
@@ -177,11 +178,41 @@ def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
     gate = Gate(venue, max_orders_per_minute=3)
     for number in (1, 2, 3):
         send(gate, intended(number, ts_ns=number))
-    with pytest.raises(InvariantViolated, match="ceiling of 3"):
-        send(gate, intended(4, ts_ns=4))
+    (refused,) = send(gate, intended(4, ts_ns=4))
+    assert isinstance(refused, OrderRejected)
+    assert (refused.code, refused.intent_no) == ("GATE_CEILING", 4)
     send(gate, intended(5, ts_ns=5, reduce_only=True))
     send(gate, intended(6, ts_ns=70_000_000_000))
     assert venue.sent == [1, 2, 3, 5, 6]
+
+
+def test_a_restart_gives_no_second_minute() -> None:
+    venue = RecordingVenue()
+    gate = Gate(venue, max_orders_per_minute=2)
+    gate.remember(
+        Order(
+            intent=intended(number, ts_ns=number).intent,
+            client_id=f"c{number}",
+            status=status,
+            filled=Decimal(0),
+            spent=Decimal(0),
+            cancel_requested=False,
+            age=0,
+            reason=reason,
+        )
+        for number, status, reason in (
+            (1, OrderStatus.FILLED, ""),
+            (2, OrderStatus.REJECTED, "GATE_CEILING"),
+            (3, OrderStatus.ACCEPTED, ""),
+            (4, OrderStatus.INTENDED, ""),
+        )
+    )
+    with pytest.raises(InvariantViolated, match="sent before"):
+        send(gate, intended(3, ts_ns=3))
+    (refused,) = gate.replay(intended(4, ts_ns=4), cash_free=1e4)
+    assert isinstance(refused, OrderRejected)
+    send(gate, intended(5, ts_ns=70_000_000_000))
+    assert venue.sent == [5]
 
 
 def test_an_unanswered_intent_is_replayed_to_a_venue_in_process_only() -> None:
