@@ -538,7 +538,6 @@ class Engine:
                     reduce_only=order.intent.reduce_only,
                 )
                 for order in self._state.all_live_orders(book)
-                if not order.cancel_requested
             ],
             correlations=self._parts.memory.correlations,
             depth_quote=self._parts.memory.depth_quote(symbol),

@@ -1,6 +1,7 @@
 """Closed candles polled from Binance's public REST through ccxt. No keys, no orders.
 
-A candle is taken only when the clock says that it has closed. Errors of the network and
+A candle is taken only when the clock says that it has closed and, lest that clock be fast, the
+venue shows the next one too or a minute has passed. Errors of the network and
 answers nobody can read are retried with growing pauses, for ever; a refused location or an
 unknown symbol is final. An impossible candle is logged, passed over, and asked for again until
 the next one is there.
@@ -24,6 +25,8 @@ PAGE: Final = 1000
 TIMEOUT_MS: Final = 8_000
 GRACE_MS: Final = 2_000
 """How long after a close the candle is first asked for."""
+CLOCK_DOUBT_MS: Final = 60_000
+"""How far our clock may be ahead of the venue's without a forming candle passing for closed."""
 LONGEST_PAUSE_S: Final = 60.0
 NS_PER_MS: Final = 1_000_000
 
@@ -131,6 +134,10 @@ class BinanceSource:
         while start < to_ms:
             rows = self._call("fetch_ohlcv", self._names[symbol], self.interval, start, PAGE)
             taken = {int(row[0]): row for row in rows if start <= (row[0] or 0) < to_ms}
+            newest_ms = max((int(row[0] or 0) for row in rows), default=0)
+            sure_ms = self._clock.now_ns() // NS_PER_MS - CLOCK_DOUBT_MS
+            if newest_ms + self._step_ms > sure_ms:
+                taken.pop(newest_ms, None)
             for open_time_ms in sorted(taken):
                 candle = self._possible(symbol, open_time_ms, taken[open_time_ms])
                 if candle is not None:

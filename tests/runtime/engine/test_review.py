@@ -300,7 +300,7 @@ class Garbled:
 
 def test_a_garbled_answer_neither_ends_a_live_stream_nor_enters_it() -> None:
     first_ms = 1_704_067_200_000
-    clock = ManualClock((first_ms + 6 * HOUR_MS) * 1_000_000)
+    clock = ManualClock((first_ms + 6 * HOUR_MS + 61_000) * 1_000_000)
     source = BinanceSource(symbols=["BTCUSDT"], interval="1h", market=Market.SPOT, clock=clock)
     source._client = Garbled(first_ms)
     stop = threading.Event()
@@ -310,6 +310,20 @@ def test_a_garbled_answer_neither_ends_a_live_stream_nor_enters_it() -> None:
         if len(got) == 4:
             stop.set()
     assert got == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize(("ahead_ms", "taken"), [(0, 5), (59_000, 5), (61_000, 6)])
+def test_a_fast_clock_does_not_close_a_candle_before_the_venue_does(
+    ahead_ms: int, taken: int
+) -> None:
+    """The newest candle shown may still be forming; after a minute of silence it is believed."""
+    first_ms = 1_704_067_200_000
+    clock = ManualClock((first_ms + 6 * HOUR_MS + ahead_ms) * 1_000_000)
+    source = BinanceSource(symbols=["BTCUSDT"], interval="1h", market=Market.SPOT, clock=clock)
+    source._client = Garbled(first_ms)
+    source._client.faults = []
+    source._client.rows = [[first_ms + n * HOUR_MS, 1.0, 2.0, 0.5, 1.5, 3.0] for n in range(6)]
+    assert len(list(source.history(first_ms, first_ms + 9 * HOUR_MS))) == taken
 
 
 class FakePair:
