@@ -261,13 +261,12 @@ class Engine:
         symbol = instrument.symbol
         live = self._state.live_orders(symbol, book)
         position = self._state.books[book].positions.get(symbol)
-        leaves = position is None or any(o.filled for o in live if o.intent.reduce_only)
         for order in live:
             entry = order.intent.purpose is Purpose.ENTRY
             if entry and 0 < order.intent.expires_after <= order.age:
                 self._cancel(order, now_ns, "entry waited too long")
-            elif entry and order.filled and leaves:
-                self._cancel(order, now_ns, "stopped out")
+            elif entry and candle.low <= float(order.intent.stop_loss or 0):
+                self._cancel(order, now_ns, "stopped out")  # its own stop has traded
             elif order.intent.reduce_only and position is None:
                 self._cancel(order, now_ns, "nothing left to reduce")
         if position is None:

@@ -101,10 +101,13 @@ class PaperVenue:
     def on_candle(
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
     ) -> list[OrderEvent]:
-        """Match live orders of the candle's symbol, oldest intent first."""
+        """Match live orders of the candle's symbol: what reduces first, then oldest intent first.
+
+        An entry must not take the volume that a stop of the same candle needs.
+        """
         events: list[OrderEvent] = []
         left = dict.fromkeys(Book, self._model.volume_share * candle.volume)
-        for order in orders:
+        for order in sorted(orders, key=lambda order: not order.intent.reduce_only):
             if order.status not in {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED}:
                 continue
             intent = order.intent

@@ -6,6 +6,7 @@ import math
 import shutil
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,15 +20,18 @@ from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
 from bot4_runtime.domain.events import (
+    CancelRequested,
     CandleClosed,
     GapSeen,
     InstrumentDefined,
     OrderAccepted,
     OrderClosed,
+    OrderFilled,
+    OrderIntended,
     OrderRejected,
     RiskDecided,
 )
-from bot4_runtime.domain.order import Book
+from bot4_runtime.domain.order import Book, Purpose
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
 from bot4_runtime.session import SessionResult
@@ -278,6 +282,39 @@ def test_a_stop_during_warm_up_decides_nothing_and_the_next_start_goes_on(
     result = built.execute(stop)
     assert (result.candles, len(shown)) == (0, 1)
     assert run(settings, source, tmp_path / "run").state_hash == whole.state_hash
+
+
+def test_what_was_stopped_out_is_not_bought_on(
+    tmp_path: Path, settings: Settings, make_market
+) -> None:
+    """The market falls through limit and stop while most of the entry still rests."""
+    source = make_market(tmp_path / "market", ("AAAUSDT",), 760)
+    path = source / "AAAUSDT.parquet"
+    table = pl.read_parquet(path)
+    phase = (table["timestamp"] // HOUR_MS + zlib.crc32(b"AAAUSDT")) % 12
+    entry = next(n for n in range(700, 760) if phase[n] == 0)
+    row = pl.int_range(pl.len())
+    level = pl.when(row <= entry).then(100.0).otherwise(100.0 - 2.0 * (row - entry))
+    level = pl.when(row > entry + 5).then(90.0).otherwise(level)
+    flat = dict.fromkeys(("open", "high", "close"), level)
+    volume = pl.when(row <= entry).then(10_000.0).otherwise(100.0)
+    table.with_columns(**flat, low=level - 0.5, volume=volume).write_parquet(path)
+    run(settings, source, tmp_path / "run")
+    with JournalReader.open(tmp_path / "run" / "journal.sqlite") as journal:
+        events = [event for _, event in journal.events()]
+    reasons = [e.reason for e in events if isinstance(e, CancelRequested)]
+    assert "stopped out" in reasons
+    first: dict[int, Purpose] = {
+        e.intent.intent_no: e.intent.purpose for e in events if isinstance(e, OrderIntended)
+    }
+    fills = [(first[e.fill.intent_no], e) for e in events if isinstance(e, OrderFilled)]
+    stopped = next(n for n, (purpose, _) in enumerate(fills) if purpose is Purpose.STOP)
+    assert Purpose.ENTRY in {purpose for purpose, _ in fills[:stopped]}
+    cancel = next(
+        e for e in events if isinstance(e, CancelRequested) and e.reason == "stopped out"
+    )
+    later = [e for _, e in fills if e.fill.intent_no == cancel.intent_no]
+    assert max(e.ts_event_ns for e in later) <= cancel.ts_event_ns
 
 
 class Garbled:
