@@ -303,6 +303,7 @@ def _complain(kind: str, text: str) -> None:
 
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
+    sys.path.append(str(Path.cwd()))  # where --strategy module:Class is looked for last
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

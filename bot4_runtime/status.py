@@ -60,7 +60,7 @@ def holder_of(lock: Path) -> int | None:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return int(os.read(file, 32))
+        return int(os.read(file, 32).strip() or -1)  # -1: it has not said who it is yet
     finally:
         os.close(file)
     return None

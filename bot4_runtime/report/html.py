@@ -148,7 +148,7 @@ def _regimes(record: RunRecord, summary: Mapping[str, Any]) -> str:
     ]
     parts = [
         "<h2>Regimes</h2><p>A regime names the state of the volatility-normalised 72-candle trend "
-        "<em>now</em>. It does not predict: on a random walk the same HMM pipeline names regimes as "
+        "<em>now</em>. It does not predict: on a random walk the same HMM pipeline scores as "
         "well.</p>",
         bars(rows, label="Candles by regime"),
     ]

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,11 +53,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Subject:
-    """A command to be killed: its words, its environment, and the candles it must trade."""
+    """A command to be killed: its words and its environment."""
 
     words: tuple[str, ...]
     environment: dict[str, str]
-    candles: int
 
     def command(self, account: str) -> list[str]:
         return [
@@ -73,7 +74,7 @@ class Subject:
         return Path(self.environment["BOT4_HOME"]) / "state" / account / "journal.sqlite"
 
 
-def finish(subject: Subject, account: str) -> str:
+def finish(subject: Subject, account: str) -> dict[str, Any]:
     done = subprocess.run(
         subject.command(account),
         env=subject.environment,
@@ -82,7 +83,8 @@ def finish(subject: Subject, account: str) -> str:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["state_hash"]
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
 def last_seq(journal: Path) -> int:
@@ -125,19 +127,20 @@ def kill_again_and_again(subject: Subject, kills_wanted: int, longest_s: float) 
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     generator = random.Random(seed)
-    expected = finish(subject, "whole")
+    whole = finish(subject, "whole")
     kills = accounts = 0
     while kills < kills_wanted:
         accounts += 1
         assert accounts <= kills_wanted, f"seed {seed}: only {kills} kills found open positions"
         name = f"killed{accounts}"
         done = 0
-        while kills < kills_wanted and done < subject.candles:
+        while kills < kills_wanted and done < whole["candles"]:
             if not start_and_kill(subject, name, generator.uniform(0.0, longest_s)):
                 break
             exposed, done = left_behind(subject.journal(name))
             kills += exposed
-        assert finish(subject, name) == expected, f"seed {seed}, account {name}"
+        told = finish(subject, name)
+        assert told["state_hash"] == whole["state_hash"], f"seed {seed}, account {name}"
 
 
 def test_a_drill_killed_at_random_moments_ends_in_the_same_state(
@@ -149,12 +152,13 @@ def test_a_drill_killed_at_random_moments_ends_in_the_same_state(
         "OMP_NUM_THREADS": "1",
     }
     words = ("--strategy", "drill", "--source", f"recorded:{market}")
-    kill_again_and_again(Subject(words, variables, 3 * (CANDLES - 700)), KILLS, 0.4)
+    kill_again_and_again(Subject(words, variables), KILLS, 0.4)
 
 
 def test_the_regime_follower_killed_at_random_moments_ends_in_the_same_state(demo) -> None:
     """No evidence passes here, so it is the shadow book that holds positions and orders."""
-    told = demo.document["replay"]
+    last_two_months = demo.document["replay"]["to_ms"] - 60 * 24 * HOUR_MS
+    since = datetime.fromtimestamp(last_two_months / 1000, UTC).isoformat()
     variables = demo.environment | {"BOT4_RISK__MAX_CORRELATION": "1.0"}
-    subject = Subject(("--source", "store"), variables, told["candles"])
-    kill_again_and_again(subject, KILLS_WITH_MODELS, 1.5)
+    subject = Subject(("--source", "store", "--from", since), variables)
+    kill_again_and_again(subject, KILLS_WITH_MODELS, 1.0)
