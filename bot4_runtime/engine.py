@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
 
+import msgspec
+
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.events import (
@@ -187,7 +189,6 @@ class Engine:
         self._commands = []
         now_ns = candle.close_time_ms * NS_PER_MS
         instrument = self._instrument(candle, now_ns)
-        closed_before = [self._state.books[book].trades_total for book in self._books]
         fills = parts.venue.on_candle(candle, self._state.live_orders(symbol), instrument)
         missing_from_ms = parts.memory.gap_before(candle)
         if missing_from_ms is not None:
@@ -205,8 +206,8 @@ class Engine:
         for event in fills:
             self._ledger.emit(event)
         row = parts.memory.update(candle)
-        for book, before in zip(self._books, closed_before, strict=True):
-            self._watch_breaker(book, before, now_ns)
+        for book in self._books:
+            self._watch_breaker(book, now_ns)
             self._protect(book, instrument, candle, now_ns)
         signals = list(parts.strategy.on_candle(candle))
         if parts.detector is not None and row is not None:
@@ -242,14 +243,19 @@ class Engine:
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
 
-    def _watch_breaker(self, book: Book, closed_before: int, now_ns: int) -> None:
+    def _watch_breaker(self, book: Book, now_ns: int) -> None:
+        """Show the breaker every round trip it has not counted, wherever it was closed.
+
+        Trades that change nothing are shown again until one does; that changes nothing either.
+        """
         book_state, breaker = self._state.books[book], self._parts.breaker
         state = breaker.on_time(book_state.breaker, now_ns)
-        for trade in trades_since(book_state, closed_before):
+        for trade in trades_since(book_state, book_state.breaker.trades_seen):
             state = breaker.on_trade_closed(state, float(trade.pnl), now_ns)
         state = breaker.on_equity(state, book_state.metrics, now_ns)
         if state == book_state.breaker:
             return
+        state = msgspec.structs.replace(state, trades_seen=book_state.trades_total)
         self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=state))
         if breaker.probing_factor(state) == 0.0:
             for order in self._state.all_live_orders(book):

@@ -25,6 +25,7 @@ class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
         tripped_ts_ns: when it tripped; 0 when closed.
         cooldown_s: length of the present cool-down; doubles with each failed probe.
         loss_streak: consecutive losing round trips.
+        trades_seen: round trips of the book counted when the breaker last changed.
     """
 
     phase: BreakerPhase = BreakerPhase.CLOSED
@@ -34,6 +35,7 @@ class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
     tripped_ts_ns: int = 0
     cooldown_s: int = 0
     loss_streak: int = 0
+    trades_seen: int = 0
 
 
 class RiskMetrics(msgspec.Struct, frozen=True, kw_only=True):

@@ -273,3 +273,18 @@ class Unproven:
 
     def on_regime(self, estimate, previous, candle):
         return ()
+
+
+@pytest.mark.parametrize("strategy", ["drill", "unproven"])
+def test_the_breaker_counts_every_round_trip_once(
+    tmp_path: Path, run_it, journal_of, settings: Settings, strategy: str
+) -> None:
+    named = "drill" if strategy == "drill" else f"{__name__}:Unproven"
+    runtime = settings.runtime.model_copy(update={"strategy": named})
+    run_it(tmp_path, with_=settings.model_copy(update={"runtime": runtime}))
+    record = gather(journal_of(tmp_path))
+    for name, kept in record.books.items():
+        losses = 0
+        for trade in kept.trades:
+            losses = 0 if trade.pnl > 0 else losses + (trade.pnl < 0)
+        assert record.state.books[name].breaker.loss_streak == losses
