@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import DataError, InvariantViolated
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
@@ -220,6 +220,11 @@ class Engine:
                     estimate, previous.regime if previous and fresh else None, candle
                 )
         for signal in signals:
+            if signal.symbol != symbol:
+                raise InvariantViolated(
+                    f"strategy {parts.strategy.name} signals {signal.symbol} on a candle of "
+                    f"{symbol}; a signal must be of the candle it was decided on"
+                )
             if signal.action is SignalAction.EXIT:
                 self._exit(signal, instrument, candle)
             else:
@@ -355,6 +360,9 @@ class Engine:
         price = signal.limit_price if signal.limit_price is not None else signal.price
         if not 0.0 < price < math.inf:
             self._decide_risk(book, signal, Decimal(0), "NOT_FINITE", 0.0, 1.0)
+            return
+        if signal.side is not Side.BUY:  # exits and stops of this engine sell what is held
+            self._decide_risk(book, signal, Decimal(0), "LONG_ONLY", 0.0, 1.0)
             return
         reference = instrument.floor_price(_decimal(price))
         budget = book_state.metrics.equity * _decimal(share)

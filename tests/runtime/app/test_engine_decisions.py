@@ -3,10 +3,11 @@
 from collections import Counter
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.errors import UndefinedStatistic
+from bot4_runtime.domain.errors import InvariantViolated, UndefinedStatistic
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
@@ -355,3 +356,29 @@ def test_the_memory_says_unknown_until_its_windows_are_full() -> None:
         assert (bench.memory.recent_return("AAAUSDT") is None) is (count <= RECENT_CANDLES)
         assert (bench.memory.volatility("AAAUSDT") is None) is (count <= VOLATILITY_CANDLES)
     assert UndefinedStatistic.exit_code == 1
+
+
+@pytest.mark.parametrize("rule", ["scripted", "unproven"])
+def test_no_book_sells_short(rule: str) -> None:
+    bench = Bench()
+    bench.calm(80)
+    plain = bench.strategy.on_candle
+    bench.strategy.on_candle = lambda candle: [  # type: ignore[method-assign]
+        msgspec.structs.replace(signal, side=Side.SELL) for signal in plain(candle)
+    ]
+    bench.say(ENTER, rule=rule)
+    bench.calm(3)
+    assert [e.code for e in bench.of(RiskDecided)] == ["LONG_ONLY"]
+    assert bench.of(OrderIntended) == []
+
+
+def test_a_signal_on_another_symbols_candle_is_a_fault_of_the_strategy() -> None:
+    bench = Bench()
+    bench.calm(80)
+    plain = bench.strategy.on_candle
+    bench.strategy.on_candle = lambda candle: [  # type: ignore[method-assign]
+        msgspec.structs.replace(signal, symbol="OTHERUSDT") for signal in plain(candle)
+    ]
+    bench.say(ENTER)
+    with pytest.raises(InvariantViolated, match="OTHERUSDT"):
+        bench.calm(3)
