@@ -24,6 +24,8 @@ from bot4_runtime.candles.gaps import find_gaps
 from bot4_runtime.candles.series import COLUMNS, PRICE_COLUMNS, CandleSeries, possible_rows
 from bot4_runtime.domain.candle import Origin
 
+SPREAD_TICKS: Final = 2.0
+"""Ticks between a close and the next open that the spread explains: coarse ticks, stablecoins."""
 TORN: Final = 0.15
 """Ranges between a close and the next open from which a row may be torn."""
 TORN_OVER_USUAL: Final = 5.0
@@ -228,7 +230,8 @@ def _forming(raw: RawCandles, interval_ms: int, *, measured: bool) -> list[Findi
     span = raw.high - raw.low
     relative = span / raw.close
     usual = np.maximum(_around(relative, 0.5, 48), 0.5 * np.median(relative))[:-1]
-    torn = np.abs(raw.close[:-1] - raw.open[1:]) / raw.close[:-1]
+    apart_by = np.abs(raw.close[:-1] - raw.open[1:]) - SPREAD_TICKS * _ticks(raw)[:-1]
+    torn = np.maximum(apart_by, 0.0) / raw.close[:-1]
     judged = (np.diff(raw.open_time_ms) == interval_ms) & (span[:-1] > 0)
     distance = np.where(judged & (usual > 0), torn / np.maximum(usual, 1e-12), 0.0)
     wide = np.flatnonzero(distance > WIDE)
@@ -285,21 +288,24 @@ def _off_grid(raw: RawCandles) -> list[str]:
     return [f"{share:.0%} of the prices have over 8 decimals"] if share > 0.01 else []
 
 
-def _decimals(prices: NDArray[np.float64]) -> int:
-    for digits in range(GRID_DECIMALS):
-        if np.mean(np.abs(prices - np.round(prices, digits)) <= 1e-9 * prices) > 0.999:
-            return digits
-    return GRID_DECIMALS
+def _ticks(raw: RawCandles, block: int = 480) -> NDArray[np.float64]:
+    """Return the least step between prices around each row: ticks change over the years."""
+    ticks = np.zeros(len(raw))
+    for start in range(0, len(raw), block):
+        rows = slice(start, start + block)
+        prices = np.unique([getattr(raw, name)[rows] for name in PRICE_COLUMNS])
+        steps = np.diff(prices)
+        ticks[rows] = steps.min(initial=np.inf, where=steps > 1e-9 * prices[1:])
+    return np.where(np.isfinite(ticks), ticks, 0.0)
 
 
 def _always_joined(raw: RawCandles) -> list[str]:
     traded = raw.volume[1:] > 0
     if np.count_nonzero(traded) < 100:
         return []
-    prices = np.concatenate([getattr(raw, name) for name in PRICE_COLUMNS])
-    ticks = np.median(raw.high - raw.low) * 10.0 ** _decimals(prices)
     joined = float(np.mean((raw.open[1:] == raw.close[:-1])[traded]))
-    if joined < JOINED or ticks < FINE_TICKS:
+    fine = np.median(raw.high - raw.low) >= FINE_TICKS * np.median(_ticks(raw))
+    if joined < JOINED or not fine:
         return []
     return [f"{joined:.0%} of the opens repeat the close before, where trades would differ"]
 

@@ -155,6 +155,41 @@ def test_without_volume_only_mostly_torn_candles_are_found() -> None:
     assert codes(whole) == set()
 
 
+def traded(rows: int, seed: int, *, tick: float, price: float, volatility: float) -> RawCandles:
+    """Candles of 60 trades each at the bid or the ask of a reverting market, one tick apart."""
+    g = np.random.default_rng(seed)
+    level = np.zeros(rows)
+    for row in range(1, rows):
+        level[row] = 0.97 * level[row - 1] + 0.2 * g.normal()
+    steps = (
+        np.repeat(np.exp(level), 60) * volatility / 60**0.5 * g.normal(size=60 * rows)
+    ).tolist()
+    middle, path = 0.0, []
+    for step in steps:
+        middle = 0.999 * middle + step
+        path.append(middle)
+    bid = np.floor(price * np.exp(path) / tick)
+    trades = np.round((bid + (g.random(60 * rows) < 0.5)) * tick, 8).reshape(rows, 60)
+    volume = np.round(1_000 * np.exp(0.8 * level + g.normal(0, 0.4, rows)), 1)
+    prices = (trades[:, 0], trades.max(axis=1), trades.min(axis=1), trades[:, -1])
+    return RawCandles("COINUSDT", "traded", START + HOUR * np.arange(rows), *prices, volume)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "market",
+    [
+        {"tick": 1e-4, "price": 1.0002, "volatility": 1e-4},
+        {"tick": 1e-8, "price": 1e-6, "volatility": 8e-3},
+        {"tick": 5e-4, "price": 0.2, "volatility": 5e-3},
+        {"tick": 1e-2, "price": 3e4, "volatility": 8e-3},
+    ],
+    ids=["stablecoin", "coarse ticks", "ticks of a half", "fine ticks"],
+)
+def test_a_spread_of_coarse_ticks_is_no_tear(market: dict[str, float], seed: int) -> None:
+    assert errors(judge(traded(3_000, seed, **market), HOUR)) == []
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "options",
