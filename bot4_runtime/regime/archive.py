@@ -87,7 +87,7 @@ class ModelArchive:
         if not _SHA256.fullmatch(sha256):
             raise ModelError(
                 f"{sha256[:80]!r} is no model id; expected 64 hexadecimal digits in lower case: "
-                "see `bot4-runtime models`"
+                "see `bot4-pipelines models`"
             )
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         path = self._folder / sha256
