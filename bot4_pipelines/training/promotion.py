@@ -1,7 +1,8 @@
 """Judges whether models may trade, and promotes them: the only place that does either.
 
 The numbers of a manifest are compared with the gates here and now; what a manifest says of its
-own verdicts counts for nothing. A missing number fails. Gates: models.md, section 8.
+own verdicts counts for nothing. A missing number fails; only the comparison with a champion is
+judged just where it was made.
 """
 
 import math

@@ -38,9 +38,10 @@ def random_walk_accuracy(
         candles: length of each.
 
     Returns:
-        Mean accuracy over the scored walks, and its 95 % interval by the normal approximation
-        over walks.
+        Mean accuracy over the scored walks, and its 95 % interval by Student's t over walks.
     """
+    from scipy.stats import t as student_t
+
     rng = np.random.default_rng(seed)
     params = fit_hmm(
         {f"WALK{number}": [random_walk_trend(candles, rng)] for number in range(walks)}
@@ -51,5 +52,5 @@ def random_walk_accuracy(
         named = forward_filter(z, params)[0].argmax(axis=1)
         found.append(float((named == viterbi(z, params))[200:-24].mean()))
     mean = float(np.mean(found))
-    spread = 1.96 * float(np.std(found, ddof=1)) / walks**0.5
+    spread = float(student_t.ppf(0.975, walks - 1) * np.std(found, ddof=1)) / walks**0.5
     return mean, (mean - spread, mean + spread)

@@ -1,6 +1,7 @@
 """Metrics count what happens and are served on loopback alone."""
 
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -63,8 +64,9 @@ def test_metrics_are_served_on_loopback_and_no_longer_than_the_block(port: int) 
 
 
 def test_port_0_serves_nothing() -> None:
+    before = threading.active_count()
     with Metrics().served(0):
-        pass
+        assert threading.active_count() == before
 
 
 def test_a_taken_port_is_a_wrong_setting_that_says_what_to_do() -> None:
