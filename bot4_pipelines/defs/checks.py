@@ -60,15 +60,22 @@ def candle_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
             check_name="no_error_codes",
             passed=not found["ERROR"],
             severity=dg.AssetCheckSeverity.ERROR,
+            description="; ".join(map(_told, found["ERROR"])) or "no candle is wrong",
             metadata={"findings": found["ERROR"]},
         ),
         dg.AssetCheckResult(
             check_name="no_warning_codes",
             passed=not found["WARN"],
             severity=dg.AssetCheckSeverity.WARN,
+            description=f"{len(found['WARN'])} findings, masked from training",
             metadata={"findings": found["WARN"]},
         ),
     ]
+
+
+def _told(finding: dict[str, Any]) -> str:
+    """Say a finding in words; its message names series, rows and remedy."""
+    return f"{finding['code']}: {finding['message']}"
 
 
 def gate_results(outcome: Outcome) -> list[dg.AssetCheckResult]:

@@ -112,14 +112,16 @@ def test_sensor_starts_one_run_for_the_same_candles(folders):
 
 def test_candle_findings_fail_the_check_of_their_severity(tmp_path):
     gap = {"severity": "WARN", "code": "GAP"}
-    torn = {"severity": "ERROR", "code": "OHLC"}
+    torn = {"severity": "ERROR", "code": "OHLC", "message": "BTCUSDT: 3 candles are torn"}
     for found, passed in (
         ([], [True, True]),
         ([gap], [True, False]),
         ([gap, torn], [False, False]),
     ):
         outcome = Outcome(record(findings=found), False, tmp_path)
-        assert [result.passed for result in checks.candle_results(outcome)] == passed
+        results = checks.candle_results(outcome)
+        assert [result.passed for result in results] == passed
+    assert results[0].description == "OHLC: BTCUSDT: 3 candles are torn"
 
 
 def test_a_gate_that_failed_fails_the_check_and_no_gates_do_too(tmp_path):
