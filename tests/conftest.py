@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bot4_runtime.build import require_fresh
@@ -18,6 +19,16 @@ from bot4_runtime.build import require_fresh
 ROOT = Path(__file__).parents[1]
 REQUIRED = frozenset(filter(None, os.environ.get("BOT4_REQUIRE", "").split(",")))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# A noisy machine must not fail a property: no deadline, no complaint about slow generation.
+hypothesis.settings.register_profile(
+    "bot4",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("bot4")
 
 
 def pytest_report_header() -> str:
