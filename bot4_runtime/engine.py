@@ -40,7 +40,6 @@ from bot4_runtime.domain.order import (
     OrderType,
     Purpose,
     Side,
-    TimeInForce,
     payload_hash,
 )
 from bot4_runtime.domain.position import ClosedTrade, Position
@@ -48,6 +47,7 @@ from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.optimizer import OrderToRoute, VenueQuote, suggest_order_type
+from bot4_runtime.intents import entry_intent, reducing_intent
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.detector import RegimeDetector
 from bot4_runtime.regime.pair import ModelPair
@@ -70,8 +70,6 @@ from bot4_runtime.state.book import BookState
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.strategy.protocol import Strategy
 
-ENTRY_EXPIRES_AFTER: Final = 3
-"""Candles after which what is left of an entry order is cancelled."""
 REST_FILL_PROBABILITY: Final = 0.6
 """Assumed chance that an entry resting at the close fills before it expires."""
 NS_PER_MS: Final = 1_000_000
@@ -368,6 +366,7 @@ class Engine:
         budget = book_state.metrics.equity * _decimal(share)
         # A price below half a tick leaves nothing to buy by.
         quantity = instrument.floor_quantity(budget / reference) if reference else reference
+        stop_loss = instrument.floor_price(reference * (1 - _decimal(signal.stop_distance)))
         view = self._risk_view(book, signal.symbol, signal.ts_ns)
         for _attempt in range(2):
             if not instrument.tradable(quantity, reference):
@@ -376,7 +375,15 @@ class Engine:
                     book, signal, quantity, "BELOW_MINIMUM", minimum, float(quantity * reference)
                 )
                 return
-            intent = self._entry_intent(book, signal, quantity, reference, instrument)
+            intent = entry_intent(
+                self._state.next_intent_no,
+                book,
+                signal,
+                quantity=quantity,
+                reference=reference,
+                stop_loss=stop_loss,
+                rests=signal.limit_price is not None or self._rests(signal, quantity * reference),
+            )
             verdict = self._parts.risk.validate(intent, view)
             if isinstance(verdict, RiskApproved):
                 self._decide_risk(
@@ -391,36 +398,6 @@ class Engine:
             if not would_pass > 0:
                 return
             quantity = min(instrument.floor_quantity(would_pass), quantity)
-
-    def _entry_intent(
-        self,
-        book: Book,
-        signal: TradingSignal,
-        quantity: Decimal,
-        reference: Decimal,
-        instrument: Instrument,
-    ) -> OrderIntent:
-        limit = signal.limit_price is not None or self._rests(signal, quantity * reference)
-        stop = instrument.floor_price(reference * (1 - _decimal(signal.stop_distance)))
-        return OrderIntent(
-            intent_no=self._state.next_intent_no,
-            book=book,
-            purpose=Purpose.ENTRY,
-            symbol=signal.symbol,
-            side=signal.side,
-            order_type=OrderType.LIMIT if limit else OrderType.MARKET,
-            quantity=quantity,
-            price=reference if limit else None,
-            stop_price=None,
-            time_in_force=TimeInForce.GTC,
-            reduce_only=False,
-            reference_price=reference,
-            stop_loss=stop,
-            expires_after=ENTRY_EXPIRES_AFTER,
-            signal_id=signal.signal_id,
-            rule_id=signal.rule_id,
-            ts_ns=signal.ts_ns,
-        )
 
     def _rests(self, signal: TradingSignal, notional: Decimal) -> bool:
         """Whether fees and spread speak for resting at the close instead of taking."""
@@ -443,25 +420,14 @@ class Engine:
         purpose: Purpose,
         signal_id: str,
     ) -> None:
-        stop = purpose is Purpose.STOP
         now_ns = candle.close_time_ms * NS_PER_MS
-        intent = OrderIntent(
-            intent_no=self._state.next_intent_no,
-            book=position.book,
-            purpose=purpose,
-            symbol=position.symbol,
-            side=Side.SELL,
-            order_type=OrderType.STOP_MARKET if stop else OrderType.MARKET,
+        intent = reducing_intent(
+            self._state.next_intent_no,
+            position,
+            purpose,
+            signal_id,
             quantity=quantity,
-            price=None,
-            stop_price=position.stop_price if stop else None,
-            time_in_force=TimeInForce.GTC,
-            reduce_only=True,
-            reference_price=instrument.floor_price(_decimal(candle.close)),
-            stop_loss=None,
-            expires_after=0,
-            signal_id=signal_id,
-            rule_id=position.rule_id,
+            reference=instrument.floor_price(_decimal(candle.close)),
             ts_ns=now_ns,
         )
         verdict = self._parts.risk.validate(
