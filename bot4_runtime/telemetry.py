@@ -119,7 +119,7 @@ class Metrics:
         except OSError as error:
             raise ConfigError(
                 f"cannot serve metrics on 127.0.0.1:{port}: {error.strerror}; "
-                "choose another telemetry.metrics_port, or 0 for none"
+                "choose another --metrics-port (telemetry.metrics_port), or 0 for none"
             ) from None
         try:
             yield

@@ -177,7 +177,8 @@ class BinanceSource:
                 ) from error
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
-                    f"Binance did not answer: {type(error).__name__}"
+                    f"Binance did not answer ({type(error).__name__}); look at the network, or "
+                    "use recorded or simulated candles"
                 ) from error
             raise DataError(f"Binance answered {type(error).__name__}: {text[:200]}") from error
 

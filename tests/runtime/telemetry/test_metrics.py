@@ -75,7 +75,7 @@ def test_a_taken_port_is_a_wrong_setting_that_says_what_to_do() -> None:
         taken.listen()
         number = taken.getsockname()[1]
         with (
-            pytest.raises(ConfigError, match=f"127.0.0.1:{number}.*metrics_port, or 0"),
+            pytest.raises(ConfigError, match=f"127.0.0.1:{number}.*--metrics-port .*, or 0"),
             Metrics().served(number),
         ):
             pytest.fail("served on a taken port")
