@@ -3,6 +3,7 @@
 Every number printed here is in the JSON document too. A missing number is a dash.
 """
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -28,11 +29,14 @@ TITLES = {
 class StepBars:
     """One progress bar a step, in the order in which the steps start.
 
-    Where there is no terminal, one plain line when a step starts and one when it ends.
+    Where there is no terminal, one plain line when a step starts and one when it ends. The bars
+    have a descriptor of their own: Dagster turns stderr into a file while a step runs.
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self._is_terminal = console.is_terminal
+        self._given = console
+        self._console = _apart(console) if self._is_terminal else console
         self._bars: dict[str, TaskID] = {}
         self._done: set[str] = set()
         self._progress = Progress(
@@ -41,8 +45,8 @@ class StepBars:
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
+            console=self._console,
+            disable=not self._is_terminal,
         )
 
     def __enter__(self) -> Self:
@@ -56,6 +60,8 @@ class StepBars:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if self._console is not self._given:
+            self._console.file.close()
 
     def update(self, step: str, message: str, share: float) -> None:
         """Show how far a step is; `share` runs from 0 to 1."""
@@ -69,8 +75,18 @@ class StepBars:
             self._plain(f"{title}: done, {message}")
 
     def _plain(self, line: str) -> None:
-        if not self._console.is_terminal:
+        if not self._is_terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _apart(console: Console) -> Console:
+    """Return a console on the same terminal that keeps it when stderr is redirected."""
+    try:
+        descriptor = os.dup(console.file.fileno())
+    except OSError:
+        return console  # no descriptor to keep
+    file = os.fdopen(descriptor, "w", encoding=console.encoding)
+    return Console(file=file, force_terminal=True, width=console.width)
 
 
 def print_demo(document: Mapping[str, Any], console: Console) -> None:
@@ -175,8 +191,11 @@ def print_evaluation(document: Mapping[str, Any], console: Console) -> None:
         for name, row in {"pooled": scored.get("pooled", {}), **scored.get("symbols", {})}.items():
             table.add_row(f"{model} {name}", *(_number(row.get(column)) for column in columns))
     for name, value in document["baselines"].items():
-        accuracy = value.get("accuracy") if isinstance(value, Mapping) else value
-        table.add_row(name.replace("_", " "), _number(accuracy))
+        row = value.get("pooled", value) if isinstance(value, Mapping) else {"accuracy": value}
+        table.add_row(
+            name.replace("_", " "),
+            *(_number(row[column]) if column in row else "" for column in columns),
+        )
     console.print(table)
 
 

@@ -1,6 +1,9 @@
 """What people see: progress, the demo's one screen, and what makes a demo fail."""
 
 import io
+import os
+import pty
+import select
 
 import pytest
 from rich.console import Console
@@ -121,10 +124,11 @@ def test_what_is_not_there_is_not_printed():
 
 def test_an_evaluation_lists_symbols_and_baselines():
     scored = {"pooled": SPLIT, "symbols": {"BTCUSDT": SPLIT}}
-    text = shown(
-        print_evaluation,
-        {"hmm": scored, "lstm": None, "baselines": {"majority": {"accuracy": 0.25}, "x": 0.5}},
-    )
+    control = {"pooled": {"accuracy": 0.9055, "macro_f1": 0.8811}}
+    baselines = {"majority": {"accuracy": 0.25}, "x": 0.5, "random_walk_hmm": control}
+    text = shown(print_evaluation, {"hmm": scored, "lstm": None, "baselines": baselines})
+    assert "0.9055" in text
+    assert "0.8811" in text
     assert "hmm BTCUSDT" in text
     assert "0.2500" in text
     assert "0.5000" in text
@@ -141,6 +145,21 @@ def test_progress_says_when_a_step_starts_and_ends(terminal):
     assert "reading [files]" in text
     if not terminal:
         assert len(text.splitlines()) == 2
+
+
+def test_bars_keep_the_terminal_while_stderr_is_a_file(tmp_path):
+    master, slave = pty.openpty()
+    elsewhere = tmp_path / "captured"
+    with os.fdopen(master, "rb", buffering=0) as seen, os.fdopen(slave, "w") as stderr:
+        with StepBars(Console(file=stderr, force_terminal=True, width=80)) as bars:
+            with elsewhere.open("w") as file:
+                os.dup2(file.fileno(), slave)
+            bars.update("candles", "reading", 0.5)
+        shown = b""
+        while select.select([seen], [], [], 1.0)[0] and b"reading" not in shown:
+            shown += seen.read(65536)
+    assert b"reading" in shown
+    assert elsewhere.read_text() == ""
 
 
 def test_a_replay_that_ends_badly_fails_with_its_own_words(tmp_path):
