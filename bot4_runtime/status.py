@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -76,16 +77,20 @@ def print_status(found: dict[str, Any], console: Console) -> None:
     )
     if found["origin"] == Origin.SIMULATED.value:
         console.print("[yellow]The market is SIMULATED: not real prices.[/]")
-    table = Table(
-        "Book", "Equity", "Profit and loss", "Fees", "Positions", "Live orders", "Breaker"
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Book", no_wrap=True)
+    for column in ("Equity", "P&L", "Fees"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Positions")
+    table.add_column("Live", justify="right")
+    table.add_column("Breaker")
     for name, book in found["books"].items():
         table.add_row(
             name,
             f"{float(book['equity_quote']):,.2f}",
             f"{float(book['pnl_quote']):+,.2f}",
             f"{float(book['fees_quote']):,.2f}",
-            ", ".join(f"{p['symbol']} {p['quantity']}" for p in book["positions"]) or "none",
+            "\n".join(f"{p['symbol']} {p['quantity']}" for p in book["positions"]) or "none",
             str(len(book["live_orders"])),
             book["breaker"],
         )

@@ -37,17 +37,18 @@ STYLE: Final = """
 --card:#1a2027;--accent:#69a7ff;--second:#f0a35e;--third:#8b98a5;--strong-bear:#ff6b5e;
 --bear:#d98a72;--neutral:#7b858f;--bull:#6fb07d;--strong-bull:#4cc274;--warn:#f0c36d}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1040px;padding:24px;background:var(--bg);
-color:var(--fg);font:15px/1.5 system-ui,sans-serif}h1{margin:.2em 0}h2{margin:1.8em 0 .4em}
-p,li{max-width:75ch}.dim,figcaption{color:var(--dim)}.badge{display:inline-block;padding:2px 10px;
-border-radius:99px;border:1px solid var(--line);margin-right:6px}.warn{color:var(--warn);
-border-color:var(--warn);font-weight:600}svg{width:100%;height:auto;font-size:12px}svg text{fill:
-var(--dim)}.grid{stroke:var(--line)}figure{margin:0}.legend span{margin-right:18px}.legend i{
-display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px}
-.wrap{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td.text{white-space:normal;text-align:left;min-width:
-22ch}thead th{color:var(--dim);font-weight:600}details{margin:.6em 0;background:var(--card);
-padding:8px 14px;border-radius:8px}summary{cursor:pointer}
+color:var(--fg);font:15px/1.5 system-ui,sans-serif}h1{margin:.2em 0}h2{margin:1.8em 0 .4em}p,li{
+max-width:75ch;overflow-wrap:anywhere}.dim,figcaption{color:var(--dim)}.badge{
+display:inline-block;padding:2px 10px;border-radius:99px;border:1px solid var(--line);
+margin-right:6px}.warn{color:var(--warn);border-color:var(--warn);font-weight:600}svg{width:100%;
+height:auto;font-size:12px}svg text{fill:var(--dim)}.grid{stroke:var(--line)}figure{margin:0;
+overflow-x:auto}svg{min-width:560px}.legend span{margin-right:18px}.legend i{display:inline-block;
+width:12px;height:12px;border-radius:3px;margin-right:6px}.wrap{overflow-x:auto}table{
+border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:5px 10px;
+border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}td.text{white-space:normal;text-align:left;
+min-width:22ch;overflow-wrap:anywhere}thead th{color:var(--dim);font-weight:600}details{
+margin:.6em 0;background:var(--card);padding:8px 14px;border-radius:8px}summary{cursor:pointer}
 """
 
 
@@ -189,8 +190,11 @@ def _models(models: Mapping[str, Any] | None) -> str:
                 f"<tr><td>{escape(f'{name}, {split}'.replace('_', ' '))}</td>{numbers}</tr>"
             )
     for name, accuracy in sorted(models["baselines_test"].items()):
+        if name == "hmm_filter":  # has rows of its own, above
+            continue
         blank = "<td></td>" * (len(MODEL_NUMBERS) - 1)
-        rows.append(f"<tr><td>{escape(name)}, test</td><td>{_share(accuracy)}</td>{blank}</tr>")
+        title = escape(f"{name}, test".replace("_", " "))
+        rows.append(f"<tr><td>{title}</td><td>{_share(accuracy)}</td>{blank}</tr>")
     heads = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in MODEL_NUMBERS)
     facts = "".join(
         f"<tr><td>{escape(key.replace('_', ' '))}</td><td class='text'>{escape(_flat(value))}</td>"
@@ -203,7 +207,8 @@ def _models(models: Mapping[str, Any] | None) -> str:
         "candle. <em>random walk hmm</em> is the control: the same pipeline on a random walk.</p>"
         f'<div class="wrap"><table><thead><tr><th></th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f"<details><summary>Which models</summary><table><tbody>{facts}</tbody></table></details>"
+        f"<details><summary>Which models</summary><div class='wrap'><table><tbody>{facts}"
+        "</tbody></table></div></details>"
     )
 
 

@@ -176,9 +176,10 @@ def test_regimes_are_bands_and_models_are_told(run) -> None:
         "hmm_sha256": "abc",
         "lstm": {"test": {"accuracy": 0.51234}},
         "hmm_filter": {"test": {"accuracy": 0.41234}},
-        "baselines_test": {"random_walk_hmm": 0.91234},
+        "baselines_test": {"hmm_filter": 0.41234, "random_walk_hmm": 0.91234},
     }
     page, text = page_of(events, models)
+    assert text.count("hmm filter, test") == 1
     assert_self_contained(page, text)
     bands = text.count('opacity="0.22"')
     assert seen / 3 * 0.8 < bands <= seen / 3 + 1
