@@ -17,10 +17,12 @@ RUN_BY = {
     "make dev": "tests/integration/test_dagster_ui.py",
     ".venv/bin/bot4-runtime doctor": "test_the_commands_after_the_demo_do_what_the_readme_says",
     ".venv/bin/bot4-runtime replay": "test_the_commands_after_the_demo_do_what_the_readme_says",
-    ".venv/bin/bot4-runtime start --speed max --source recorded:DIR": (
+    ".venv/bin/bot4-runtime start --account past --speed max --source recorded:DIR": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
     ),
-    ".venv/bin/bot4-runtime status": "test_the_commands_after_the_demo_do_what_the_readme_says",
+    ".venv/bin/bot4-runtime status --account past": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
     ".venv/bin/bot4-pipelines models": "test_the_commands_after_the_demo_do_what_the_readme_says",
     ".venv/bin/bot4-pipelines evaluate --candles DIR": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
@@ -89,9 +91,10 @@ def test_the_commands_after_the_demo_do_what_the_readme_says(demo, tmp_path: Pat
 
     folder = exported(demo, tmp_path / "candles")
     if demo.candles is not None:  # the models trade the market they were trained on
-        start = demo.runtime("start", "--speed", "max", "--source", f"recorded:{folder}")
+        past = ("--account", "past")
+        start = demo.runtime("start", *past, "--speed", "max", "--source", f"recorded:{folder}")
         assert start.returncode == 0, start.stderr
-        status = demo.runtime("status")
+        status = demo.runtime("status", *past)
         assert status.returncode == 0, status.stderr
         assert "State hash" in status.stdout
 
