@@ -157,7 +157,7 @@ def _ours(kind: str, words: str) -> Bot4Error:
 
 
 def serve_ui(folders: Folders, *, host: str = "127.0.0.1", port: int = 3000) -> int:
-    """Run Dagster's webserver and daemon until they stop; Ctrl-C stops both.
+    """Run Dagster's webserver and daemon until they stop; Ctrl-C and SIGTERM stop both.
 
     Raises:
         ConfigError: the port is taken, or there is no workspace.yaml.
@@ -181,6 +181,7 @@ def serve_ui(folders: Folders, *, host: str = "127.0.0.1", port: int = 3000) -> 
     command += ["-w", str(root / "workspace.yaml"), "--log-level", "warning"]
     # `dagster dev` takes a workspace file, which `dg dev` does not; it says it is superseded.
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with subprocess.Popen(command, cwd=folders.home, env=environment) as process:  # noqa: S603
         try:
             return process.wait()

@@ -54,8 +54,8 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str, typer.Option(help="paper; testnet and live are not built yet.")
-    ] = "paper",
+        str | None, typer.Option(help="paper (default); testnet and live are not built yet.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(help="simulated[:SEED] (default), recorded:DIR, store, or binance."),

@@ -282,9 +282,8 @@ class Session:
         was = (before.mode, before.source, before.strategy)
         if now != was:
             raise ConfigError(
-                f"this account's journal was begun with mode, source, strategy = {was}, "
-                f"and now they are {now}; name another account with --account, "
-                "or start as before"
+                f"this account's journal was begun with {_told(*was)}, and now it would go on "
+                f"with {_told(*now)}; name another account with --account, or start as before"
             )
         self._check_same_settings(before)
 
@@ -321,3 +320,7 @@ class Session:
                 return  # half warm; a stopped source yields nothing to decide on
             if fresh or candle.open_time_ms <= max(cursor.get(candle.symbol, -1), start_ms - 1):
                 self._engine.warm(candle)
+
+
+def _told(mode: str, source: str, strategy: str) -> str:
+    return f"mode {mode}, source {source}, strategy {strategy}"

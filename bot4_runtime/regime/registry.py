@@ -229,7 +229,7 @@ class ModelRegistry:
         except (OSError, msgspec.DecodeError, UnicodeError) as error:
             raise ModelError(
                 f"the pointer {path} is unreadable ({error}); expected what `bot4-pipelines "
-                "promote` writes: promote again"
+                "promote` writes: remove the file, then promote again"
             ) from error
 
     def _verified(
