@@ -167,10 +167,14 @@ class Journal:
 
     Args:
         disk: where frames go; closed by `close`.
+        threaded: False for no thread: what is queued is written by whoever waits for it, by
+            `pump`, by `close`, and by `append` once a whole group waits. The order of all
+            calls of the disk then follows from the calls of the journal alone.
     """
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, *, threaded: bool = True) -> None:
         self._disk = disk
+        self._threaded = threaded
         self._pending: deque[tuple[int, Sequence[JournaledEvent]] | Callable[[], None]] = deque()
         self._last_seq = disk.last_seq()
         self._durable_seq = self._last_seq
@@ -270,6 +274,8 @@ class Journal:
         self._wait(done.is_set, "a snapshot", timeout_s)
 
     def _wait(self, done: Callable[[], bool], what: str, timeout_s: float) -> None:
+        if not self._threaded:
+            self.pump()
         with self._changed:
             self._waiters += 1
             self._changed.notify_all()
@@ -282,6 +288,17 @@ class Journal:
         if not done():
             self.check()
 
+    def pump(self) -> None:
+        """Write what is queued on this thread, as the journal's own would; never raises for it.
+
+        A failure is kept, and raised by whoever waits or appends next.
+        """
+        try:
+            while self._pending and self._failure is None:
+                self._commit_group()
+        except Exception as error:  # noqa: BLE001  as in the thread's outermost loop
+            self._failure = error
+
     def close(self) -> None:
         """Write what is queued, then let go of the disk.
 
@@ -293,13 +310,18 @@ class Journal:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+        elif not self._threaded:
+            self.pump()
         self._disk.close()
         if self._durable_seq < self._last_seq:
             self.check()
 
     def _enqueue(self, item: tuple[int, Sequence[JournaledEvent]] | Callable[[], None]) -> None:
         self._pending.append(item)
-        if self._thread is None:
+        if not self._threaded:
+            if self._last_seq - self._durable_seq >= _MAX_GROUP:
+                self.pump()
+        elif self._thread is None:
             self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
             self._thread.start()
         elif self._idle:

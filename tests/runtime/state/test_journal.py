@@ -175,3 +175,42 @@ def test_a_missing_frame_is_noticed_when_reading():
         list(journal.read(0))
     assert journal.epoch == 1
     journal.close()
+
+
+def test_without_a_thread_batches_are_written_where_somebody_waits():
+    disk = MemoryDisk()
+    journal = Journal(disk, threaded=False)
+    before = threading.active_count()
+    first = journal.append([session(1)])
+    seen: list[int] = []
+    done = journal.after_durable(lambda: seen.append(journal.durable_seq))
+    last = journal.append([candle("A", 0, 1.0)])
+    assert (disk.writes, journal.durable_seq, seen) == (0, 0, [])
+    journal.wait_durable(first)
+    assert (disk.writes, journal.durable_seq, seen) == (2, last, [first])
+    journal.wait_for(done)
+    journal.wait_durable(last)
+    journal.append([candle("A", 1, 1.0)])
+    journal.pump()
+    assert journal.durable_seq == 3
+    for number in range(2, 2 + journal_module._MAX_GROUP):
+        journal.append([candle("A", number, 1.0)])
+    assert journal.durable_seq == 3 + journal_module._MAX_GROUP
+    journal.append([candle("A", 10**6, 1.0)])
+    journal.close()
+    assert len(disk.frames) == 4 + journal_module._MAX_GROUP
+    assert threading.active_count() == before
+
+
+def test_without_a_thread_the_first_failed_write_is_final_too():
+    disk = MemoryDisk(fail_at=1)
+    journal = Journal(disk, threaded=False)
+    seq = journal.append([session(1)])
+    with pytest.raises(JournalWriteFailed, match=r"Input/output error"):
+        journal.wait_durable(seq)
+    journal.pump()
+    assert disk.writes == 1
+    with pytest.raises(JournalWriteFailed):
+        journal.append([session(1)])
+    with pytest.raises(JournalWriteFailed):
+        journal.close()
