@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import DataError, InvariantViolated
 from bot4_runtime.domain.events import (
     BreakerChanged,
@@ -115,7 +116,7 @@ class EngineParts:
         costs: what a round trip is expected to cost.
         fees: by which the order type is chosen.
         half_spread: share of the mid price, expected.
-        client_prefix: what client ids begin with; the intent number follows.
+        epoch: of this process; client ids carry it.
     """
 
     strategy: Strategy
@@ -130,7 +131,7 @@ class EngineParts:
     fees: FeeCalculator
     half_spread: float
     market: Market
-    client_prefix: str
+    epoch: int
 
 
 class Engine:
@@ -456,7 +457,7 @@ class Engine:
         intended = OrderIntended(
             ts_event_ns=intent.ts_ns,
             intent=intent,
-            client_id=f"{self._parts.client_prefix}-{intent.intent_no:x}",
+            client_id=client_id(self._parts.epoch, intent.intent_no),
             payload_hash=payload_hash(intent),
         )
         self._ledger.emit(intended)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from bot4_runtime.clock import NS_PER_S
+from bot4_runtime.domain.client_id import parse_client_id
 from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
 from bot4_runtime.domain.events import (
     OrderEvent,
@@ -34,10 +35,12 @@ class Gate:
     Args:
         venue: where orders go.
         max_orders_per_minute: own ceiling over all books, in event time.
+        epoch: of this process; an intent of another one is not sent.
     """
 
-    def __init__(self, venue: Venue, max_orders_per_minute: int) -> None:
+    def __init__(self, venue: Venue, max_orders_per_minute: int, epoch: int) -> None:
         self._venue = venue
+        self._epoch = epoch
         self._max_orders_per_minute = max_orders_per_minute
         self._highest_sent = 0
         self._recent_ns: deque[int] = deque()
@@ -86,6 +89,11 @@ class Gate:
             raise InvariantViolated(
                 f"intent {intended.intent.intent_no} differs from what risk approved "
                 f"({intended.payload_hash[:12]} against {approved.payload_hash[:12]})"
+            )
+        if parse_client_id(intended.client_id) != (self._epoch, intended.intent.intent_no):
+            raise InvariantViolated(
+                f"intent {intended.intent.intent_no} carries {intended.client_id}, and this is "
+                f"epoch {self._epoch}; an intent of another process is never sent"
             )
         return self._submit(intended, durable=durable, cash_free=cash_free)
 

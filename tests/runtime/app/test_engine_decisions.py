@@ -107,7 +107,7 @@ class Bench:
         fees = FeeCalculator(binance_schedule(Market.SPOT))
         self.strategy = Scripted()
         self.venue = LaggingVenue(PaperModel(), fees)
-        self.gate = Gate(self.venue, 120)
+        self.gate = Gate(self.venue, 120, epoch=1)
         self.memory = MarketMemory(
             with_features=False,
             depth_share=0.01,
@@ -130,7 +130,7 @@ class Bench:
                 fees=fees,
                 half_spread=0.0001,
                 market=Market.SPOT,
-                client_prefix="b4-1",
+                epoch=1,
             ),
             self,
             BOOKS,

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
 from bot4_runtime.domain.events import (
     OrderAccepted,
@@ -78,7 +79,10 @@ def intended(number: int = 1, *, ts_ns: int = 0, reduce_only: bool = False) -> O
         ts_ns=ts_ns,
     )
     return OrderIntended(
-        ts_event_ns=ts_ns, intent=intent, client_id=f"c{number}", payload_hash=payload_hash(intent)
+        ts_event_ns=ts_ns,
+        intent=intent,
+        client_id=client_id(1, number),
+        payload_hash=payload_hash(intent),
     )
 
 
@@ -123,7 +127,7 @@ def send(gate: Gate, event: OrderIntended, **changed: object) -> list[OrderEvent
 
 def test_an_approved_durable_intent_is_sent_once() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, max_orders_per_minute=10)
+    gate = Gate(venue, 10, epoch=1)
     (answer,) = send(gate, intended())
     assert isinstance(answer, OrderAccepted)
     with pytest.raises(InvariantViolated, match="sent before"):
@@ -135,7 +139,7 @@ def test_an_approved_durable_intent_is_sent_once() -> None:
 def test_only_an_approval_opens_the_gate(impostor: object) -> None:
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="expected RiskApproved"):
-        send(Gate(venue, 10), intended(), approved=impostor)
+        send(Gate(venue, 10, epoch=1), intended(), approved=impostor)
     assert venue.sent == []
 
 
@@ -145,7 +149,7 @@ def test_an_approval_of_another_payload_does_not_open_it() -> None:
     swapped = msgspec.structs.replace(event, intent=larger, payload_hash=payload_hash(larger))
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="differs from what risk approved"):
-        send(Gate(venue, 10), swapped, approved=approved(event))
+        send(Gate(venue, 10, epoch=1), swapped, approved=approved(event))
     assert venue.sent == []
 
 
@@ -156,26 +160,26 @@ def test_an_intent_altered_after_hashing_is_not_sent() -> None:
     )
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="altered"):
-        send(Gate(venue, 10), altered, approved=approved(event))
+        send(Gate(venue, 10, epoch=1), altered, approved=approved(event))
     assert venue.sent == []
 
 
 def test_an_intent_that_is_not_durable_is_not_sent() -> None:
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="not durable"):
-        send(Gate(venue, 10), intended(), durable=False)
+        send(Gate(venue, 10, epoch=1), intended(), durable=False)
     assert venue.sent == []
 
 
 def test_a_lost_reply_is_an_unknown_outcome_and_no_failure() -> None:
-    (answer,) = send(Gate(RecordingVenue(lost=True), 10), intended())
+    (answer,) = send(Gate(RecordingVenue(lost=True), 10, epoch=1), intended())
     assert isinstance(answer, OrderOutcomeUnknown)
     assert answer.intent_no == 1
 
 
 def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, max_orders_per_minute=3)
+    gate = Gate(venue, 3, epoch=1)
     for number in (1, 2, 3):
         send(gate, intended(number, ts_ns=number))
     (refused,) = send(gate, intended(4, ts_ns=4))
@@ -188,7 +192,7 @@ def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
 
 def test_a_restart_gives_no_second_minute() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, max_orders_per_minute=2)
+    gate = Gate(venue, 2, epoch=1)
     gate.remember(
         Order(
             intent=intended(number, ts_ns=number).intent,
@@ -217,16 +221,16 @@ def test_a_restart_gives_no_second_minute() -> None:
 
 def test_an_unanswered_intent_is_replayed_to_a_venue_in_process_only() -> None:
     inside, outside = RecordingVenue(), RecordingVenue(in_process=False)
-    Gate(inside, 10).replay(intended(), cash_free=1e4)
+    Gate(inside, 10, epoch=1).replay(intended(), cash_free=1e4)
     assert inside.sent == [1]
     with pytest.raises(InvariantViolated, match="never sent again"):
-        Gate(outside, 10).replay(intended(), cash_free=1e4)
+        Gate(outside, 10, epoch=1).replay(intended(), cash_free=1e4)
     assert outside.sent == []
 
 
 def test_a_cancel_always_passes() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 1)
+    gate = Gate(venue, 1, epoch=1)
     order = Order(
         intent=intended().intent,
         client_id="c1",
@@ -246,4 +250,4 @@ def test_an_empty_intent_is_not_sent() -> None:
     empty = msgspec.structs.replace(event.intent, quantity=Decimal(0))
     nothing = msgspec.structs.replace(event, intent=empty, payload_hash=payload_hash(empty))
     with pytest.raises(InvariantViolated, match="quantity 0"):
-        Gate(RecordingVenue(), 10).replay(nothing, cash_free=1.0)
+        Gate(RecordingVenue(), 10, epoch=1).replay(nothing, cash_free=1.0)
