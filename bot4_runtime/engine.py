@@ -149,6 +149,7 @@ class Engine:
         self._state = ledger.state
         self._books = tuple(books)
         self._commands: list[Command] = []
+        self._last: dict[str, Candle] = {}
 
     def swap(self, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]) -> None:
         """Decide by other models and their evidence from the next candle on."""
@@ -163,6 +164,7 @@ class Engine:
 
     def warm(self, candle: Candle) -> None:
         """Show history: windows, correlations and the strategy see it, nobody decides."""
+        self._last[candle.symbol] = candle
         row = self._parts.memory.update(candle)
         if self._parts.detector is not None and row is not None:
             self._parts.detector.warm(candle, row)
@@ -186,6 +188,7 @@ class Engine:
         """Process an admitted candle; return what must be done once its batch is durable."""
         parts, symbol = self._parts, candle.symbol
         self._commands = []
+        self._last[symbol] = candle
         now_ns = candle.close_time_ms * NS_PER_MS
         instrument = self._instrument(candle, now_ns)
         fills = parts.venue.on_candle(candle, self._state.live_orders(symbol), instrument)
@@ -228,6 +231,16 @@ class Engine:
                 self._exit(signal, instrument, candle)
             else:
                 self._enter(signal, instrument, candle)
+        return self._commands
+
+    def protect(self, symbol: str) -> list[Command]:
+        """Give what was filled between two candles its stop; return what must be done then."""
+        self._commands = []
+        candle = self._last.get(symbol)
+        if candle is not None:
+            instrument = self._state.instruments[symbol]
+            for book in self._books:
+                self._cover(book, instrument, candle)
         return self._commands
 
     def cash_free(self, book: Book, *, without: int = 0) -> float:
@@ -279,10 +292,21 @@ class Engine:
                 self._cancel(order, now_ns, "stopped out")  # its own stop has traded
             elif order.intent.reduce_only and position is None:
                 self._cancel(order, now_ns, "nothing left to reduce")
+        self._cover(book, instrument, candle)
+
+    def _cover(self, book: Book, instrument: Instrument, candle: Candle) -> None:
+        """Stop what is held and not on its way out."""
+        symbol = instrument.symbol
+        position = self._state.books[book].positions.get(symbol)
         if position is None:
             return
         leaving = sum(
-            (order.open_quantity for order in live if order.intent.reduce_only), Decimal(0)
+            (
+                order.open_quantity
+                for order in self._state.live_orders(symbol, book)
+                if order.intent.reduce_only
+            ),
+            Decimal(0),
         )
         unprotected = instrument.floor_quantity(position.quantity - leaving)
         if instrument.tradable(unprotected, position.stop_price):
