@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from bot4_runtime.domain.account import Difference
 from bot4_runtime.domain.candle import Candle, Origin
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Fill, OrderIntent
@@ -193,11 +194,26 @@ class ModelPromoted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     schema_id: str
 
 
+class Reconciled(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The account at the venue was read whole, its trades booked, and the rest compared.
+
+    Attributes:
+        trades_through: trade id up to which all trades were read, by symbol.
+        opening: amounts by asset the venue held before our first trade; None after the first.
+        differences: what does not agree; entries wait while there are any.
+    """
+
+    trades_through: dict[str, int]
+    opening: dict[str, Decimal] | None
+    differences: tuple[Difference, ...]
+
+
 class OperatorCommand(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """An operator's order; it can only tighten, reduce, halt, or resume.
 
     Attributes:
-        verb: ``halt``, ``resume``, ``flatten`` or ``reset_peak``.
+        verb: ``halt``, ``resume``, ``flatten``, ``reset_peak``, or ``accept``: take the venue's
+            word for all differences found.
     """
 
     verb: str
@@ -236,6 +252,7 @@ SystemEvent = (
     | InstrumentDefined
     | RegimeNamed
     | ModelPromoted
+    | Reconciled
     | OperatorCommand
 )
 JournaledEvent = MarketEvent | OrderEvent | RiskEvent | SystemEvent

@@ -1,22 +1,23 @@
-"""The journal's ports, its frames, and the thread that commits them in groups.
+"""The journal: batches of events, committed in groups by a thread of their own.
 
 A batch handed to `append` becomes durable whole or not at all. The first failure of a write
 is final: after a failed fsync nobody knows what reached the disk (Rebello et al., "Can
 Applications Recover from fsync Failures?", 2020), so the journal refuses everything after it.
-Adapters: `sqlite`; in memory, here.
+
+There are three classes of durability. What an order depends on is waited for (`wait_durable`)
+before anything leaves the process. All other events are in the same sequence and durable
+within about 10 ms. What is not in the journal at all (`series`, metrics) may be lost.
 """
 
-import struct
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
-
-import msgspec
+from typing import Final
 
 from bot4_runtime.domain.errors import JournalCorrupt, JournalWriteFailed
-from bot4_runtime.domain.events import JournaledEvent, OrderFilled, OrderIntended
+from bot4_runtime.domain.events import JournaledEvent
+from bot4_runtime.state.disk import Disk
+from bot4_runtime.state.frames import decode_frame, encode_frames, keys_of
 
 MAX_PENDING: Final = 50_000
 """Events that may wait for the disk; `append` blocks beyond it."""
@@ -24,142 +25,6 @@ MAX_PENDING: Final = 50_000
 _MAX_GROUP: Final = 8_192
 _LINGER_S: Final = 0.01
 _IDLE_S: Final = 0.5
-_HEADER: Final = struct.Struct("<qqq")
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final[msgspec.msgpack.Decoder[JournaledEvent]] = msgspec.msgpack.Decoder(JournaledEvent)
-
-
-class Frame(NamedTuple):
-    """One event as it lies on disk. `crc` covers all other fields."""
-
-    seq: int
-    epoch: int
-    ts_ns: int
-    kind: str
-    body: bytes
-    crc: int
-
-
-class Keys(NamedTuple):
-    """What the storage engine must hold unique: intents, and trades by book and symbol."""
-
-    intents: list[tuple[int, int]]
-    trades: list[tuple[str, str, str, int]]
-
-
-def encode_frame(seq: int, epoch: int, event: JournaledEvent) -> Frame:
-    """Seal an event for the disk."""
-    kind = type(event).__name__
-    body = _ENCODER.encode(event)
-    return Frame(
-        seq, epoch, event.ts_event_ns, kind, body, _crc(seq, epoch, event.ts_event_ns, kind, body)
-    )
-
-
-def decode_frame(frame: Frame) -> JournaledEvent:
-    """Open a frame.
-
-    Raises:
-        JournalCorrupt: its checksum fails, or its event is of a kind this program does not know.
-    """
-    seq, epoch, ts_ns, kind, body, crc = frame
-    if _crc(seq, epoch, ts_ns, kind, body) != crc:
-        raise JournalCorrupt(
-            f"journal frame {seq} fails its checksum; nothing is traded on a damaged journal. "
-            "Restore the file from a copy, or set it aside and start a new account folder"
-        )
-    try:
-        return _DECODER.decode(body)
-    except msgspec.MsgspecError as error:
-        raise JournalCorrupt(
-            f"journal frame {seq} holds an event {kind!r} that this program cannot read "
-            f"({error}); use the release that wrote it"
-        ) from error
-
-
-def keys_of(seq: int, event: JournaledEvent, keys: Keys) -> None:
-    """Add what must be unique about an event."""
-    if type(event) is OrderIntended:
-        keys.intents.append((event.intent.intent_no, seq))
-    elif type(event) is OrderFilled:
-        fill = event.fill
-        keys.trades.append((fill.book.value, fill.symbol, fill.trade_id, seq))
-
-
-def _crc(seq: int, epoch: int, ts_ns: int, kind: str, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(kind.encode(), zlib.crc32(_HEADER.pack(seq, epoch, ts_ns))))
-
-
-class Disk(Protocol):
-    """Where frames become durable. All calls but the first reads come from one thread."""
-
-    @property
-    def epoch(self) -> int:
-        """The epoch this writer took when it opened."""
-        ...
-
-    def last_seq(self) -> int:
-        """Return the sequence number of the last durable frame, 0 when there is none."""
-        ...
-
-    def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames after `after_seq`, in order."""
-        ...
-
-    def write(self, frames: Sequence[Frame], keys: Keys) -> None:
-        """Make frames durable, all or none; raises OSError or JournalError when it cannot."""
-        ...
-
-    def tidy(self) -> None:
-        """Do housekeeping while nothing waits; may do nothing."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the disk and of the account."""
-        ...
-
-
-class MemoryDisk:
-    """A disk that forgets at the end of the process; replays and tests use it.
-
-    Args:
-        frames: what is on it already, as another MemoryDisk left it.
-        fail_at: the number (from 1) of the write that fails, and all after it.
-    """
-
-    def __init__(
-        self, frames: Sequence[Frame] = (), epoch: int = 1, fail_at: int | None = None
-    ) -> None:
-        self.frames = list(frames)
-        self.writes = 0
-        self._epoch = epoch
-        self._fail_at = fail_at
-
-    @property
-    def epoch(self) -> int:
-        """The epoch given at construction."""
-        return self._epoch
-
-    def last_seq(self) -> int:
-        """Return the number of frames."""
-        return len(self.frames)
-
-    def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames after `after_seq`."""
-        yield from self.frames[after_seq:]
-
-    def write(self, frames: Sequence[Frame], keys: Keys) -> None:
-        """Keep the frames, or raise OSError when this write was told to fail."""
-        self.writes += 1
-        if self._fail_at is not None and self.writes >= self._fail_at:
-            raise OSError(5, "Input/output error")
-        self.frames.extend(frames)
-
-    def tidy(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Journal:
@@ -175,7 +40,7 @@ class Journal:
     def __init__(self, disk: Disk, *, threaded: bool = True) -> None:
         self._disk = disk
         self._threaded = threaded
-        self._pending: deque[tuple[int, Sequence[JournaledEvent]] | Callable[[], None]] = deque()
+        self._pending: deque[Sequence[JournaledEvent] | Callable[[], None]] = deque()
         self._last_seq = disk.last_seq()
         self._durable_seq = self._last_seq
         self._failure: BaseException | None = None
@@ -206,18 +71,24 @@ class Journal:
         Raises:
             JournalCorrupt: a frame is damaged, unknown or missing.
         """
-        expected = after_seq
+        expected = after_seq + 1
         for frame in self._disk.read(after_seq):
-            expected += 1
-            if frame.seq != expected:
+            if frame.first_seq > expected or frame.last_seq < expected:
                 raise JournalCorrupt(
-                    f"journal frame {expected} is missing (found {frame.seq}); nothing is "
-                    "traded on a damaged journal. Restore the file from a copy"
+                    f"journal event {expected} is missing (found {frame.first_seq} to "
+                    f"{frame.last_seq}); nothing is traded on a damaged journal. Restore the "
+                    "file from a copy"
                 )
-            yield frame.seq, decode_frame(frame)
+            events = decode_frame(frame)
+            skipped = expected - frame.first_seq
+            yield from enumerate(events[skipped:] if skipped else events, expected)
+            expected = frame.last_seq + 1
 
     def append(self, events: Sequence[JournaledEvent]) -> int:
         """Queue a batch to be committed as one unit; return its last sequence number.
+
+        Args:
+            events: not changed by the caller afterwards.
 
         Raises:
             JournalWriteFailed: an earlier write failed, or the journal is closed.
@@ -227,7 +98,7 @@ class Journal:
         self._last_seq += len(events)
         if self._last_seq - self._durable_seq > MAX_PENDING:
             self.wait_durable(first - MAX_PENDING // 2)
-        self._enqueue((first, events))
+        self._enqueue(events)
         return self._last_seq
 
     def after_durable(self, action: Callable[[], object]) -> threading.Event:
@@ -263,7 +134,7 @@ class Journal:
             JournalWriteFailed: it cannot become durable, or did not in `timeout_s` seconds.
         """
         if seq > self._durable_seq:
-            self._wait(lambda: self._durable_seq >= seq, f"frame {seq}", timeout_s)
+            self._wait(lambda: self._durable_seq >= seq, f"event {seq}", timeout_s)
 
     def wait_for(self, done: threading.Event, timeout_s: float = 30.0) -> None:
         """Return once an action given to `after_durable` is done.
@@ -316,7 +187,7 @@ class Journal:
         if self._durable_seq < self._last_seq:
             self.check()
 
-    def _enqueue(self, item: tuple[int, Sequence[JournaledEvent]] | Callable[[], None]) -> None:
+    def _enqueue(self, item: Sequence[JournaledEvent] | Callable[[], None]) -> None:
         self._pending.append(item)
         if not self._threaded:
             if self._last_seq - self._durable_seq >= _MAX_GROUP:
@@ -354,23 +225,20 @@ class Journal:
             self._disk.tidy()
 
     def _commit_group(self) -> None:
-        frames: list[Frame] = []
-        keys = Keys([], [])
+        events: list[JournaledEvent] = []
         actions: list[Callable[[], None]] = []
-        epoch = self._disk.epoch
-        while self._pending and len(frames) < _MAX_GROUP and not actions:
+        while self._pending and len(events) < _MAX_GROUP and not actions:
             item = self._pending.popleft()
-            if not isinstance(item, tuple):
+            if callable(item):
                 actions.append(item)
-                continue
-            first, events = item
-            for seq, event in enumerate(events, first):
-                frames.append(encode_frame(seq, epoch, event))
-                keys_of(seq, event, keys)
-        if frames:
-            self._disk.write(frames, keys)
+            else:
+                events += item
+        if events:
+            first = self._durable_seq + 1
+            frames = encode_frames(first, self._disk.epoch, events)
+            self._disk.write(frames, keys_of(first, events))
             with self._changed:
-                self._durable_seq = frames[-1].seq
+                self._durable_seq = frames[-1].last_seq
                 self._changed.notify_all()
         for action in actions:
             action()

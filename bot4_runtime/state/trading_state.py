@@ -31,6 +31,7 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    Reconciled,
     RegimeNamed,
     RiskDecided,
     SessionEnded,
@@ -43,6 +44,7 @@ from bot4_runtime.domain.portfolio import Portfolio
 from bot4_runtime.domain.regime import RegimeEstimate
 from bot4_runtime.state.book import KEPT, ZERO, BookState, Entry, base_asset
 from bot4_runtime.state.fingerprint import fingerprint
+from bot4_runtime.state.venue_account import VenueAccount
 
 _DAY_MS: Final = 86_400_000
 _RANK: Final = {
@@ -77,6 +79,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     strays: list[str]
     regimes: dict[str, RegimeEstimate]
     models: dict[str, ModelPromoted]
+    account: VenueAccount
     counts: dict[str, int]
 
 
@@ -93,6 +96,7 @@ class TradingState:
         books: accounts by book, in the order of the first session.
         orders: live orders, and the last `KEPT` finished ones of each book, by intent number.
         first_session: what the account began with; `session` is the latest.
+        account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
     """
 
@@ -110,6 +114,7 @@ class TradingState:
         self.orders: dict[int, Order] = {}
         self.regimes: dict[str, RegimeEstimate] = {}
         self.models: dict[str, ModelPromoted] = {}
+        self.account = VenueAccount()
         self.counts: dict[str, int] = {}
         self._live: dict[str, dict[int, Order]] = {}
         self._trade_ids: dict[int, list[str]] = {}
@@ -133,6 +138,7 @@ class TradingState:
             InstrumentDefined: self._instrument_defined,
             RegimeNamed: self._regime_named,
             ModelPromoted: self._model_promoted,
+            Reconciled: self._reconciled,
             OperatorCommand: self._operator_command,
         }
 
@@ -209,6 +215,7 @@ class TradingState:
             strays=self._strays,
             regimes=self.regimes,
             models=self.models,
+            account=self.account,
             counts=self.counts,
         )
 
@@ -228,6 +235,7 @@ class TradingState:
         state.books = image.books
         state.regimes = image.regimes
         state.models = image.models
+        state.account = image.account
         state.counts = image.counts
         state._trade_ids = image.trade_ids
         state._finished = image.finished
@@ -321,6 +329,9 @@ class TradingState:
 
     def _order_accepted(self, event: OrderAccepted) -> bool:
         self._told(event.intent_no, OrderStatus.ACCEPTED, "")
+        order = self.orders.get(event.intent_no)
+        if order is not None:
+            self.account.named(order.intent.symbol, event.venue_order_id, event.intent_no)
         return True
 
     def _order_rejected(self, event: OrderRejected) -> bool:
@@ -368,6 +379,8 @@ class TradingState:
                     Entry(ts_ns=fill.ts_event_ns, symbol=fill.symbol, notional=float(planned))
                 )
             self._filled(order, fill.quantity, fill.price * fill.quantity)
+        if fill.book is Book.VALIDATED:
+            self.account.booked(fill, base, book.quote)
         before = book.positions.get(fill.symbol)
         book.fill(fill, intent, base, fee_price)
         if before is not None and before.quantity * fill.side.sign < 0:
@@ -494,9 +507,15 @@ class TradingState:
         self._count("ModelPromoted")
         return True
 
+    def _reconciled(self, event: Reconciled) -> bool:
+        self.account.reconciled(event)
+        return True
+
     def _operator_command(self, event: OperatorCommand) -> bool:
         self._count(f"OperatorCommand:{event.verb}")
         if event.verb == "reset_peak":
             for book in self.books.values():
                 book.measure(reset_peak=True)
+        elif event.verb == "accept":
+            self.account.accept()
         return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 
+from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
@@ -26,6 +27,7 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    Reconciled,
     RegimeNamed,
     RiskDecided,
     SessionEnded,
@@ -331,7 +333,7 @@ class Scenario:
             state = BreakerState(phase=BreakerPhase.OPEN, reason="loss streak", loss_streak=3)
             say(BreakerChanged(ts_event_ns=now_ns, book=book, state=state))
         if rng.random() < 0.05:
-            verb = rng.choice(("halt", "resume", "reset_peak"))
+            verb = rng.choice(("halt", "resume", "reset_peak", "accept"))
             command_id = str(number)
             say(OperatorCommand(ts_event_ns=now_ns, verb=verb, reason="r", command_id=command_id))
         if rng.random() < 0.05:
@@ -346,6 +348,22 @@ class Scenario:
                     hmm_sha256="a" * 64,
                     lstm_sha256="b" * 64,
                     schema_id="c" * 64,
+                )
+            )
+        if rng.random() < 0.1:
+            lost = Difference(
+                kind=DifferenceKind.BALANCE,
+                name="BNB",
+                ours=Decimal(0),
+                venue=Decimal(rng.randint(1, 9)),
+                reason="never booked here",
+            )
+            say(
+                Reconciled(
+                    ts_event_ns=now_ns,
+                    trades_through={symbol: rng.randint(1, 1000)},
+                    opening={"USDT": Decimal(10_000)} if rng.random() < 0.5 else None,
+                    differences=(lost,) if rng.random() < 0.5 else (),
                 )
             )
         if rng.random() < 0.02:

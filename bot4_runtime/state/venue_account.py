@@ -1,0 +1,85 @@
+"""What the journal leads us to expect of an account at a venue outside the process.
+
+Amounts by asset are the opening balance plus exactly what each fill moved, so that they can
+be compared to the last digit. Part of `TradingState`, changed only by its fold.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from bot4_runtime.domain.account import Difference, DifferenceKind
+from bot4_runtime.domain.events import Reconciled
+from bot4_runtime.domain.order import Fill, Side
+
+_ZERO: Final = Decimal(0)
+_NAMES_KEPT: Final = 4_000
+
+
+class VenueAccount(msgspec.Struct, kw_only=True):
+    """One account at a venue, as the journal tells it.
+
+    Attributes:
+        opening: what the venue held of each asset before our first trade, operator's
+            adjustments included; None until it was read.
+        flows: what our fills and their fees moved, by asset.
+        trades_through: trade id up to which all trades were read, by symbol.
+        intents: intent numbers by ``SYMBOL|venue order id``, the last 4,000.
+        differences: what the last comparison found, unless accepted since.
+        accepted: keys of foreign orders and trades the operator accepted.
+    """
+
+    opening: dict[str, Decimal] | None = None
+    flows: dict[str, Decimal] = {}
+    trades_through: dict[str, int] = {}
+    intents: dict[str, int] = {}
+    differences: tuple[Difference, ...] = ()
+    accepted: list[str] = []
+
+    def expected(self, asset: str) -> Decimal:
+        """Return the amount the venue should hold of an asset."""
+        opening = self.opening or {}
+        return opening.get(asset, _ZERO) + self.flows.get(asset, _ZERO)
+
+    def assets(self) -> set[str]:
+        """Return all assets anything is expected of."""
+        return {*(self.opening or {}), *self.flows}
+
+    def intent_of(self, symbol: str, venue_order_id: str) -> int | None:
+        """Return whose order the venue's id names; None when it is not known."""
+        return self.intents.get(f"{symbol}|{venue_order_id}")
+
+    def named(self, symbol: str, venue_order_id: str, intent_no: int) -> None:
+        """Remember under which id the venue holds an order."""
+        self.intents[f"{symbol}|{venue_order_id}"] = intent_no
+        if len(self.intents) > _NAMES_KEPT:
+            del self.intents[next(iter(self.intents))]
+
+    def booked(self, fill: Fill, base: str, quote: str) -> None:
+        """Move what an execution moved."""
+        flows = self.flows
+        gross = fill.price * fill.quantity
+        bought = fill.side is Side.BUY
+        flows[base] = flows.get(base, _ZERO) + (fill.quantity if bought else -fill.quantity)
+        flows[quote] = flows.get(quote, _ZERO) + (-gross if bought else gross)
+        flows[fill.fee_asset] = flows.get(fill.fee_asset, _ZERO) - fill.fee
+
+    def reconciled(self, event: Reconciled) -> None:
+        """Take in what a whole reading of the venue found."""
+        self.trades_through.update(event.trades_through)
+        if event.opening is not None:
+            self.opening = dict(event.opening)
+        self.differences = event.differences
+
+    def accept(self) -> None:
+        """Take the venue's word for all differences, by the operator's order."""
+        for difference in self.differences:
+            if difference.kind is DifferenceKind.BALANCE:
+                opening = {} if self.opening is None else self.opening
+                moved = difference.venue - difference.ours
+                opening[difference.name] = opening.get(difference.name, _ZERO) + moved
+                self.opening = opening
+            else:
+                self.accepted.append(difference.key)
+        self.differences = ()
