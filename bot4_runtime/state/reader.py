@@ -11,8 +11,8 @@ from typing import Self
 from bot4_runtime.domain.errors import JournalCorrupt, JournalError
 from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
-from bot4_runtime.state.journal import Frame, decode_frame
-from bot4_runtime.state.sqlite import check_journal, check_version, read_frames
+from bot4_runtime.state.frames import decode_frame
+from bot4_runtime.state.sqlite import check_journal, check_version, last_seq, read_frames
 from bot4_runtime.state.trading_state import TradingState
 
 
@@ -60,8 +60,7 @@ class JournalReader:
 
     def last_seq(self) -> int:
         """Return the sequence number of the last durable event, 0 when there is none."""
-        (last,) = self._sql.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-        return int(last)
+        return last_seq(self._sql)
 
     def account(self) -> str:
         """Return whose journal it is."""
@@ -80,10 +79,14 @@ class JournalReader:
         Raises:
             JournalCorrupt: a frame is damaged or of unknown kind.
         """
-        names = None if kinds is None else {kind.__name__ for kind in kinds}
-        for frame in self._frames(from_seq):
-            if names is None or frame.kind in names:
-                yield frame.seq, decode_frame(frame)
+        wanted = None if kinds is None else {kind.__name__ for kind in kinds}
+        types = () if kinds is None else tuple(kinds)
+        for frame in read_frames(self._sql, from_seq - 1):
+            if wanted is not None and wanted.isdisjoint(frame.kinds.split()):
+                continue
+            for seq, event in enumerate(decode_frame(frame), frame.first_seq):
+                if seq >= from_seq and (wanted is None or isinstance(event, types)):
+                    yield seq, event
 
     def sessions(self) -> list[tuple[int, SessionStarted]]:
         """Return every session's start with its sequence number, oldest first."""
@@ -106,24 +109,21 @@ class JournalReader:
         return state
 
     def verify(self) -> int:
-        """Check the whole file, every frame and its place; return the number of frames.
+        """Check the whole file, every frame and its place; return the number of events.
 
         Raises:
             JournalCorrupt: anything is damaged, unknown or missing.
         """
         check_journal(self._sql, self._path)
-        expected = 0
-        for frame in self._frames(0):
-            expected += 1
-            if frame.seq != expected:
+        last = 0
+        for frame in read_frames(self._sql, 0):
+            if frame.first_seq != last + 1:
                 raise JournalCorrupt(
-                    f"{self._path}: frame {expected} is missing (found {frame.seq})"
+                    f"{self._path}: event {last + 1} is missing (found {frame.first_seq})"
                 )
             decode_frame(frame)
-        return expected
-
-    def _frames(self, from_seq: int) -> Iterator[Frame]:
-        return read_frames(self._sql, from_seq - 1)
+            last = frame.last_seq
+        return last
 
     def _newest_snapshot(self, folder: Path | None) -> TradingState:
         last = self.last_seq()

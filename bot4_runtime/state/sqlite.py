@@ -25,16 +25,16 @@ from bot4_runtime.domain.errors import (
     JournalWriteFailed,
 )
 from bot4_runtime.domain.events import SCHEMA_VERSION
-from bot4_runtime.state.journal import Frame, Keys
+from bot4_runtime.state.frames import Frame, Keys
 from bot4_runtime.state.wal import check_log
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE event (
-    seq INTEGER PRIMARY KEY,
+CREATE TABLE frame (
+    first_seq INTEGER PRIMARY KEY,
+    last_seq INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    ts INTEGER NOT NULL,
-    kind TEXT NOT NULL,
+    kinds TEXT NOT NULL,
     body BLOB NOT NULL,
     crc INTEGER NOT NULL
 );
@@ -48,8 +48,9 @@ CREATE TABLE trade (
 ) WITHOUT ROWID
 """
 _ROWS: Final = (512, 64, 8, 1)
-_TIDY_FRAMES: Final = 256
-_FORCED_TIDY_FRAMES: Final = 200_000
+_PAGE: Final = 4_096
+_TIDY_BYTES: Final = 1 << 20
+_FORCED_TIDY_BYTES: Final = 64 << 20
 
 
 class AccountLock:
@@ -89,7 +90,7 @@ class SqliteDisk:
         self._connection: sqlite3.Connection | None = connection
         self._lock = lock
         self._epoch = epoch
-        self._log_frames = 0
+        self._log_bytes = 0
 
     @classmethod
     def open(cls, path: Path, account: str, lock_dir: Path | None = None) -> Self:
@@ -133,18 +134,22 @@ class SqliteDisk:
         return self._epoch
 
     @property
+    def distress(self) -> str:
+        """Why no new exposure may be taken; empty when there is no reason."""
+        return ""
+
+    @property
     def _sql(self) -> sqlite3.Connection:
         if self._connection is None:
             raise JournalWriteFailed(f"the journal {self._path} is closed")
         return self._connection
 
     def last_seq(self) -> int:
-        """Return the sequence number of the last durable frame, 0 when there is none."""
-        (last,) = self._sql.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-        return int(last)
+        """Return the sequence number of the last durable event, 0 when there is none."""
+        return last_seq(self._sql)
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames after `after_seq`, in order."""
+        """Yield the frames that hold events after `after_seq`, in order."""
         return read_frames(self._sql, after_seq)
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:
@@ -157,7 +162,7 @@ class SqliteDisk:
         try:
             sql.execute("BEGIN IMMEDIATE")
             self._check_epoch(sql)
-            _insert(sql, "event", 6, frames)
+            _insert(sql, "frame", 6, frames)
             _insert(sql, "intent", 2, keys.intents)
             _insert(sql, "trade", 4, keys.trades)
             sql.execute("COMMIT")
@@ -165,8 +170,8 @@ class SqliteDisk:
             with suppress(sqlite3.Error):  # never retried; a newer runtime must not wait for us
                 sql.rollback()
             raise JournalWriteFailed(f"{self._path}: {error}") from error
-        self._log_frames += len(frames)
-        if self._log_frames > _FORCED_TIDY_FRAMES:
+        self._log_bytes += 3 * _PAGE + sum(len(frame.body) for frame in frames)
+        if self._log_bytes > _FORCED_TIDY_BYTES:
             self.tidy()
 
     def _check_epoch(self, sql: sqlite3.Connection) -> None:
@@ -179,9 +184,9 @@ class SqliteDisk:
 
     def tidy(self) -> None:
         """Move the log into the database when enough has gathered."""
-        if self._log_frames < _TIDY_FRAMES:
+        if self._log_bytes < _TIDY_BYTES:
             return
-        self._log_frames = 0
+        self._log_bytes = 0
         try:
             self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
@@ -227,12 +232,20 @@ def _start(sql: sqlite3.Connection, path: Path, account: str) -> int:
     return epoch
 
 
+def last_seq(sql: sqlite3.Connection) -> int:
+    """Return the sequence number of the last event, 0 when there is none."""
+    row = sql.execute("SELECT last_seq FROM frame ORDER BY first_seq DESC LIMIT 1").fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def read_frames(sql: sqlite3.Connection, after_seq: int) -> Iterator[Frame]:
-    """Yield the frames after `after_seq` in order."""
+    """Yield the frames that hold events after `after_seq` in order."""
     try:
         for row in sql.execute(
-            "SELECT seq, epoch, ts, kind, body, crc FROM event WHERE seq > ? ORDER BY seq",
-            (after_seq,),
+            "SELECT first_seq, last_seq, epoch, kinds, body, crc FROM frame WHERE first_seq >= "
+            "(SELECT coalesce(max(first_seq), 0) FROM frame WHERE first_seq <= ?1) "
+            "AND last_seq >= ?1 ORDER BY first_seq",
+            (after_seq + 1,),
         ):
             yield Frame._make(row)
     except sqlite3.DatabaseError as error:

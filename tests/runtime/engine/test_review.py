@@ -36,6 +36,7 @@ from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
+from bot4_runtime.state.frames import Frame, decode_frame, encode_frames
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.strategy.drill import Drill
 
@@ -82,8 +83,16 @@ def cut(journal: Path, folder: Path, seq: int) -> None:
     folder.mkdir()
     shutil.copy(journal, folder)
     with sqlite3.connect(folder / "journal.sqlite") as disk:
-        for table in ("event", "intent", "trade"):
+        for table in ("intent", "trade"):
             disk.execute(f"DELETE FROM {table} WHERE seq > ?", (seq,))
+        rows = disk.execute(
+            "SELECT * FROM frame WHERE last_seq > ? ORDER BY first_seq", (seq,)
+        ).fetchall()
+        disk.execute("DELETE FROM frame WHERE last_seq > ?", (seq,))
+        for whole in map(Frame._make, rows[:1]):
+            kept = decode_frame(whole)[: seq - whole.first_seq + 1]
+            for frame in encode_frames(whole.first_seq, whole.epoch, kept):
+                disk.execute("INSERT INTO frame VALUES (?, ?, ?, ?, ?, ?)", frame)
     disk.close()
 
 

@@ -25,8 +25,7 @@ def store(tmp_path, scenario):
     )
     store.recover()
     for batch in scenario.batches():
-        store.append(batch)
-    store.wait_durable(store.state.seq)
+        store.wait_durable(store.append(batch))
     yield store
     store.close()
 
@@ -65,10 +64,11 @@ def test_a_snapshot_ahead_of_a_copied_journal_is_passed_over(tmp_path, store, sc
     store.create_snapshot()
     store.close()
     with sqlite3.connect(tmp_path / "journal.db") as sql:
-        sql.execute("DELETE FROM event WHERE seq > 20")
+        (last,) = sql.execute("SELECT max(last_seq) FROM frame WHERE first_seq < 20").fetchone()
+        sql.execute("DELETE FROM frame WHERE first_seq > ?", (last,))
     sql.close()
     with JournalReader.open(tmp_path / "journal.db") as reader:
-        assert reader.state(tmp_path / "snapshots").seq == 20
+        assert reader.state(tmp_path / "snapshots").seq == last
 
 
 def test_a_reader_cannot_write(tmp_path, store):
@@ -76,7 +76,7 @@ def test_a_reader_cannot_write(tmp_path, store):
         JournalReader.open(tmp_path / "journal.db") as reader,
         pytest.raises(sqlite3.OperationalError, match="readonly"),
     ):
-        reader._sql.execute("DELETE FROM event")
+        reader._sql.execute("DELETE FROM frame")
 
 
 def test_what_is_missing_or_no_journal_is_refused(tmp_path, store):
@@ -96,18 +96,19 @@ def test_what_is_missing_or_no_journal_is_refused(tmp_path, store):
 def test_verify_finds_what_is_missing_or_changed(tmp_path, store):
     store.close()
     with sqlite3.connect(tmp_path / "journal.db") as sql:
-        sql.execute("DELETE FROM event WHERE seq = 7")
+        firsts = [row[0] for row in sql.execute("SELECT first_seq FROM frame ORDER BY first_seq")]
+        sql.execute("DELETE FROM frame WHERE first_seq = ?", (firsts[3],))
     sql.close()
     with (
         JournalReader.open(tmp_path / "journal.db") as reader,
-        pytest.raises(JournalCorrupt, match="frame 7 is missing"),
+        pytest.raises(JournalCorrupt, match=f"event {firsts[3]} is missing"),
     ):
         reader.verify()
     with sqlite3.connect(tmp_path / "journal.db") as sql:
-        sql.execute("UPDATE event SET ts = ts + 1 WHERE seq = 6")
+        sql.execute("UPDATE frame SET epoch = epoch + 1 WHERE first_seq = ?", (firsts[2],))
     sql.close()
     with (
         JournalReader.open(tmp_path / "journal.db") as reader,
-        pytest.raises(JournalCorrupt, match="frame 6 fails its checksum"),
+        pytest.raises(JournalCorrupt, match=f"frame {firsts[2]} fails its checksum"),
     ):
         reader.verify()

@@ -16,18 +16,14 @@ from bot4_runtime.domain.errors import (
     JournalWriteFailed,
 )
 from bot4_runtime.state import sqlite as sqlite_module
-from bot4_runtime.state.journal import Frame, Journal, Keys, encode_frame, keys_of
+from bot4_runtime.state.frames import Frame, Keys, encode_frames, keys_of
+from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import StateStore
 
 
 def frames_of(first: int, *events) -> tuple[list[Frame], Keys]:
-    keys = Keys([], [])
-    frames = []
-    for seq, event in enumerate(events, first):
-        frames.append(encode_frame(seq, 1, event))
-        keys_of(seq, event, keys)
-    return frames, keys
+    return encode_frames(first, 1, events), keys_of(first, events)
 
 
 @pytest.fixture
@@ -49,12 +45,17 @@ def test_the_file_is_a_write_ahead_log_with_full_synchronisation(path):
 
 def test_frames_come_back_as_they_were_written(path):
     events = [e for batch in Scenario(1, 100).batches() for e in batch]
-    frames, keys = frames_of(1, *events)
     disk = SqliteDisk.open(path, "paper")
-    disk.write(frames, keys)
+    assert disk.last_seq() == 0
+    frames = []
+    for at in range(0, len(events), 10):
+        some, keys = frames_of(at + 1, *events[at : at + 10])
+        disk.write(some, keys)
+        frames += some
     assert disk.last_seq() == len(events)
-    assert list(disk.read(0)) == frames
-    assert list(disk.read(100)) == frames[100:]
+    for after in range(35):
+        assert list(disk.read(after)) == frames[after // 10 :]
+    assert list(disk.read(len(events))) == []
     disk.tidy()
     disk.close()
 
@@ -169,15 +170,20 @@ def test_a_damaged_page_is_found_at_the_start(path):
 
 
 def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch):
-    monkeypatch.setattr(sqlite_module, "_FORCED_TIDY_FRAMES", 300)
+    monkeypatch.setattr(sqlite_module, "_FORCED_TIDY_BYTES", 80_000)
+    monkeypatch.setattr(sqlite_module, "_TIDY_BYTES", 20_000)
     disk = SqliteDisk.open(path, "paper")
-    disk.write(*frames_of(1, *(candle("A", n, 1.0) for n in range(200))))
+    sizes = []
+    for number in range(3):
+        disk.write(*frames_of(1 + 200 * number, *[candle("A", 0, 1.0)] * 200))  # 34 kB
+        sizes.append(path.stat().st_size)
+    assert sizes[0] == sizes[1] < sizes[2]
+    disk.write(*frames_of(601, *[candle("A", 0, 1.0)] * 200))
+    assert path.stat().st_size == sizes[2]
     disk.tidy()
-    small = path.stat().st_size
-    disk.write(*frames_of(201, *(candle("A", n, 1.0) for n in range(200))))
-    assert path.stat().st_size > small
+    assert path.stat().st_size > sizes[2]
     disk._connection.close()
-    disk._log_frames = 10_000
+    disk._log_bytes = 1 << 20
     with pytest.raises(sqlite3.ProgrammingError):
         disk.last_seq()
     with pytest.raises(JournalWriteFailed):
@@ -214,7 +220,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, s
         store.wait_durable(seq)
         hashes[seq] = store.state.state_hash()
         if number == len(batches) // 2:
-            store._journal._disk._log_frames = 10_000
+            store._journal._disk._log_bytes = 1 << 20
             store._journal._disk.tidy()
     shutil.copytree(live, folder / "killed")
     store.close()
@@ -268,7 +274,7 @@ def test_a_torn_last_commit_is_dropped_and_damage_before_it_is_refused(written, 
     *_, before_last, _ = sorted(hashes)
     log = (killed / "journal.db-wal").read_bytes()
     step = 24 + 4_096
-    frames = range(32, len(log), step)
+    frames = [at for at in range(32, len(log), step) if log[at + 8 : at + 16] == log[16:24]]
     for number, (at, expected) in enumerate([(frames[-1], before_last), (frames[3], None)]):
         folder = tmp_path / str(number)
         shutil.copytree(killed, folder)

@@ -18,7 +18,9 @@ from bot4_runtime.domain.errors import (
 from bot4_runtime.domain.events import CandleClosed, OrderAccepted
 from bot4_runtime.domain.order import Book
 from bot4_runtime.state import snapshot
-from bot4_runtime.state.journal import Journal, MemoryDisk
+from bot4_runtime.state.disk import MemoryDisk
+from bot4_runtime.state.frames import decode_frame, encode_frames
+from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import SNAPSHOT_NS, StateStore
 
@@ -160,7 +162,7 @@ def test_a_journal_that_ends_before_a_sound_snapshot_is_refused(tmp_path):
     store.append([session(1), candle("BTCUSDT", 0, 1.0)])
     store.create_snapshot()
     store.close()
-    again = StateStore(Journal(MemoryDisk(disk.frames[:1])), tmp_path)
+    again = StateStore(Journal(MemoryDisk(encode_frames(1, 1, [session(1)]))), tmp_path)
     with pytest.raises(JournalCorrupt, match="acknowledged events are missing"):
         again.recover()
 
@@ -228,7 +230,8 @@ def test_a_repeated_fill_is_not_journaled_again():
         assert store.update_order(OrderAccepted(ts_event_ns=0, intent_no=1, venue_order_id="v"))
         assert store.append([event]) == 4
         assert store.get_portfolio(Book.VALIDATED).cash == 9_900
-    assert [frame.kind for frame in disk.frames][2:] == ["OrderFilled", "OrderAccepted"]
+    kinds = [type(event).__name__ for frame in disk.frames for event in decode_frame(frame)]
+    assert kinds[2:] == ["OrderFilled", "OrderAccepted"]
 
 
 def test_staged_events_fold_at_once_and_are_one_batch_when_committed():

@@ -1,0 +1,90 @@
+"""The port behind the journal: where frames become durable; and its form in memory.
+
+Adapters: `sqlite` (default), `postgres`; in memory, here.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from bot4_runtime.state.frames import Frame, Keys
+
+
+class Disk(Protocol):
+    """Where frames become durable. All calls but the first reads come from one thread."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this writer took when it opened."""
+        ...
+
+    @property
+    def distress(self) -> str:
+        """Why no new exposure may be taken though writes still succeed; empty when none."""
+        ...
+
+    def last_seq(self) -> int:
+        """Return the sequence number of the last durable event, 0 when there is none."""
+        ...
+
+    def read(self, after_seq: int) -> Iterator[Frame]:
+        """Yield the frames that hold events after `after_seq`, in order."""
+        ...
+
+    def write(self, frames: Sequence[Frame], keys: Keys) -> None:
+        """Make frames durable, all or none; raises OSError or JournalError when it cannot."""
+        ...
+
+    def tidy(self) -> None:
+        """Do housekeeping while nothing waits; may do nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the disk and of the account."""
+        ...
+
+
+class MemoryDisk:
+    """A disk that forgets at the end of the process; tests use it.
+
+    Args:
+        frames: what is on it already, as another MemoryDisk left it.
+        fail_at: the number (from 1) of the write that fails, and all after it.
+    """
+
+    distress = ""
+
+    def __init__(
+        self, frames: Sequence[Frame] = (), epoch: int = 1, fail_at: int | None = None
+    ) -> None:
+        self.frames = list(frames)
+        self.writes = 0
+        self._epoch = epoch
+        self._fail_at = fail_at
+
+    @property
+    def epoch(self) -> int:
+        """The epoch given at construction."""
+        return self._epoch
+
+    def last_seq(self) -> int:
+        """Return the number of the last event kept."""
+        return self.frames[-1].last_seq if self.frames else 0
+
+    def read(self, after_seq: int) -> Iterator[Frame]:
+        """Yield the frames that hold events after `after_seq`."""
+        yield from (frame for frame in self.frames if frame.last_seq > after_seq)
+
+    def write(self, frames: Sequence[Frame], keys: Keys) -> None:
+        """Keep the frames, or raise OSError when this write was told to fail."""
+        self.writes += 1
+        if self._fail_at is not None and self.writes >= self._fail_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.frames.extend(frames)
+
+    def tidy(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
