@@ -1,0 +1,422 @@
+"""The core of the venue: judges orders, matches them by price and time, and keeps accounts.
+
+Pure: time comes from the clock that was handed in. The same requests and prints give the same
+orders, trades and reports.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Decimal
+from itertools import count
+
+from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.domain.order import Side
+from bot4_runtime.venue import refusals
+from bot4_runtime.venue.account import ZERO, Account
+from bot4_runtime.venue.book import Book, Depth
+from bot4_runtime.venue.orders import (
+    Kind,
+    OrderRequest,
+    Report,
+    Status,
+    Tif,
+    VenueOrder,
+    VenueTrade,
+)
+from bot4_runtime.venue.refusals import Refused
+from bot4_runtime.venue.rules import SymbolRules
+
+Listener = Callable[[Account, Report], None]
+
+
+@dataclass(slots=True)
+class _Customer:
+    """An account's orders and trades."""
+
+    account: Account
+    orders: dict[int, VenueOrder] = field(default_factory=dict)
+    open: dict[int, VenueOrder] = field(default_factory=dict)
+    latest: dict[tuple[str, str], VenueOrder] = field(default_factory=dict)
+    trades: dict[str, list[VenueTrade]] = field(default_factory=dict)
+
+
+class Exchange:
+    """A spot exchange.
+
+    Args:
+        clock: tells the exchange's time.
+        listener: told of every report, in order, with the account it concerns.
+    """
+
+    def __init__(self, clock: Clock, listener: Listener | None = None) -> None:
+        self._clock = clock
+        self._listen = listener or (lambda _account, _report: None)
+        self._books: dict[str, Book] = {}
+        self._customers: dict[str, _Customer] = {}
+        self._order_ids = count(1)
+        self._trade_ids: dict[str, count[int]] = {}
+        self._reports = count(1)
+
+    # ----------------------------------------------------------------- who and what
+    def list_symbol(self, rules: SymbolRules, last: Decimal, depth: Depth | None = None) -> None:
+        """Open a market at a first price."""
+        self._books[rules.symbol] = Book(rules, last, depth or Depth())
+        self._trade_ids[rules.symbol] = count(1)
+
+    def open_account(self, account: Account) -> None:
+        """Let somebody in by an API key."""
+        self._customers[account.api_key] = _Customer(account)
+
+    def account(self, api_key: str) -> Account | None:
+        """Return who an API key belongs to."""
+        customer = self._customers.get(api_key)
+        return None if customer is None else customer.account
+
+    @property
+    def symbols(self) -> Sequence[SymbolRules]:
+        """The rules of all markets."""
+        return [book.rules for book in self._books.values()]
+
+    def last_price(self, symbol: str) -> Decimal:
+        """Return the last price of a symbol; raises Refused -1121 for one not listed."""
+        return self._book(symbol).last
+
+    def now_ms(self) -> int:
+        """Return the exchange's time."""
+        return self._clock.now_ns() // NS_PER_MS
+
+    # ---------------------------------------------------------------------- orders
+    def place(self, account: Account, request: OrderRequest) -> VenueOrder:
+        """Accept an order, or refuse it and change nothing.
+
+        Raises:
+            Refused: a filter, the funds, or the book are against it.
+        """
+        book, customer = self._book(request.symbol), self._customers[account.api_key]
+        known = customer.latest.get((request.symbol, request.client_id))
+        if known is not None and known.status.open:
+            raise Refused(*refusals.DUPLICATE_ORDER)
+        self._judge(customer, book, request)
+        now_ms = self.now_ms()
+        quantity = self._quantity(book, request)
+        order = VenueOrder(
+            order_id=next(self._order_ids),
+            client_id=request.client_id,
+            account=account,
+            request=request,
+            quantity=quantity,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+            working=request.kind is not Kind.STOP_LOSS,
+        )
+        order.client_id = order.client_id or f"venue-{order.order_id}"
+        self._reserve(book, order)
+        customer.orders[order.order_id] = customer.open[order.order_id] = order
+        customer.latest[request.symbol, order.client_id] = order
+        self._report(order, "NEW")
+        if order.working:
+            self._execute(book, order)
+        else:
+            book.add(order)
+        return order
+
+    def cancel(
+        self, account: Account, symbol: str, order_id: int | None, client_id: str, cancel_id: str
+    ) -> VenueOrder:
+        """Cancel an open order by either id; raises Refused -2011 when there is none."""
+        self._book(symbol)
+        if order_id is None and not client_id:
+            raise Refused(*refusals.CANCEL_NAMES_NONE)
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None or not order.status.open:
+            raise Refused(*refusals.UNKNOWN_ORDER)
+        self._close(order, Status.CANCELED, "CANCELED", cancel_id or f"cancel-{order.order_id}")
+        return order
+
+    def order(
+        self, account: Account, symbol: str, order_id: int | None, client_id: str
+    ) -> VenueOrder:
+        """Return an order by either id, the latest of that client id; Refused -2013 if none."""
+        self._book(symbol)
+        if order_id is None and not client_id:
+            raise Refused(
+                -1102,
+                "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!",
+            )
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None:
+            raise Refused(*refusals.NO_SUCH_ORDER)
+        return order
+
+    def open_orders(self, account: Account, symbol: str | None) -> Sequence[VenueOrder]:
+        """Return open orders, oldest first, of one symbol or of all."""
+        if symbol is not None:
+            self._book(symbol)
+        orders = self._customers[account.api_key].open.values()
+        return [order for order in orders if symbol in {None, order.symbol}]
+
+    def orders(self, account: Account) -> Sequence[VenueOrder]:
+        """Return all orders an account ever placed, oldest first."""
+        return list(self._customers[account.api_key].orders.values())
+
+    def trades(self, account: Account, symbol: str) -> Sequence[VenueTrade]:
+        """Return an account's trades in a symbol, oldest first."""
+        self._book(symbol)
+        return self._customers[account.api_key].trades.get(symbol, [])
+
+    # ------------------------------------------------------------------------ tape
+    def print(self, symbol: str, price: Decimal, quantity: Decimal) -> None:
+        """Let somebody else trade: cross what rests, then trigger stops.
+
+        Resting orders beyond the price fill first, at their own price; those at the price
+        fill after the queue ahead of them. All together get at most `quantity`.
+        """
+        book = self._book(symbol)
+        book.print(price)
+        left = quantity
+        for side in Side:
+            for order in book.resting(side):
+                distance = (order.price - price) * side.sign
+                if not left > 0 or distance < 0:
+                    break
+                if distance == 0:
+                    left = _pass_queue(book.resting(side), order, left)
+                amount = min(order.left, left)
+                if amount > 0:
+                    left -= amount
+                    number = next(self._trade_ids[symbol])
+                    self._fill(book, order, number, order.price, amount, maker=True)
+        for order in book.stops():
+            stop = order.request.stop_price or ZERO
+            if order.status.open and (price - stop) * order.side.sign >= 0:
+                book.remove(order)
+                order.working = True
+                self._execute(book, order)
+
+    # -------------------------------------------------------------------- judgement
+    def _judge(self, customer: _Customer, book: Book, request: OrderRequest) -> None:
+        rules, last = book.rules, book.last
+        buying = request.side is Side.BUY
+        stop = request.stop_price
+        if request.quantity is not None:
+            rules.check_quantity(request.quantity)
+        price = last
+        if request.price is not None:
+            price = request.price
+            rules.check_price("price", price)
+            rules.check_band(price, last, buying=buying)
+        if stop is not None:
+            rules.check_price("stopPrice", stop)
+        notional = request.quote_quantity
+        rules.check_notional((request.quantity or ZERO) * price if notional is None else notional)
+        open_here = [order for order in customer.open.values() if order.symbol == rules.symbol]
+        stops = sum(order.request.kind is Kind.STOP_LOSS for order in open_here)
+        rules.check_counts(len(open_here) + 1, stops + 1, is_stop=stop is not None)
+        if stop is not None and (last - stop) * request.side.sign >= 0:
+            raise Refused(*refusals.WOULD_TRIGGER)
+        best = book.best(request.side)
+        crosses = best is not None and (price - best) * request.side.sign >= 0
+        if request.kind is Kind.LIMIT_MAKER and crosses:
+            raise Refused(*refusals.WOULD_TAKE)
+
+    def _quantity(self, book: Book, request: OrderRequest) -> Decimal:
+        """Return the base quantity; a market order by quote gets what the book gives for it."""
+        if request.quantity is not None:
+            return request.quantity
+        quote, base = request.quote_quantity or ZERO, ZERO
+        for offer in book.offers(request.side):
+            taken = min(offer.quantity, quote / offer.price)
+            base += taken
+            quote -= taken * offer.price
+            if not quote > 0:
+                break
+        step = book.rules.step_size
+        base = (base / step).to_integral_value(ROUND_DOWN) * step
+        if not base >= book.rules.min_quantity:
+            raise Refused(*refusals.NO_LIQUIDITY)
+        return base
+
+    def _reserve(self, book: Book, order: VenueOrder) -> None:
+        request, rules = order.request, book.rules
+        if order.side is Side.SELL:
+            asset, amount = rules.base, order.quantity
+        elif request.kind is Kind.MARKET:
+            asset, amount = rules.quote, self._cost(book, order)
+        else:
+            price = request.price or request.stop_price or ZERO
+            asset, amount = rules.quote, order.quantity * price
+        if not order.account.lock(asset, amount):
+            raise Refused(*refusals.NO_FUNDS)
+        order.locked, order.locked_asset = amount, asset
+
+    @staticmethod
+    def _cost(book: Book, order: VenueOrder) -> Decimal:
+        """Return what a market buy would cost now."""
+        left, cost = order.quantity, ZERO
+        for offer in book.offers(order.side):
+            if offer.resting is not None and offer.resting.account is order.account:
+                continue
+            taken = min(left, offer.quantity)
+            cost += taken * offer.price
+            left -= taken
+            if not left > 0:
+                break
+        return cost
+
+    # --------------------------------------------------------------------- matching
+    def _execute(self, book: Book, order: VenueOrder) -> None:
+        """Take what the order may take; the rest stays, or ends."""
+        request = order.request
+        limit = request.price
+        wanted = [
+            offer
+            for offer in book.offers(order.side)
+            if limit is None or (limit - offer.price) * order.side.sign >= 0
+        ]
+        foreign = [
+            o for o in wanted if o.resting is None or o.resting.account is not order.account
+        ]
+        if request.tif is Tif.FOK and sum((o.quantity for o in foreign), ZERO) < order.quantity:
+            self._close(order, Status.EXPIRED, "EXPIRED")
+            return
+        for offer in wanted:
+            resting = offer.resting
+            if not order.left > 0:
+                return
+            if resting is not None and resting.account is order.account:
+                self._close(resting, Status.EXPIRED_IN_MATCH, "TRADE_PREVENTION")
+                continue
+            amount = min(order.left, offer.quantity, self._affordable(book, order, offer.price))
+            if not amount > 0:
+                break
+            number = next(self._trade_ids[order.symbol])
+            if resting is None:
+                book.take(order.side, amount)
+            else:
+                self._fill(book, resting, number, offer.price, amount, maker=True)
+            self._fill(book, order, number, offer.price, amount, maker=False)
+        if not order.left > 0:
+            return
+        if limit is not None and request.tif is Tif.GTC:
+            book.add(order)
+        else:
+            self._close(order, Status.EXPIRED, "EXPIRED")
+
+    @staticmethod
+    def _affordable(book: Book, order: VenueOrder, price: Decimal) -> Decimal:
+        """Return the base that a stop's buy can pay for; others have reserved enough."""
+        if order.side is Side.SELL or order.request.kind is not Kind.STOP_LOSS:
+            return order.left
+        short = order.left * price - order.locked
+        if short > 0:
+            extra = min(short, order.account.balance(order.locked_asset).free)
+            order.account.lock(order.locked_asset, extra)
+            order.locked += extra
+        step = book.rules.step_size
+        return (order.locked / price / step).to_integral_value(ROUND_DOWN) * step
+
+    def _fill(
+        self,
+        book: Book,
+        order: VenueOrder,
+        number: int,
+        price: Decimal,
+        quantity: Decimal,
+        *,
+        maker: bool,
+    ) -> None:
+        """Book one side of match `number`."""
+        account, rules = order.account, book.rules
+        cost = price * quantity
+        buying = order.side is Side.BUY
+        given, got = (cost, quantity) if buying else (quantity, cost)
+        received = rules.base if buying else rules.quote
+        account.pay(order.locked_asset, given)
+        order.locked -= given
+        commission = account.receive(received, got, account.maker if maker else account.taker)
+        order.filled += quantity
+        order.spent += cost
+        order.status = Status.PARTIALLY_FILLED if order.left > 0 else Status.FILLED
+        order.updated_ms = self.now_ms()
+        trade = VenueTrade(
+            trade_id=number,
+            order_id=order.order_id,
+            symbol=order.symbol,
+            side=order.side,
+            price=price,
+            quantity=quantity,
+            commission=commission,
+            commission_asset=received,
+            maker=maker,
+            time_ms=order.updated_ms,
+        )
+        order.trades.append(trade)
+        self._customers[account.api_key].trades.setdefault(order.symbol, []).append(trade)
+        if not order.status.open:
+            self._release(order)
+        elif buying and order.request.price is not None:
+            spare = order.locked - order.left * order.request.price
+            account.unlock(order.locked_asset, spare)
+            order.locked -= spare
+        self._report(order, "TRADE", trade)
+
+    def _close(
+        self, order: VenueOrder, status: Status, execution: str, cancel_id: str = ""
+    ) -> None:
+        order.status = status
+        order.updated_ms = self.now_ms()
+        self._release(order)
+        self._report(order, execution, cancel_id=cancel_id)
+
+    def _release(self, order: VenueOrder) -> None:
+        """Give back what an ended order held, and take it off the book."""
+        order.account.unlock(order.locked_asset, order.locked)
+        order.locked = ZERO
+        self._books[order.symbol].remove(order)
+        self._customers[order.account.api_key].open.pop(order.order_id, None)
+
+    # ---------------------------------------------------------------------- looking
+    def _book(self, symbol: str) -> Book:
+        book = self._books.get(symbol)
+        if book is None:
+            raise Refused(*refusals.BAD_SYMBOL)
+        return book
+
+    def _find(
+        self, account: Account, symbol: str, order_id: int | None, client_id: str
+    ) -> VenueOrder | None:
+        customer = self._customers[account.api_key]
+        if order_id is None:
+            return customer.latest.get((symbol, client_id))
+        order = customer.orders.get(order_id)
+        return order if order is not None and order.symbol == symbol else None
+
+    def _report(
+        self,
+        order: VenueOrder,
+        execution: str,
+        trade: VenueTrade | None = None,
+        cancel_id: str = "",
+    ) -> None:
+        report = Report(
+            next(self._reports),
+            execution,
+            order,
+            order.status,
+            order.filled,
+            order.spent,
+            trade,
+            cancel_id,
+            order.updated_ms,
+        )
+        self._listen(order.account, report)
+
+
+def _pass_queue(level: Sequence[VenueOrder], first: VenueOrder, quantity: Decimal) -> Decimal:
+    """Let a print consume the queue ahead at a price; return what is left of it."""
+    ahead = first.queue_ahead
+    passed = min(ahead, quantity)
+    for order in level:
+        if order.price == first.price:
+            order.queue_ahead = max(order.queue_ahead - passed, ZERO)
+    return quantity - passed

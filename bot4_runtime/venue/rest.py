@@ -1,0 +1,250 @@
+"""Binance's REST interface of the spot market, over the core.
+
+`Rest.answer` takes a request as it came over the wire and returns what goes back. Parameters
+may come in the query, in a form body, or in both; the signature covers both.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from bot4_runtime.domain.order import Side
+from bot4_runtime.venue import auth, messages, refusals
+from bot4_runtime.venue.account import Account
+from bot4_runtime.venue.exchange import Exchange
+from bot4_runtime.venue.journal import VenueJournal
+from bot4_runtime.venue.orders import Kind, OrderRequest, Tif
+from bot4_runtime.venue.refusals import Refused, illegal, mandatory, not_required
+
+Values = Mapping[str, str]
+CLIENT_ID: Final = re.compile(r"[\.A-Z\:/a-z0-9_-]{1,36}")
+MAX_PAGE: Final = 1_000
+_ENCODE: Final = msgspec.json.encode
+
+
+class WireRequest(NamedTuple):
+    """A request as it came: the query and the body still encoded."""
+
+    method: str
+    path: str
+    query: str
+    body: str
+    api_key: str | None
+
+
+class WireAnswer(NamedTuple):
+    """What goes back."""
+
+    status: int
+    body: bytes
+
+
+class Rest:
+    """Answers requests.
+
+    Args:
+        journal: is told of every request and answer.
+    """
+
+    def __init__(self, exchange: Exchange, journal: VenueJournal) -> None:
+        self._exchange = exchange
+        self._journal = journal
+        self._public: dict[tuple[str, str], Callable[[Values], Any]] = {
+            ("GET", "/api/v3/ping"): lambda _values: {},
+            ("GET", "/api/v3/time"): lambda _values: {"serverTime": exchange.now_ms()},
+            ("GET", "/api/v3/exchangeInfo"): self._exchange_info,
+        }
+        self._signed: dict[tuple[str, str], Callable[[Account, Values], Any]] = {
+            ("POST", "/api/v3/order"): self._place,
+            ("GET", "/api/v3/order"): self._order,
+            ("DELETE", "/api/v3/order"): self._cancel,
+            ("GET", "/api/v3/openOrders"): self._open_orders,
+            ("GET", "/api/v3/myTrades"): self._trades,
+            ("GET", "/api/v3/account"): self._account,
+        }
+
+    def answer(self, request: WireRequest) -> WireAnswer:
+        """Do what a request asks and say how it went."""
+        values = auth.parameters(request.query, request.body)
+        account = self._exchange.account(request.api_key or "")
+        uid = account.uid if account is not None else 0
+        told = {name: value for name, value in values.items() if name != "signature"}
+        self._note("request", uid, {"call": f"{request.method} {request.path}", "with": told})
+        try:
+            status, answer = 200, self._dispatch(request, values)
+        except Refused as error:
+            status, answer = error.status, {"code": error.code, "msg": error.message}
+        self._note("answer", uid, {"status": status, "code": answer_code(answer)})
+        return WireAnswer(status, _ENCODE(answer))
+
+    def _dispatch(self, request: WireRequest, values: Values) -> Any:
+        call = (request.method, request.path)
+        if call in self._public:
+            return self._public[call](values)
+        if call not in self._signed:
+            raise Refused(-1020, "This operation is not supported.", status=404)
+        account = auth.identify(self._exchange, request.api_key)
+        payload = auth.signed_payload(request.query, request.body)
+        auth.check_signed(self._exchange, account, values, payload)
+        return self._signed[call](account, values)
+
+    def _note(self, kind: str, uid: int, body: Mapping[str, Any]) -> None:
+        self._journal.add(self._exchange.now_ms(), kind, uid, body)
+
+    # ----------------------------------------------------------------------- public
+    def _exchange_info(self, values: Values) -> Any:
+        wanted = None
+        if "symbol" in values:
+            self._exchange.last_price(values["symbol"])
+            wanted = values["symbol"]
+        return {
+            "timezone": "UTC",
+            "serverTime": self._exchange.now_ms(),
+            "rateLimits": [],
+            "exchangeFilters": [],
+            "symbols": [
+                rules.told()
+                for rules in self._exchange.symbols
+                if wanted is None or rules.symbol == wanted
+            ],
+        }
+
+    # ----------------------------------------------------------------------- signed
+    def _place(self, account: Account, values: Values) -> Any:
+        request = read_order(values)
+        detail = values.get("newOrderRespType", "")
+        if not detail:
+            detail = "ACK" if request.kind is Kind.STOP_LOSS else "FULL"
+        if detail not in {"ACK", "RESULT", "FULL"}:
+            raise mandatory("newOrderRespType")
+        return messages.placed(self._exchange.place(account, request), detail)
+
+    def _order(self, account: Account, values: Values) -> Any:
+        return messages.order_told(self._exchange.order(account, *_order_named(values)))
+
+    def _cancel(self, account: Account, values: Values) -> Any:
+        cancel_id = client_id(values, "newClientOrderId")
+        symbol, order_id, name = _order_named(values)
+        order = self._exchange.cancel(account, symbol, order_id, name, cancel_id)
+        return messages.canceled(order, cancel_id or f"cancel-{order.order_id}")
+
+    def _open_orders(self, account: Account, values: Values) -> Any:
+        orders = self._exchange.open_orders(account, values.get("symbol"))
+        return [messages.order_told(order) for order in orders]
+
+    def _trades(self, account: Account, values: Values) -> Any:
+        limit = whole(values, "limit", 500) or 0
+        if not 0 < limit <= MAX_PAGE:
+            raise Refused(-1130, "Data sent for parameter 'limit' is not valid.")
+        return messages.trades_page(
+            self._exchange.trades(account, text(values, "symbol")),
+            order_id=whole(values, "orderId"),
+            from_id=whole(values, "fromId"),
+            times_ms=(whole(values, "startTime"), whole(values, "endTime")),
+            limit=limit,
+        )
+
+    def _account(self, account: Account, values: Values) -> Any:
+        told = messages.account_told(account, self._exchange.now_ms())
+        if values.get("omitZeroBalances") == "true":
+            told["balances"] = [
+                row for row in told["balances"] if Decimal(row["free"]) + Decimal(row["locked"])
+            ]
+        return told
+
+
+def read_order(values: Values) -> OrderRequest:
+    """Read a new order's parameters.
+
+    Raises:
+        Refused: something is missing, unreadable, or not for this order type.
+    """
+    symbol = text(values, "symbol")
+    side = {"BUY": Side.BUY, "SELL": Side.SELL}.get(text(values, "side"))
+    if side is None:
+        raise Refused(*refusals.INVALID_SIDE)
+    try:
+        kind = Kind(text(values, "type"))
+    except ValueError:
+        raise Refused(*refusals.INVALID_ORDER_TYPE) from None
+    needed = {
+        Kind.LIMIT: {"timeInForce", "quantity", "price"},
+        Kind.LIMIT_MAKER: {"quantity", "price"},
+        Kind.MARKET: {"quoteOrderQty" if values.get("quoteOrderQty") else "quantity"},
+        Kind.STOP_LOSS: {"quantity", "stopPrice"},
+    }[kind]
+    for name in ("timeInForce", "quantity", "quoteOrderQty", "price", "stopPrice"):
+        if name in needed and not values.get(name):
+            raise mandatory(name)
+        if name not in needed and values.get(name):
+            if name == "timeInForce":
+                raise Refused(*refusals.TIF_NOT_REQUIRED)
+            raise not_required(name)
+    try:
+        tif = Tif(values.get("timeInForce") or "GTC")
+    except ValueError:
+        raise Refused(*refusals.INVALID_TIF) from None
+    return OrderRequest(
+        symbol=symbol,
+        side=side,
+        kind=kind,
+        tif=tif,
+        quantity=amount(values, "quantity"),
+        quote_quantity=amount(values, "quoteOrderQty"),
+        price=amount(values, "price"),
+        stop_price=amount(values, "stopPrice"),
+        client_id=client_id(values, "newClientOrderId"),
+    )
+
+
+def text(values: Values, name: str) -> str:
+    """Return a parameter that must be there; raises Refused -1102."""
+    value = values.get(name)
+    if not value:
+        raise mandatory(name)
+    return value
+
+
+def whole(values: Values, name: str, default: int | None = None) -> int | None:
+    """Return a whole number that may be missing; raises Refused -1100 for anything else."""
+    value = values.get(name)
+    if not value:
+        return default
+    if not re.fullmatch(r"[0-9]{1,20}", value):
+        raise illegal(name, "^[0-9]{1,20}$")
+    return int(value)
+
+
+def amount(values: Values, name: str) -> Decimal | None:
+    """Return an amount that may be missing: plain digits, no sign, no exponent."""
+    value = values.get(name)
+    if not value:
+        return None
+    legal = r"([0-9]{1,20})(\.[0-9]{1,20})?"
+    if not re.fullmatch(legal, value):
+        raise illegal(name, f"^{legal}$")
+    return Decimal(value)
+
+
+def client_id(values: Values, name: str) -> str:
+    """Return a client id that may be missing; raises Refused -1100 for an impossible one."""
+    value = values.get(name, "")
+    if value and not CLIENT_ID.fullmatch(value):
+        raise illegal(name, f"^{CLIENT_ID.pattern}$")
+    return value
+
+
+def answer_code(answer: object) -> int:
+    """Return the error code of an answer, 0 for one that is none."""
+    return int(answer.get("code", 0)) if isinstance(answer, dict) else 0
+
+
+def _order_named(values: Values) -> tuple[str, int | None, str]:
+    return (
+        text(values, "symbol"),
+        whole(values, "orderId"),
+        client_id(values, "origClientOrderId"),
+    )
