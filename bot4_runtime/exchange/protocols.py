@@ -26,11 +26,25 @@ class Venue(Protocol):
         ...
 
     def submit(self, intent: OrderIntent, client_id: str, cash_free: float) -> list[OrderEvent]:
-        """Hand over an order once. Raises OutcomeUnknown when the result is not known."""
+        """Hand over an order once; return how it was answered.
+
+        A remote venue answers with OrderAccepted or OrderRejected, and may add the trades it
+        told as OrderFilled (trade id as the venue has it). How the order ends comes with the
+        user stream or by query, never from here.
+
+        Raises:
+            VenueUnreachable: it was not sent.
+            VenueRefused: the venue said no.
+            OutcomeUnknown: it was sent, and the result is not known.
+        """
         ...
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
-        """Cancel an order; may be repeated."""
+        """Ask for the end of an order; may be repeated.
+
+        A remote venue returns nothing: the end comes with the user stream or by query, and
+        with it what was filled until then. It raises as `submit` does.
+        """
         ...
 
     def on_candle(

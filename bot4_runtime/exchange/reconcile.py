@@ -1,0 +1,181 @@
+"""Two tellings of one account, held against each other.
+
+Pure: state and what a venue said go in, events and differences come out. The rules:
+
+- A fill is what a trade of the venue says, never what a quantity suggests.
+- An order ends only once all its trades are booked, so that nothing is released too early.
+- What is not ours is a difference and is never taken for ours.
+- Positions follow from trades alone; balances only confirm them.
+
+`keeper` does the asking.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from bot4_runtime.domain.account import Difference, DifferenceKind
+from bot4_runtime.domain.client_id import parse_client_id
+from bot4_runtime.domain.events import OrderClosed, OrderEvent, OrderFilled, OrderRejected
+from bot4_runtime.domain.order import Fill, Order, OrderStatus
+from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.state.trading_state import TradingState
+from bot4_runtime.state.venue_account import VenueAccount
+
+QUANTUM: Final = Decimal("1e-8")
+"""The venue's least amount; balances that differ by less agree."""
+NS_PER_MS: Final = 1_000_000
+
+
+class Claim(NamedTuple):
+    """Whose an order at the venue is.
+
+    Attributes:
+        order: ours; None when it is foreign, or ended so long ago that it was forgotten.
+        foreign: why it is not ours; empty when it is.
+    """
+
+    order: Order | None
+    foreign: str
+
+
+def claim(state: TradingState, epoch: int, told: VenueOrder) -> Claim:
+    """Tell whose an order is by its name, and hold it against its intent.
+
+    Args:
+        state: with all intents.
+        epoch: of this process; an order of a later one means that another runtime trades.
+        told: the order as the venue tells it.
+    """
+    name = parse_client_id(told.client_id)
+    if name is None:
+        return Claim(None, "it was not sent by Bot4")
+    sender, intent_no = name
+    if sender > epoch:
+        return Claim(None, f"runtime {sender} trades this account, and this is runtime {epoch}")
+    if intent_no >= state.next_intent_no:
+        return Claim(None, "the journal holds no such intent")
+    order = state.orders.get(intent_no)
+    if order is None:
+        return Claim(None, "")
+    intent = order.intent
+    if order.client_id != told.client_id:
+        return Claim(None, f"intent {intent_no} was sent as {order.client_id}")
+    if (intent.symbol, intent.side, intent.quantity) != (told.symbol, told.side, told.quantity):
+        return Claim(
+            None, f"it was intended as {intent.side} {intent.quantity} of {intent.symbol}"
+        )
+    return Claim(order, "")
+
+
+def fill_event(order: Order, trade: VenueTrade) -> OrderFilled:
+    """Return what a trade of the venue means for an order of ours."""
+    ts_ns = trade.time_ms * NS_PER_MS
+    return OrderFilled(
+        ts_event_ns=ts_ns,
+        fill=Fill(
+            trade_id=str(trade.trade_id),
+            intent_no=order.intent.intent_no,
+            book=order.intent.book,
+            symbol=trade.symbol,
+            side=trade.side,
+            price=trade.price,
+            quantity=trade.quantity,
+            fee=trade.fee,
+            fee_asset=trade.fee_asset,
+            liquidity=trade.liquidity,
+            ts_event_ns=ts_ns,
+        ),
+    )
+
+
+def owes_trades(order: Order, told: VenueOrder) -> bool:
+    """Whether the venue filled more of an order than the trades booked so far."""
+    return told.filled > order.filled
+
+
+def ending(order: Order, told: VenueOrder) -> OrderEvent | None:
+    """Return how an order ended; None while it lives, or while trades of it are not booked."""
+    if order.status.terminal or not told.status.terminal or told.filled != order.filled:
+        return None
+    ts_ns = told.updated_ms * NS_PER_MS
+    intent_no = order.intent.intent_no
+    if told.status is OrderStatus.REJECTED:
+        return OrderRejected(
+            ts_event_ns=ts_ns, intent_no=intent_no, code="VENUE", reason="rejected by the venue"
+        )
+    return OrderClosed(
+        ts_event_ns=ts_ns,
+        intent_no=intent_no,
+        status=told.status.value,
+        reason=f"{told.status} at the venue",
+    )
+
+
+# ----------------------------------------------------------------- differences
+def foreign_order(told: VenueOrder, why: str) -> Difference:
+    """An order at the venue that is not ours."""
+    return Difference(
+        kind=DifferenceKind.ORDER,
+        name=told.client_id,
+        ours=Decimal(0),
+        venue=told.quantity,
+        reason=f"{told.side} {told.symbol}: {why}",
+    )
+
+
+def foreign_trade(trade: VenueTrade) -> Difference:
+    """A trade of an order that is not ours."""
+    return Difference(
+        kind=DifferenceKind.TRADE,
+        name=f"{trade.symbol}:{trade.trade_id}",
+        ours=Decimal(0),
+        venue=trade.quantity,
+        reason=f"{trade.side} by order {trade.venue_order_id}, which is not ours",
+    )
+
+
+def lost_order(order: Order) -> Difference:
+    """An order the venue accepted and knows no more."""
+    return Difference(
+        kind=DifferenceKind.ORDER,
+        name=order.client_id,
+        ours=order.open_quantity,
+        venue=Decimal(0),
+        reason="accepted by the venue, which knows it no more",
+    )
+
+
+def undead_order(order: Order, told: VenueOrder) -> Difference:
+    """An order that ended here and is open at the venue."""
+    return Difference(
+        kind=DifferenceKind.ORDER,
+        name=order.client_id,
+        ours=Decimal(0),
+        venue=told.quantity - told.filled,
+        reason=f"{order.status} here and open at the venue",
+    )
+
+
+def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> list[Difference]:
+    """Hold every asset's amount against what is expected.
+
+    Assets that differed before are told again when they agree, since what an operator accepts
+    is the present difference and no older one.
+    """
+    told_before = {d.name for d in account.differences if d.kind is DifferenceKind.BALANCE}
+    found = []
+    for asset in sorted(account.assets() | set(balances)):
+        ours = account.expected(asset)
+        venue = balances.get(asset, Decimal(0))
+        if abs(venue - ours) > QUANTUM or asset in told_before:
+            found.append(
+                Difference(
+                    kind=DifferenceKind.BALANCE,
+                    name=asset,
+                    ours=ours,
+                    venue=venue,
+                    reason="a deposit, a withdrawal, or trades that are not ours",
+                )
+            )
+    return found
