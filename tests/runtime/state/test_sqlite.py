@@ -170,7 +170,7 @@ def test_a_damaged_page_is_found_at_the_start(path):
 
 
 def test_the_log_is_moved_into_the_database_when_it_has_grown(path, monkeypatch):
-    monkeypatch.setattr(sqlite_module, "_FORCED_TIDY_BYTES", 80_000)
+    monkeypatch.setattr(sqlite_module, "_FORCED_TIDY_BYTES", 110_000)
     monkeypatch.setattr(sqlite_module, "_TIDY_BYTES", 20_000)
     disk = SqliteDisk.open(path, "paper")
     sizes = []
