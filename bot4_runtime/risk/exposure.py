@@ -34,7 +34,7 @@ class OpenOrder:
         sign: +1 for a buy, -1 for a sell.
         quantity: base quantity that may still fill.
         price: its worst price, in quote.
-        reduce_only: it cannot open or flip a position, so it adds no exposure.
+        reduce_only: it cannot open or flip a position; all it can do is to bring it to flat.
     """
 
     def __init__(
@@ -94,6 +94,11 @@ class RiskView:
         self.margin_rate: Final = margin_rate
         self.overrides: Final = overrides
         self.drawdown: Final = _drawdown(equity, metrics)
+        self._held_marks: Final[dict[str, float]] = {}
+        for position in positions:
+            # In this order an unknown mark gives way, and a position's that is NaN stays.
+            dearest = max(position.mark, marks.get(position.symbol, math.nan))
+            self._held_marks[position.symbol] = dearest
 
     def held(self, symbol: str) -> float:
         """Return the signed base quantity held of a symbol; 0 when none is."""
@@ -105,11 +110,8 @@ class RiskView:
 
     def mark(self, symbol: str) -> float:
         """Return the dearest mark known of a symbol, in quote; NaN when none is."""
-        known = self.marks.get(symbol, math.nan)
-        for position in self.positions:
-            if position.symbol == symbol and not known >= position.mark:
-                known = position.mark
-        return known
+        known = self._held_marks.get(symbol)
+        return self.marks.get(symbol, math.nan) if known is None else known
 
     def fault(self) -> str:  # noqa: PLR0911 - one line a number
         """Name the first number that cannot be judged, with its value; empty when none is."""
@@ -134,6 +136,8 @@ class RiskView:
         for position in self.positions:
             if not (usable(position.quantity) and positive(position.mark)):
                 return f"position {position.symbol} is {position.quantity!r} at {position.mark!r}"
+        if len(self._held_marks) != len(self.positions):
+            return "a symbol is held twice, and its two positions would hide each other"
         for order in self.open_orders:
             sane = order.sign in (1, -1) and order.quantity >= 0.0
             if not (sane and usable(order.quantity) and positive(order.price)):
@@ -149,18 +153,48 @@ class RiskView:
 class WorstCase:
     """A symbol's value in quote if all its buys fill, and if all its sells do.
 
+    Orders that only reduce can bring what is held to flat first: 10 bought on top of a short
+    of 3 end at 7 long, or at 10 when an exit closes the short before them.
+
     Attributes:
+        held: signed value of the position.
+        buys: value of open buys; `exits_up` of those that only reduce a short.
+        sells: value of open sells; `exits_down` of those that only reduce a long.
         long: signed value when every buy fills; negative when it stays short even then.
         short: the same downwards, counted positive: value sold short when every sell fills.
     """
 
     def __init__(self) -> None:
+        self.held = 0.0
+        self.buys = 0.0
+        self.sells = 0.0
+        self.exits_up = 0.0
+        self.exits_down = 0.0
         self.long = 0.0
         self.short = 0.0
 
+    def add(self, order: OpenOrder, value: float) -> None:
+        """Count an open order of this value, in quote."""
+        if order.sign > 0:
+            if order.reduce_only:
+                self.exits_up += value
+            else:
+                self.buys += value
+        elif order.reduce_only:
+            self.exits_down += value
+        else:
+            self.sells += value
+
+    def settle(self) -> None:
+        """Work out both ends, once all is counted."""
+        up = min(self.exits_up, -self.held) if self.held < 0.0 else 0.0
+        down = min(self.exits_down, self.held) if self.held > 0.0 else 0.0
+        self.long = self.held + up + self.buys
+        self.short = down - self.held + self.sells
+
     def most(self) -> float:
         """Return the larger of the two, never below zero."""
-        return max(self.long, self.short, 0.0)
+        return max(max(self.long, self.short), 0.0)  # noqa: PLW3301 - compiled without a call
 
 
 def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
@@ -168,18 +202,12 @@ def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
     cases: dict[str, WorstCase] = {symbol: WorstCase()}
     for position in view.positions:
         case = _case(cases, position.symbol)
-        value = position.quantity * view.mark(position.symbol)
-        case.long += value
-        case.short -= value
+        case.held += position.quantity * view.mark(position.symbol)
     for order in view.open_orders:
-        if order.reduce_only:
-            continue
-        case = _case(cases, order.symbol)
         value = order.quantity * max(order.price, view.mark(order.symbol))
-        if order.sign > 0:
-            case.long += value
-        else:
-            case.short += value
+        _case(cases, order.symbol).add(order, value)
+    for case in cases.values():
+        case.settle()
     return cases
 
 

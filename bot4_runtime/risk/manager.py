@@ -11,16 +11,18 @@ from decimal import Decimal
 from typing import Final
 
 from bot4_runtime.domain.order import OrderIntent, Side
-from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.risk import verdict
 from bot4_runtime.risk.entry import Entry, Prices, number
+from bot4_runtime.risk.entry_check import NOT_FINITE, EntryCheck, Revision
 from bot4_runtime.risk.exposure import HeldPosition, OpenOrder, RiskView, positive
-from bot4_runtime.risk.limits import RiskLimits, halting, tightened
+from bot4_runtime.risk.limits import RiskLimits, tightened
 from bot4_runtime.risk.verdict import WITNESS, RiskApproved, RiskRefused, RiskVerdict
 
 __all__ = [
+    "EntryCheck",
     "HeldPosition",
     "OpenOrder",
+    "Revision",
     "RiskApproved",
     "RiskManager",
     "RiskRefused",
@@ -58,19 +60,37 @@ class RiskManager:
             return _unjudged(f"quantity is {intent.quantity}")
         if intent.reduce_only:
             return _exit(intent, quantity, view)
-        prices = Prices(intent, view.mark(intent.symbol))
-        fault = view.fault() or _fault(intent, quantity, prices.worst, view)
-        if fault:
-            return _unjudged(fault)
-        stopped = _stopped(view)
-        if stopped:
-            return RiskRefused(stopped, 0.0, 1.0, _NONE)
-        entry = Entry(intent, prices, view, self._in_force(view))
-        code = entry.broken(quantity)
-        if not code:
+        check = self.prepare(intent.symbol, intent.side, view)
+        prices = Prices(intent, check.mark)
+        entry = Entry(prices, check)
+        broken = entry.broken(quantity)
+        if broken == 0:
             return RiskApproved(intent, entry.score(quantity), WITNESS)
-        limit, value = entry.numbers(code, quantity)
-        return RiskRefused(code, limit, value, entry.passing(quantity))
+        if broken == NOT_FINITE:
+            return _unjudged(check.fault or _fault(intent, prices, check))
+        limit, value = entry.numbers(broken, quantity)
+        return RiskRefused(verdict.CODES[broken - 1], limit, value, entry.passing(quantity))
+
+    def prepare(
+        self,
+        symbol: str,
+        side: Side,
+        view: RiskView,
+        revision: Revision | None = None,
+        max_age_ns: int = 0,
+    ) -> EntryCheck:
+        """Work out what entries on one side of one symbol are held against, for many of them.
+
+        Args:
+            symbol: of the entries; the view's depth is its.
+            side: of the entries.
+            view: the book as it is now.
+            revision: of the book; without one only `RiskManager` can tell that it is current.
+            max_age_ns: how long `EntryCheck.check` may use it.
+        """
+        return EntryCheck(
+            symbol, side, view, self._in_force(view), revision or Revision(), max_age_ns
+        )
 
     def position_room(self, intent: OrderIntent, view: RiskView) -> Decimal:
         """Return the largest base quantity the position limit alone lets this intent have.
@@ -79,10 +99,11 @@ class RiskManager:
         Zero when nothing fits or the numbers cannot be judged. For sizing before the intent
         is final: `validate` alone approves.
         """
-        prices = Prices(intent, view.mark(intent.symbol))
-        if view.fault() or not positive(prices.worst):
+        check = self.prepare(intent.symbol, intent.side, view)
+        prices = Prices(intent, check.mark)
+        if check.fault or not positive(prices.worst):
             return _NONE
-        return Entry(intent, prices, view, self._in_force(view)).position_room()
+        return Entry(prices, check).position_room()
 
     def _in_force(self, view: RiskView) -> RiskLimits:
         if not view.overrides:
@@ -101,22 +122,13 @@ def _exit(intent: OrderIntent, quantity: float, view: RiskView) -> RiskVerdict:
     return RiskRefused(verdict.REDUCE_ONLY, against, quantity, size)
 
 
-def _stopped(view: RiskView) -> str:
-    if view.breaker.halted or halting(view.overrides, view.now_ns):
-        return verdict.HALTED
-    return verdict.BREAKER_OPEN if view.breaker.phase is BreakerPhase.OPEN else ""
-
-
-def _fault(intent: OrderIntent, quantity: float, price: float, view: RiskView) -> str:
-    if not positive(price):
+def _fault(intent: OrderIntent, prices: Prices, check: EntryCheck) -> str:
+    if not positive(prices.worst):
         return (
             f"one of price {intent.price}, stop price {intent.stop_price}, reference price "
-            f"{intent.reference_price} and mark {view.mark(intent.symbol)!r} is no usable price"
+            f"{intent.reference_price} and mark {check.mark!r} is no usable price"
         )
-    value = quantity * price
-    if not (positive(value) and positive(value * view.margin_rate)):
-        return f"{intent.quantity} at {price!r} has no usable value"
-    return ""
+    return f"{intent.quantity} at {prices.worst!r} has no usable value"
 
 
 def _unjudged(fault: str) -> RiskRefused:

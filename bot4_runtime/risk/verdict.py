@@ -14,6 +14,7 @@ from typing import Final
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.order import OrderIntent, payload_hash
 
+STALE: Final = "STALE"
 NOT_FINITE: Final = "NOT_FINITE"
 REDUCE_ONLY: Final = "REDUCE_ONLY"
 HALTED: Final = "HALTED"
@@ -29,6 +30,7 @@ LIQUIDITY: Final = "LIQUIDITY"
 MARGIN: Final = "MARGIN"
 
 CODES: Final = (
+    STALE,
     NOT_FINITE,
     REDUCE_ONLY,
     HALTED,
@@ -43,7 +45,7 @@ CODES: Final = (
     LIQUIDITY,
     MARGIN,
 )
-"""Every refusal's code, in the order the checks run."""
+"""Every refusal's code, in the order the checks run. STALE is of `EntryCheck` alone."""
 
 WITNESS: Final = object()
 """Held by `RiskManager` alone; a test forbids any other module to name it."""
