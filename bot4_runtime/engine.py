@@ -60,14 +60,14 @@ from bot4_runtime.risk.manager import (
     RiskManager,
     RiskView,
 )
+from bot4_runtime.signals.desk import Desk
 from bot4_runtime.signals.validator import (
     Approved,
     MarketContext,
-    SignalHistory,
     SignalValidator,
     TradeCosts,
 )
-from bot4_runtime.state.book import BookState
+from bot4_runtime.state.book import KEPT, BookState
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.strategy.protocol import Strategy
 
@@ -148,6 +148,7 @@ class Engine:
         self._ledger = ledger
         self._state = ledger.state
         self._books = tuple(books)
+        self._desk = Desk(parts.evidence, KEPT)
         self._commands: list[Command] = []
         self._last: dict[str, Candle] = {}
 
@@ -161,6 +162,7 @@ class Engine:
         """Judge by other evidence from the next candle on; synthetic records stay."""
         kept = {rule: r for rule, r in self._parts.evidence.items() if r.synthetic}
         self._parts = dataclasses.replace(self._parts, evidence={**evidence, **kept})
+        self._desk.believe(self._parts.evidence)
 
     def warm(self, candle: Candle) -> None:
         """Show history: windows, correlations and the strategy see it, nobody decides."""
@@ -338,15 +340,17 @@ class Engine:
             return
         parts, symbol = self._parts, signal.symbol
         validated = self._state.books[Book.VALIDATED]
+        self._desk.follow(
+            validated.closed_trades,
+            validated.trades_total,
+            validated.entries,
+            validated.positions.values(),
+            self._state.marks,
+        )
         verdict = parts.validator.validate(
             signal,
-            parts.evidence.get(signal.rule_id),
-            SignalHistory(
-                trades=list(validated.closed_trades),
-                entries=list(validated.entries),
-                positions=list(validated.positions.values()),
-                marks=self._state.marks,
-            ),
+            self._desk.evidence(signal.rule_id),
+            self._desk.history,
             MarketContext(
                 regime=signal.regime,
                 volatility=parts.memory.volatility(symbol),

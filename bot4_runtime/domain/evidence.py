@@ -22,6 +22,8 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
         period_from_ms: first candle of the history, UTC.
         period_to_ms: end of the history, exclusive, UTC; signals before it are refused.
         n_eff_weeks: calendar weeks with at least one entry: the effective sample size.
+        mean_net: mean net return of a trade; so `std_net` (n - 1), `skewness_net` and
+            `kurtosis_net` (normal = 3): the moments that live trades are added to.
         win_rate: share of trades with a net return above 0.
         avg_win: mean net return of winning trades, > 0.
         avg_loss: mean size of the losing trades' net return, >= 0.
@@ -31,6 +33,9 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
         p_newey_west: one-sided, of the daily pooled profit.
         p_spec_t: the specification's t test against break-even, two-sided, trades taken as
             independent; shown beside, never decided by.
+        n_days: UTC days of the period, flat ones too.
+        mean_daily: mean pooled profit of a day, as a share of capital; so `std_daily` (n - 1),
+            `skewness_daily` and `kurtosis_daily`: the moments that live days are added to.
         sharpe_low: lower bound of the Sharpe ratio's 95 % bootstrap interval.
         sharpe_high: upper bound of it.
         psr: probabilistic Sharpe ratio against 0.
@@ -54,6 +59,8 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     n_eff_weeks: int
     mean_net: float | None
     std_net: float | None
+    skewness_net: float | None
+    kurtosis_net: float | None
     win_rate: float | None
     avg_win: float | None
     avg_loss: float | None
@@ -62,6 +69,11 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     p_value_bh: float | None
     p_newey_west: float | None
     p_spec_t: float | None
+    n_days: int
+    mean_daily: float | None
+    std_daily: float | None
+    skewness_daily: float | None
+    kurtosis_daily: float | None
     sharpe: float | None
     sharpe_low: float | None
     sharpe_high: float | None

@@ -27,10 +27,13 @@ VALID_DAYS: Final = 90
 """Days after which a record no longer counts."""
 DRAWS: Final = 4_999
 MEAN_BLOCK_WEEKS: Final = 2.0
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""2: the records hold the moments of trades and of days."""
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
+_REMEDY: Final = "remove it and materialise the evidence asset again (bot4-pipelines run)"
+_NO_MOMENTS: Final = (None, None, None, None)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -119,6 +122,8 @@ def _record(
     net, daily, n = history.net, history.daily, len(history.net)
     wins, losses = net[net > 0.0], net[net <= 0.0]
     interval = _known(statistics.sharpe_interval, daily, _generator(provenance.seed))
+    of_trades = _known(statistics.sample_moments, net) or _NO_MOMENTS
+    of_days = _known(statistics.sample_moments, daily) or _NO_MOMENTS
     return EvidenceRecord(
         rule_id=history.rule_id,
         origin=provenance.origin,
@@ -130,7 +135,9 @@ def _record(
         n_trades=n,
         n_eff_weeks=len(np.unique(week_number(history.entry_ms))),
         mean_net=_mean(net),
-        std_net=_known(_std, net),
+        std_net=of_trades[1],
+        skewness_net=of_trades[2],
+        kurtosis_net=of_trades[3],
         win_rate=len(wins) / n if n else None,
         avg_win=_mean(wins),
         avg_loss=_mean(-losses),
@@ -139,6 +146,11 @@ def _record(
         p_value_bh=p_values[1],
         p_newey_west=_known(statistics.newey_west_p, daily),
         p_spec_t=_known(_specification_p, net),
+        n_days=len(daily),
+        mean_daily=_mean(daily),
+        std_daily=of_days[1],
+        skewness_daily=of_days[2],
+        kurtosis_daily=of_days[3],
         sharpe=_known(statistics.sharpe, daily),
         sharpe_low=None if interval is None else interval[0],
         sharpe_high=None if interval is None else interval[1],
@@ -185,10 +197,6 @@ def _deflated(daily: _Floats, rules: int, variance: float) -> float:
 
 def _specification_p(net: _Floats) -> float:
     return statistics.specification_t(0.0, net)[1]
-
-
-def _std(net: _Floats) -> float:
-    return statistics.sample_moments(net)[1]
 
 
 def _mean(values: _Floats) -> float | None:
@@ -262,6 +270,10 @@ def synthetic_evidence(
 
 
 # ------------------------------------------------------------------------ the file
+class _EvidenceHead(msgspec.Struct, frozen=True):
+    format: int
+
+
 class _EvidenceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     sha256: str
@@ -276,6 +288,8 @@ def evidence_path(models_root: Path, interval: str) -> Path:
 def write_evidence(path: Path, records: Sequence[EvidenceRecord]) -> None:
     """Put records in the file, atomically; those of other pairs stay until they expire.
 
+    A file of an older format is replaced whole.
+
     Raises:
         ModelError: the file that is there cannot be read.
     """
@@ -285,7 +299,7 @@ def write_evidence(path: Path, records: Sequence[EvidenceRecord]) -> None:
     now_ms = max(record.computed_ms for record in records)
     kept = [
         record
-        for record in (_read(path) if path.exists() else [])
+        for record in (_read(path) if _is_current(path) else [])
         if (record.hmm_sha256, record.lstm_sha256) not in written and record.expires_ms > now_ms
     ]
     every = [*kept, *records]
@@ -322,21 +336,35 @@ def read_evidence(path: Path, hmm_sha256: str, lstm_sha256: str) -> Mapping[str,
     }
 
 
+def _is_current(path: Path) -> bool:
+    """Tell whether there is a file that is not of an older format."""
+    if not path.exists():
+        return False
+    return _head(path).format >= FORMAT
+
+
+def _head(path: Path) -> _EvidenceHead:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_EvidenceHead)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"evidence file {path} cannot be read: {error}; {_REMEDY}") from error
+
+
 def _read(path: Path) -> list[EvidenceRecord]:
-    remedy = "remove it and materialise the evidence asset again (bot4-pipelines run)"
+    found_format = _head(path).format
+    if found_format != FORMAT:
+        raise ModelError(
+            f"evidence file {path} has format {found_format}, expected {FORMAT}; {_REMEDY}"
+        )
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_EvidenceFile)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ModelError(f"evidence file {path} cannot be read: {error}; {remedy}") from error
-    if content.format != FORMAT:
-        raise ModelError(
-            f"evidence file {path} has format {content.format}, expected {FORMAT}; {remedy}"
-        )
+    except msgspec.DecodeError as error:
+        raise ModelError(f"evidence file {path} cannot be read: {error}; {_REMEDY}") from error
     found = _seal(content.records)
     if found != content.sha256:
         raise ModelError(
             f"evidence file {path}: its records hash to {found}, its seal says "
-            f"{content.sha256}; {remedy}"
+            f"{content.sha256}; {_REMEDY}"
         )
     return content.records
 

@@ -2,24 +2,25 @@
 
 A detector returns what it saw and the threshold, or None. They look at how the desk behaves
 (sizes, frequency, stops, prices it comes back to), never at whether the rule is any good:
-that is the evidence's part. Times are nanoseconds UTC, money is in quote.
+that is the evidence's part. Times are nanoseconds UTC, money is in quote. The sources say that
+the behaviour exists and costs money; where it begins is a choice, and `BiasThresholds` makes it.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
+from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.order import Side
-from bot4_runtime.domain.position import ClosedTrade
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.domain.signal import TradingSignal
-from bot4_runtime.signals.context import MarketContext, SignalHistory
+from bot4_runtime.signals.context import MarketContext
+from bot4_runtime.signals.history import DAY_NS, HOUR_NS, SignalHistory
 
-HOUR_NS: Final = 3_600_000_000_000
-DAY_NS: Final = 24 * HOUR_NS
 RECENT_CANDLES: Final = 24
 """Candles over which `MarketContext.recent_return` is measured."""
+DAY_ROOT: Final = math.sqrt(RECENT_CANDLES)
+"""From one candle's volatility to that of `RECENT_CANDLES`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class BiasThresholds:
     recent_trades: int = 5
     record_trades: int = 20
 
+    def __post_init__(self) -> None:
+        """Refuse what no behaviour could ever reach.
+
+        Raises:
+            ConfigError: a threshold is not a positive, finite number.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0.0 < value < math.inf:
+                raise ConfigError(
+                    f"bias threshold {field.name} is {value}; expected a positive, finite number"
+                )
+
 
 class Bias:
     """What a detector saw.
@@ -86,18 +100,24 @@ class Bias:
 def revenge(
     signal: TradingSignal, history: SignalHistory, context: MarketContext, limits: BiasThresholds
 ) -> Bias | None:
-    """See size or frequency rising after losses (Coval & Shumway 2005: afternoon risk).
+    """See size or frequency rising after losses.
 
-    After `losing_streak` losses in a row, the last within a day: the median size of the
-    entries since against the ones before (three of each at least), or four entries of the
-    last day against the daily mean of the week before. A human who re-enters the symbol of
-    a loss within the cool-down is refused at once.
+    Source: Coval & Shumway 2005, "Do behavioral biases affect prices?": traders who lost in the
+    morning take more risk in the afternoon; the house-money and break-even effects are Thaler &
+    Johnson 1990. Thresholds: after `losing_streak` losses in a row, the last within a day, the
+    median size of the entries since is `size_ratio` times the usual (three of each at least), or
+    the last day had four entries or more and `rate_ratio` times the daily mean of the week
+    before. A human who orders an entry into the symbol of a loss of the present streak within
+    `cooldown_hours` is refused at once.
     """
-    streak = _streak(history.trades, wins=False)
-    if streak and signal.override_reason:
-        for trade in reversed(history.trades[-streak:]):
-            hours = (context.now_ns - trade.closed_ts_ns) / HOUR_NS
-            if trade.symbol == signal.symbol and not hours >= limits.cooldown_hours:
+    streak = history.losses()
+    if not streak:
+        return None
+    now_ns = context.now_ns
+    if signal.override_reason:
+        for trade in history.trades[-streak:]:
+            hours = (now_ns - trade.closed_ts_ns) / HOUR_NS
+            if hours < limits.cooldown_hours and trade.symbol == signal.symbol:
                 return Bias(
                     "BIAS_REVENGE",
                     "ordered by hand back into the symbol of a loss",
@@ -105,11 +125,9 @@ def revenge(
                     hours,
                     limits.cooldown_hours,
                 )
-    if streak < limits.losing_streak:
+    if streak < limits.losing_streak or now_ns - history.trades[-1].closed_ts_ns > DAY_NS:
         return None
-    if context.now_ns - history.trades[-1].closed_ts_ns > DAY_NS:
-        return None
-    ratio = _size_ratio(history, history.trades[-streak].closed_ts_ns)
+    ratio = history.size_ratio()
     if ratio >= limits.size_ratio:
         return Bias(
             "BIAS_REVENGE",
@@ -118,7 +136,7 @@ def revenge(
             ratio,
             limits.size_ratio,
         )
-    rate = _rate_ratio(history, context.now_ns)
+    rate = history.rate_ratio(now_ns)
     if rate >= limits.rate_ratio:
         return Bias(
             "BIAS_REVENGE",
@@ -136,46 +154,53 @@ def fomo(
     context: MarketContext,
     limits: BiasThresholds,
 ) -> Bias | None:
-    """See an entry that chases an outsized move (Barber & Odean 2008: attention buying).
+    """See an entry that chases an outsized move: the fear of missing out.
 
-    The move over 24 candles in the entry's direction, in volatilities. The bound is lower
-    where the regime does not back the side, and for orders by hand.
+    Source: Barber & Odean 2008, "All that glitters": individuals buy what caught their attention
+    by an extreme return of the day. Threshold: the move over 24 candles in the entry's
+    direction, in the volatility of 24 candles, exceeds `chase_sigmas`; `chase_sigmas_against`
+    where the regime does not back the side, or a human ordered it.
     """
     volatility, recent = context.volatility, context.recent_return
     if volatility is None or recent is None:
         return None
     sign = 1.0 if signal.side is Side.BUY else -1.0
-    sigmas = sign * math.log1p(recent) / (volatility * math.sqrt(RECENT_CANDLES))
+    sigmas = sign * math.log1p(recent) / (volatility * DAY_ROOT)
+    if sigmas <= limits.chase_sigmas_against and sigmas <= limits.chase_sigmas:
+        return None
     regime = context.regime
     backed = regime is None or sign * (int(regime) - int(Regime.NEUTRAL)) > 0.0
     bound = limits.chase_sigmas
     if signal.override_reason or not backed:
         bound = limits.chase_sigmas_against
-    if sigmas > bound:
-        return Bias(
-            "BIAS_FOMO",
-            "the entry chases a move that has happened",
-            "wait for the next planned entry",
-            sigmas,
-            bound,
-        )
-    return None
+    if sigmas <= bound:
+        return None
+    return Bias(
+        "BIAS_FOMO",
+        "the entry chases a move that has happened",
+        "wait for the next planned entry",
+        sigmas,
+        bound,
+    )
 
 
 def overtrading(
     signal: TradingSignal, history: SignalHistory, context: MarketContext, limits: BiasThresholds
 ) -> Bias | None:
-    """See more entries a day than a plan makes (Barber & Odean 2000: trading is hazardous)."""
-    of_symbol = total = 0
-    for entry in history.entries:
-        if context.now_ns - DAY_NS < entry.ts_ns <= context.now_ns:
-            total += 1
-            of_symbol += entry.symbol == signal.symbol
-    if of_symbol >= limits.symbol_entries_per_day:
-        value, bound, what = of_symbol, limits.symbol_entries_per_day, signal.symbol
-    elif total >= limits.entries_per_day:
-        value, bound, what = total, limits.entries_per_day, "all symbols"
-    else:
+    """See more entries a day than a plan makes.
+
+    Source: Barber & Odean 2000, "Trading is hazardous to your wealth": those who traded most
+    earned 7 % a year less than the market. Thresholds: `symbol_entries_per_day` of the symbol
+    or `entries_per_day` of all within the last 24 hours.
+    """
+    now_ns = context.now_ns
+    symbol = signal.symbol
+    value = history.symbol_entries_between(symbol, now_ns - DAY_NS, now_ns)
+    bound, what = limits.symbol_entries_per_day, symbol
+    if value < bound:
+        value = history.entries_between(now_ns - DAY_NS, now_ns)
+        bound, what = limits.entries_per_day, "all symbols"
+    if value < bound:
         return None
     return Bias(
         "BIAS_OVERTRADING",
@@ -194,60 +219,66 @@ def loss_aversion(
 ) -> Bias | None:
     """See losers held beyond their stop, stops widened, losers added to.
 
-    Source: the disposition effect (Shefrin & Statman 1985, Odean 1998). Every open position
-    counts, since an entry elsewhere is how a loss is left unlooked at. A position without a
-    mark or with numbers that are not finite counts as held beyond its stop.
+    Source: the disposition effect (Shefrin & Statman 1985; Odean 1998, "Are investors reluctant
+    to realize their losses?"), from prospect theory (Kahneman & Tversky 1979). Thresholds: any
+    open position at or beyond its stop, or with a stop wider than `stop_share` of its entry
+    price; any loss in the symbol that the entry would add to. Every position counts, since an
+    entry elsewhere is how a loss is left unlooked at. A position without a mark, or with
+    numbers that are not finite, counts as held beyond its stop.
     """
-    for position in history.positions:
-        mark = history.marks.get(position.symbol, math.nan)
-        sign = 1.0 if position.quantity > 0 else -1.0
-        entry, stop = float(position.entry_price), float(position.stop_price)
-        room = sign * (mark - stop) / entry if entry > 0.0 else math.nan
-        if not room > 0.0:
+    for held in history.held:
+        mark = history.marks.get(held.symbol, math.nan)
+        room = held.sign * (mark - held.stop) / held.entry if held.entry > 0.0 else math.nan
+        if not 0.0 < room < math.inf:
             return Bias(
                 "BIAS_LOSS_AVERSION",
-                f"{position.symbol} is held beyond its stop",
+                f"{held.symbol} is held beyond its stop",
                 "close the loser first",
                 room,
                 0.0,
             )
-        width = sign * (entry - stop) / entry
-        if width > limits.stop_share:
+        width = held.sign * (held.entry - held.stop) / held.entry
+        if not width <= limits.stop_share:
             return Bias(
                 "BIAS_LOSS_AVERSION",
-                f"the stop of {position.symbol} was widened",
+                f"the stop of {held.symbol} was widened",
                 "put the stop back where it was planned",
                 width,
                 limits.stop_share,
             )
-        loss = sign * (entry - mark) / entry
-        same_way = (signal.side is Side.BUY) == (sign > 0.0)
-        if position.symbol == signal.symbol and same_way and loss > 0.0:
-            return Bias(
-                "BIAS_LOSS_AVERSION",
-                f"the entry adds to the losing position in {position.symbol}",
-                "never average down",
-                loss,
-                0.0,
-            )
+        loss = held.sign * (held.entry - mark) / held.entry
+        if loss > 0.0 and held.symbol == signal.symbol:
+            same_way = (signal.side is Side.BUY) == (held.sign > 0.0)
+            if same_way:
+                return Bias(
+                    "BIAS_LOSS_AVERSION",
+                    f"the entry adds to the losing position in {held.symbol}",
+                    "never average down",
+                    loss,
+                    0.0,
+                )
     return None
 
 
 def anchoring(
     signal: TradingSignal, history: SignalHistory, context: MarketContext, limits: BiasThresholds
 ) -> Bias | None:
-    """See a price that is clung to (Tversky & Kahneman 1974).
+    """See a price that is clung to.
 
-    Either the limit price lies further from the market than a few days' volatility, or the
-    symbol's last `anchor_losses` trades all lost from entries at about this very price.
+    Source: Tversky & Kahneman 1974, "Judgment under uncertainty"; for prices of the past as
+    anchors of traders, George & Hwang 2004. Thresholds: the limit price lies further than
+    `limit_sigmas` of a day's volatility from the market, or the symbol's last `anchor_losses`
+    trades on this side all lost from entries within `anchor_sigmas` of one candle's volatility
+    of this very price.
     """
     volatility = context.volatility
     if volatility is None:
         return None
-    if signal.limit_price is not None:
-        day = volatility * math.sqrt(RECENT_CANDLES)
-        sigmas = abs(math.log(signal.limit_price / signal.price)) / day
-        if sigmas > limits.limit_sigmas:
+    price = signal.price
+    limit = signal.limit_price
+    if limit is not None:
+        sigmas = abs(math.log(limit / price)) / (volatility * DAY_ROOT)
+        if not sigmas <= limits.limit_sigmas:
             return Bias(
                 "BIAS_ANCHORING",
                 "the limit price belongs to a market that is gone",
@@ -255,23 +286,24 @@ def anchoring(
                 sigmas,
                 limits.limit_sigmas,
             )
-    losses = 0
-    for trade in reversed(history.trades):
-        if trade.symbol != signal.symbol or trade.side is not signal.side:
-            continue
-        distance = abs(math.log(float(trade.entry_price) / signal.price))
-        if trade.pnl >= 0 or distance > limits.anchor_sigmas * volatility:
+    trades = history.of(signal.symbol, signal.side)
+    losses = limits.anchor_losses
+    if len(trades) < losses:
+        return None
+    for i in range(1, losses + 1):
+        trade = trades[-i]
+        if trade.pnl >= 0:
             return None
-        losses += 1
-        if losses >= limits.anchor_losses:
-            return Bias(
-                "BIAS_ANCHORING",
-                f"the last {losses} trades of {signal.symbol} lost from this same price",
-                "wait until the price has moved away",
-                float(losses),
-                float(limits.anchor_losses),
-            )
-    return None
+        distance = abs(math.log(float(trade.entry_price) / price))
+        if distance > limits.anchor_sigmas * volatility:
+            return None
+    return Bias(
+        "BIAS_ANCHORING",
+        f"the last {losses} trades of {signal.symbol} lost from this same price",
+        "wait until the price has moved away",
+        float(losses),
+        float(losses),
+    )
 
 
 def recency(
@@ -280,34 +312,31 @@ def recency(
     context: MarketContext,  # noqa: ARG001 - detectors share a signature
     limits: BiasThresholds,
 ) -> Bias | None:
-    """See a short run of wins outweigh a losing record (Gilovich, Vallone & Tversky 1985).
+    """See a short run of wins outweigh a losing record.
 
-    The rule's last `recent_trades` all won, and its `record_trades` or more before them lost
-    on average.
+    Source: Gilovich, Vallone & Tversky 1985, "The hot hand in basketball"; for returns,
+    Greenwood & Shleifer 2014, "Expectations of returns". Thresholds: the rule's last
+    `recent_trades` all won, and its `record_trades` or more before them lost on average.
     """
-    wins, count, total = 0, 0, 0.0
-    for trade in reversed(history.trades):
-        if trade.rule_id != signal.rule_id:
-            continue
-        if wins < limits.recent_trades:
-            if trade.pnl <= 0:
-                return None
-            wins += 1
-        else:
-            count += 1
-            total += trade.return_net
-    if wins < limits.recent_trades or count < limits.record_trades:
+    past = history.rule(signal.rule_id)
+    if past is None:
         return None
-    mean = total / count
-    if mean < 0.0:
-        return Bias(
-            "BIAS_RECENCY",
-            f"{wins} wins in a row stand against {count} trades that lost on average",
-            "judge the rule by its whole record",
-            mean,
-            0.0,
-        )
-    return None
+    wins, count = limits.recent_trades, len(past.returns)
+    if count - wins < limits.record_trades:
+        return None
+    for i in range(1, wins + 1):
+        if past.returns[-i] <= 0.0:
+            return None
+    mean = past.mean_before(wins)
+    if mean >= 0.0:
+        return None
+    return Bias(
+        "BIAS_RECENCY",
+        f"{wins} wins in a row stand against {count - wins} trades that lost on average",
+        "judge the rule by its whole record",
+        mean,
+        0.0,
+    )
 
 
 def overconfidence(
@@ -316,24 +345,25 @@ def overconfidence(
     context: MarketContext,  # noqa: ARG001 - detectors share a signature
     limits: BiasThresholds,
 ) -> Bias | None:
-    """See size rising after wins (Gervais & Odean 2001, Barber & Odean 2001).
+    """See size rising after wins.
 
-    After `winning_streak` wins in a row: the median size of the entries since the first of
-    them against the ones before, three of each at least.
+    Source: Gervais & Odean 2001, "Learning to be overconfident"; Barber & Odean 2001, "Boys will
+    be boys". Threshold: after `winning_streak` wins in a row, the median size of the entries
+    since the first of them is `size_ratio` times the usual, three of each at least.
     """
-    streak = _streak(history.trades, wins=True)
+    streak = history.wins()
     if streak < limits.winning_streak:
         return None
-    ratio = _size_ratio(history, history.trades[-streak].closed_ts_ns)
-    if ratio >= limits.size_ratio:
-        return Bias(
-            "BIAS_OVERCONFIDENCE",
-            f"sizes rose after {streak} wins in a row",
-            "trade the size planned before the wins",
-            ratio,
-            limits.size_ratio,
-        )
-    return None
+    ratio = history.size_ratio()
+    if ratio < limits.size_ratio:
+        return None
+    return Bias(
+        "BIAS_OVERCONFIDENCE",
+        f"sizes rose after {streak} wins in a row",
+        "trade the size planned before the wins",
+        ratio,
+        limits.size_ratio,
+    )
 
 
 def detect(
@@ -349,51 +379,3 @@ def detect(
         or recency(signal, history, context, limits)
         or overconfidence(signal, history, context, limits)
     )
-
-
-def _streak(trades: Sequence[ClosedTrade], *, wins: bool) -> int:
-    length = 0
-    for trade in reversed(trades):
-        if (trade.pnl > 0) is not wins:
-            break
-        length += 1
-    return length
-
-
-def _rate_ratio(history: SignalHistory, now_ns: int) -> float:
-    """Return entries of the last day over the daily mean of the week before.
-
-    1 with fewer than four entries in the day, or none in the week.
-    """
-    today, week, first_ns = 0, 0, now_ns
-    for entry in history.entries:
-        entry_ns = entry.ts_ns
-        if now_ns - DAY_NS < entry_ns <= now_ns:
-            today += 1
-        elif now_ns - 8 * DAY_NS < entry_ns <= now_ns - DAY_NS:
-            week += 1
-            first_ns = min(first_ns, entry_ns)
-    if today < 4 or week == 0:
-        return 1.0
-    days = max((now_ns - DAY_NS - first_ns) / DAY_NS, 1.0)
-    return today / (week / days)
-
-
-def _size_ratio(history: SignalHistory, since_ns: int) -> float:
-    """Return median size since over median of the last 20 before; 1 with fewer than three."""
-    before: list[float] = []
-    after: list[float] = []
-    for entry in history.entries:
-        (after if entry.ts_ns >= since_ns else before).append(entry.notional)
-    if len(before) < 3 or len(after) < 3:
-        return 1.0
-    usual = _median(before[-20:])
-    return _median(after) / usual if usual > 0.0 else 1.0
-
-
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return 0.5 * (ordered[middle - 1] + ordered[middle])

@@ -1,52 +1,6 @@
-"""What a signal is judged in: the book's recent doings, the market, the costs."""
+"""The market a signal is judged in, and what a round trip costs there."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-from bot4_runtime.domain.position import ClosedTrade, Position
 from bot4_runtime.domain.regime import Regime
-
-
-class Entry(Protocol):
-    """An entry that was made: its time (ns, UTC), symbol and notional in quote."""
-
-    @property
-    def ts_ns(self) -> int:
-        """When."""
-        ...
-
-    @property
-    def symbol(self) -> str:
-        """Of what."""
-        ...
-
-    @property
-    def notional(self) -> float:
-        """How much, in quote."""
-        ...
-
-
-class SignalHistory:
-    """What the book did lately.
-
-    Args:
-        trades: closed round trips, newest last.
-        entries: what was entered, newest last.
-        positions: what is held.
-        marks: last price by symbol.
-    """
-
-    def __init__(
-        self,
-        trades: Sequence[ClosedTrade],
-        entries: Sequence[Entry],
-        positions: Sequence[Position],
-        marks: Mapping[str, float],
-    ) -> None:
-        self.trades = trades
-        self.entries = entries
-        self.positions = positions
-        self.marks = marks
 
 
 class MarketContext:

@@ -59,7 +59,10 @@ def student_t_two_sided(t: float, df: float) -> float:
         raise ValueError(f"Student t of t={t} df={df}; expected a number and df > 0")
     if math.isinf(t):
         return 0.0
-    return incomplete_beta(0.5 * df, 0.5, df / (df + t * t))
+    square = t * t
+    if square < df:  # where df / (df + t^2) would round towards 1
+        return 1.0 - incomplete_beta(0.5, 0.5 * df, square / (df + square))
+    return incomplete_beta(0.5 * df, 0.5, df / (df + square))
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:

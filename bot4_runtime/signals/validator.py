@@ -1,26 +1,28 @@
 """The emotion-free validator: five questions in one order, each rejection with its numbers.
 
 Bias, significance, expected value, Sharpe, confidence (specification 3.5.2.1, as amended by
-the design). It decides by the evidence record alone; a number that is missing or not finite
-rejects. Nothing is approved by default.
+the design). All numbers are taken first, so that a verdict also tells those of the questions
+after the one that rejected; then they are asked in order. It decides by the evidence record
+and what live trades added to it; a number that is missing or not finite rejects. Nothing is
+approved by default, and an entry ordered by hand is asked the same.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.domain.evidence import EvidenceRecord
-from bot4_runtime.domain.position import ClosedTrade
 from bot4_runtime.domain.signal import TradingSignal
 from bot4_runtime.signals.bias import BiasThresholds, detect
-from bot4_runtime.signals.context import MarketContext, SignalHistory, TradeCosts
-from bot4_runtime.signals.statistics import expected_value, quarter_kelly
-from bot4_runtime.signals.verdict import Approved, Rejected
+from bot4_runtime.signals.context import MarketContext, TradeCosts
+from bot4_runtime.signals.evidence import NS_PER_MS, LiveEvidence
+from bot4_runtime.signals.history import SignalHistory
+from bot4_runtime.signals.statistics import RISK_FREE
+from bot4_runtime.signals.verdict import Approved, Figures, Rejected
 
 __all__ = [
     "Approved",
+    "LiveEvidence",
     "MarketContext",
     "Rejected",
     "SignalHistory",
@@ -29,7 +31,8 @@ __all__ = [
     "ValidatorSettings",
 ]
 
-NS_PER_MS: Final = 1_000_000
+MS_PER_DAY: Final = 86_400_000.0
+KELLY_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -76,53 +79,8 @@ def _bound(name: str, value: float, least: float, most: float) -> None:
         )
 
 
-class Payoff:
-    """Running win rate and averages: the record's, and the trades closed since.
-
-    Args:
-        evidence: where they start; a record without payoff starts, and stays, NaN.
-    """
-
-    def __init__(self, evidence: EvidenceRecord) -> None:
-        n = float(evidence.n_trades)
-        rate = math.nan if evidence.win_rate is None else evidence.win_rate
-        self.wins: float = n * rate
-        self.losses: float = n - n * rate
-        self.won: float = self.wins * (math.nan if evidence.avg_win is None else evidence.avg_win)
-        self.lost: float = self.losses * (
-            math.nan if evidence.avg_loss is None else evidence.avg_loss
-        )
-
-    def add_since(self, since_ns: int, rule_id: str, trades: Sequence[ClosedTrade]) -> None:
-        """Take in a rule's trades opened since, of trades with the newest last."""
-        for trade in reversed(trades):
-            if trade.closed_ts_ns <= since_ns:
-                break
-            if trade.rule_id != rule_id or trade.opened_ts_ns < since_ns:
-                continue
-            if trade.return_net > 0.0:
-                self.wins += 1.0
-                self.won += trade.return_net
-            else:
-                self.losses += 1.0
-                self.lost -= trade.return_net
-
-    def win_rate(self) -> float:
-        """Return the share of winning trades, NaN when unknown."""
-        n = self.wins + self.losses
-        return self.wins / n if n > 0.0 else math.nan
-
-    def average_win(self) -> float:
-        """Return the winners' mean net return, NaN without one."""
-        return self.won / self.wins if self.wins > 0.0 else math.nan
-
-    def average_loss(self) -> float:
-        """Return the losers' mean size, NaN without one."""
-        return self.lost / self.losses if self.losses > 0.0 else math.nan
-
-
 class SignalValidator:
-    """Judges entry signals.
+    """Judges entry signals; it keeps nothing between two of them.
 
     Args:
         settings: the bounds.
@@ -134,7 +92,7 @@ class SignalValidator:
     def validate(
         self,
         signal: TradingSignal,
-        evidence: EvidenceRecord | None,
+        evidence: LiveEvidence | None,
         history: SignalHistory,
         context: MarketContext,
         costs: TradeCosts,
@@ -143,212 +101,172 @@ class SignalValidator:
 
         Args:
             signal: the proposal.
-            evidence: the record of its rule; None when there is none.
+            evidence: of its rule; None when there is none.
             history: what the book did lately.
             context: the market it was made in.
             costs: of a round trip now.
         """
-        numbers: dict[str, float | None] = {
-            "confidence": signal.confidence,
-            "volatility": context.volatility,
-            "recent_return": context.recent_return,
-            "regime": None if context.regime is None else float(context.regime),
-        }
-        missing = _not_usable(signal, context, costs)
+        settings = self.settings
+        figures = Figures()
+        figures.max_p_value = settings.max_p_value
+        figures.min_trades = settings.min_trades
+        figures.min_weeks = settings.min_weeks
+        figures.min_sharpe = settings.min_sharpe
+        figures.min_confidence = settings.min_confidence
+        figures.confidence = signal.confidence
+        figures.history_trades = len(history.trades)
+        figures.history_entries = history.entries_total()
+        missing = _read_market(signal, context, costs, figures)
+        known = evidence is not None and evidence.rule_id == signal.rule_id
+        if evidence is not None and known:
+            _read_evidence(evidence, context.now_ns, figures)
+            _weigh(evidence, costs, settings.max_size, figures)
         if missing:
-            return _reject(
-                "NOT_FINITE",
-                numbers,
-                f"{missing} is missing, not finite or out of range",
-                "wait until enough candles have been seen",
+            return Rejected(
+                "NOT_FINITE", figures, missing, "wait until enough candles have been seen"
             )
-        bias = detect(signal, history, context, self.settings.thresholds)
+        bias = detect(signal, history, context, settings.thresholds)
         if bias is not None:
-            numbers["bias_value"] = bias.value
-            numbers["bias_threshold"] = bias.threshold
-            return _reject(bias.code, numbers, bias.text, bias.suggestion)
-        if evidence is None or evidence.rule_id != signal.rule_id:
-            return _reject(
+            figures.bias_value = bias.value
+            figures.bias_threshold = bias.threshold
+            return Rejected(bias.code, figures, bias.text, bias.suggestion)
+        if evidence is None or not known:
+            return Rejected(
                 "NO_EVIDENCE",
-                numbers,
+                figures,
                 f"there is no evidence record of rule {signal.rule_id}",
                 "let the pipeline write its evidence: bot4-pipelines run",
             )
-        _show(numbers, evidence)
-        return self._significance(signal, evidence, context, numbers) or self._worth(
-            signal, evidence, history, costs, numbers
-        )
+        return self._judge(evidence, context.now_ns // NS_PER_MS, figures)
 
-    def _significance(
-        self,
-        signal: TradingSignal,
-        evidence: EvidenceRecord,
-        context: MarketContext,
-        numbers: dict[str, float | None],
-    ) -> Rejected | None:
+    def _judge(  # noqa: C901, PLR0911 - one return a question
+        self, evidence: LiveEvidence, now_ms: int, figures: Figures
+    ) -> Approved | Rejected:
         settings = self.settings
-        now_ms = context.now_ns // NS_PER_MS
         if evidence.period_to_ms > now_ms:
-            return _reject(
+            return Rejected(
                 "NO_EVIDENCE",
-                numbers,
-                f"the evidence of {signal.rule_id} holds candles from after the signal",
+                figures,
+                f"the evidence of {evidence.rule_id} holds candles from after the signal",
                 "replay candles that come after the evidence's period",
             )
         if not now_ms < evidence.expires_ms:
-            days = (now_ms - evidence.expires_ms) / 86_400_000
-            return _reject(
-                "EVIDENCE_EXPIRED",
-                numbers,
-                f"the evidence of {signal.rule_id} expired {days:.1f} days ago",
+            return Rejected(
+                "NO_EVIDENCE",
+                figures,
+                f"the evidence of {evidence.rule_id} expired "
+                f"{-figures.evidence_days_left:.1f} days ago",
                 "let the pipeline renew it: bot4-pipelines run",
             )
-        trades, weeks = evidence.n_trades, evidence.n_eff_weeks
-        if not (trades >= settings.min_trades and weeks >= settings.min_weeks):
-            return _reject(
-                "TOO_FEW",
-                numbers,
-                f"{trades} trades in {weeks} weeks; {settings.min_trades} trades in "
-                f"{settings.min_weeks} weeks are needed",
-                "gather a longer history or more symbols",
-            )
-        p_value = evidence.p_value_bh
-        if p_value is None or not 0.0 <= p_value <= 1.0:
-            return _unknown("the p-value", numbers)
-        if not p_value < settings.max_p_value:
-            return _reject(
-                "NOT_SIGNIFICANT",
-                numbers,
-                f"p {p_value:.4f} over {evidence.rules_tried} rules tried; "
-                f"below {settings.max_p_value} is needed",
-                "the past does not tell this rule from chance: do not trade it",
-            )
-        return None
-
-    def _worth(  # noqa: PLR0911 - one return a question
-        self,
-        signal: TradingSignal,
-        evidence: EvidenceRecord,
-        history: SignalHistory,
-        costs: TradeCosts,
-        numbers: dict[str, float | None],
-    ) -> Approved | Rejected:
-        settings = self.settings
-        payoff = Payoff(evidence)
-        if not evidence.synthetic:
-            payoff.add_since(evidence.period_to_ms * NS_PER_MS, evidence.rule_id, history.trades)
-        rate, win, loss = payoff.win_rate(), payoff.average_win(), payoff.average_loss()
-        days = evidence.holding_days if costs.holding_days is None else costs.holding_days
-        if days is None or not days >= 0.0:
-            return _unknown("the holding time", numbers)
-        # The record's returns are net of the costs of its time: only the difference counts.
-        extra = (
-            costs.fee_rate_round_trip
-            + costs.slippage_round_trip
-            - evidence.cost_round_trip
-            + costs.funding_per_day * days
-        )
-        bound = 0.04 * days / 365.0
-        numbers["extra_costs"] = extra
-        numbers["win_rate"] = rate
-        usable = 0.0 <= rate <= 1.0 and win > 0.0 and loss > 0.0
-        if not (usable and math.isfinite(win + loss + extra + bound)):
-            return _unknown("the payoff", numbers)
-        value = expected_value(rate, win, loss, extra, days)
-        numbers["expected_value"] = value
-        if not value > 0.0:
-            return _reject(
-                "EXPECTED_VALUE",
-                numbers,
-                f"expected value {value * 1e4:+.1f} bps after all costs; above 0 is needed",
-                "trade less often or cheaper",
-            )
-        sharpe = evidence.sharpe
-        if sharpe is None or not math.isfinite(sharpe):
-            return _unknown("the Sharpe ratio", numbers)
-        if not sharpe > settings.min_sharpe:
-            return _reject(
-                "SHARPE",
-                numbers,
-                f"Sharpe {sharpe:.2f} a year; above {settings.min_sharpe:g} is needed",
-                "the reward is too small for the risk: do not trade it",
-            )
-        if not signal.confidence > settings.min_confidence:
-            return _reject(
-                "CONFIDENCE",
-                numbers,
-                f"confidence {signal.confidence:.3f}; above {settings.min_confidence:g} is needed",
-                "wait until the regime is clearer",
-            )
-        if not loss + extra + bound > 0.0:
-            return _unknown("the size", numbers)
-        size = quarter_kelly(
-            rate, win - extra - bound, loss + extra + bound, cap=settings.max_size
-        )
-        numbers["size_fraction"] = size
-        p_value = evidence.p_value_bh
-        if p_value is None or not size > 0.0:
-            return _unknown("the size", numbers)
-        return Approved(_finite(numbers), value, sharpe, p_value, size)
+        if evidence.n_trades < settings.min_trades or evidence.n_weeks < settings.min_weeks:
+            return Rejected("TOO_FEW", figures, "")
+        if not 0.0 <= figures.p_value <= 1.0:
+            return _unknown("the p-value", figures)
+        if not figures.p_value < settings.max_p_value:
+            return Rejected("NOT_SIGNIFICANT", figures, "")
+        if not 0.0 <= figures.holding_days < math.inf:
+            return _unknown("the holding time", figures)
+        if not -math.inf < figures.expected_value < math.inf:
+            return _unknown("the payoff", figures)
+        if not figures.expected_value > 0.0:
+            return Rejected("EXPECTED_VALUE", figures, "")
+        if not -math.inf < figures.sharpe < math.inf:
+            return _unknown("the Sharpe ratio", figures)
+        if not figures.sharpe > settings.min_sharpe:
+            return Rejected("SHARPE", figures, "")
+        if not figures.confidence > settings.min_confidence:
+            return Rejected("CONFIDENCE", figures, "")
+        if not 0.0 < figures.size_fraction <= settings.max_size:
+            return _unknown("the size", figures)
+        return Approved(figures)
 
 
-def _not_usable(  # noqa: PLR0911 - one return an input
-    signal: TradingSignal, context: MarketContext, costs: TradeCosts
+def _read_market(  # noqa: PLR0911 - one return an input
+    signal: TradingSignal, context: MarketContext, costs: TradeCosts, figures: Figures
 ) -> str:
-    """Return the name of the first input that cannot be judged, or an empty string."""
-    if not 0.0 <= signal.confidence <= 1.0:
-        return "the confidence"
-    if not 0.0 < signal.price < math.inf:
-        return "the price"
-    if not 0.0 < signal.stop_distance < 1.0:
-        return "the stop distance"
-    if signal.limit_price is not None and not 0.0 < signal.limit_price < math.inf:
-        return "the limit price"
+    """Read what is known of now; return the first that cannot be judged, or an empty string."""
     volatility, recent = context.volatility, context.recent_return
-    if volatility is None or not 0.0 < volatility < math.inf:
+    figures.regime = context.regime
+    if volatility is not None:
+        figures.volatility = volatility
+    if recent is not None:
+        figures.recent_return = recent
+    if not 0.0 <= figures.confidence <= 1.0:
+        return "the confidence"
+    price = signal.price
+    if not 0.0 < price < math.inf:
+        return "the price"
+    stop_distance = signal.stop_distance
+    if not 0.0 < stop_distance < 1.0:
+        return "the stop distance"
+    limit_price = signal.limit_price
+    if limit_price is not None and not 0.0 < limit_price < math.inf:
+        return "the limit price"
+    if not 0.0 < figures.volatility < math.inf:
         return "the volatility"
-    if recent is None or not -1.0 < recent < math.inf:
+    if not -1.0 < figures.recent_return < math.inf:
         return "the recent return"
     rates = costs.fee_rate_round_trip + costs.slippage_round_trip + costs.funding_per_day
-    if not math.isfinite(rates):
+    if not -math.inf < rates < math.inf:
         return "a cost"
     return ""
 
 
-def _show(numbers: dict[str, float | None], evidence: EvidenceRecord) -> None:
-    numbers["n_trades"] = float(evidence.n_trades)
-    numbers["n_eff_weeks"] = float(evidence.n_eff_weeks)
-    numbers["p_value"] = evidence.p_value_bh
-    numbers["p_value_raw"] = evidence.p_value_raw
-    numbers["p_newey_west"] = evidence.p_newey_west
-    numbers["p_specification_t"] = evidence.p_spec_t
-    numbers["mean_net"] = evidence.mean_net
-    numbers["win_rate"] = evidence.win_rate
-    numbers["sharpe"] = evidence.sharpe
-    numbers["sharpe_low"] = evidence.sharpe_low
-    numbers["sharpe_high"] = evidence.sharpe_high
-    numbers["probabilistic_sharpe"] = evidence.psr
-    numbers["deflated_sharpe"] = evidence.dsr
-    numbers["expected_value"] = None
-    numbers["size_fraction"] = None
+def _read_evidence(evidence: LiveEvidence, now_ns: int, figures: Figures) -> None:
+    """Read the record, and what live trades made of it."""
+    sharpe, above_zero = evidence.sharpes(now_ns)
+    trades = evidence.trades
+    figures.n_trades = float(evidence.n_trades)
+    figures.n_weeks = float(evidence.n_weeks)
+    figures.rules_tried = evidence.rules_tried
+    figures.evidence_days_left = (evidence.expires_ms - now_ns // NS_PER_MS) / MS_PER_DAY
+    figures.p_value = evidence.p_value
+    figures.p_value_raw = evidence.p_value_raw
+    figures.p_newey_west = evidence.p_newey_west
+    figures.p_specification_t = evidence.p_specification_t
+    figures.mean_net = trades.mean
+    figures.std_net = trades.std()
+    figures.skewness_net = trades.skewness()
+    figures.kurtosis_net = trades.kurtosis()
+    figures.live_trades = float(evidence.live_trades)
+    figures.live_days = float(evidence.live_days(now_ns))
+    figures.win_rate = evidence.win_rate()
+    figures.average_win = evidence.average_win()
+    figures.average_loss = evidence.average_loss()
+    figures.sharpe = sharpe
+    figures.sharpe_low = evidence.sharpe_low
+    figures.sharpe_high = evidence.sharpe_high
+    figures.probabilistic_sharpe = above_zero
+    figures.deflated_sharpe = evidence.deflated_sharpe
 
 
-def _unknown(what: str, numbers: dict[str, float | None]) -> Rejected:
-    return _reject(
-        "NOT_FINITE",
-        numbers,
-        f"{what} of the evidence is missing, not finite or out of range",
-        "gather a longer history",
+def _weigh(evidence: LiveEvidence, costs: TradeCosts, max_size: float, figures: Figures) -> None:
+    """Take the expected value and the size; a number without value stays NaN.
+
+    The same formulas as `statistics.expected_value` and `quarter_kelly`. The record's returns
+    are net of the costs of its time: only the difference to those of now counts.
+    """
+    days = evidence.holding_days if costs.holding_days is None else costs.holding_days
+    extra = (
+        costs.fee_rate_round_trip
+        + costs.slippage_round_trip
+        - evidence.cost_round_trip
+        + costs.funding_per_day * days
     )
+    bound = RISK_FREE * days / 365.0
+    rate, win, loss = figures.win_rate, figures.average_win, figures.average_loss
+    figures.holding_days = days
+    figures.extra_costs = extra
+    figures.opportunity_cost = bound
+    if not (0.0 <= rate <= 1.0 and win > 0.0 and loss > 0.0):
+        return
+    figures.expected_value = rate * win - (1.0 - rate) * loss - extra - bound
+    gain, risk = win - extra - bound, loss + extra + bound
+    if gain > 0.0 and risk > 0.0:
+        payoff = gain / risk
+        kelly = (rate * payoff - (1.0 - rate)) / payoff
+        figures.size_fraction = min(max(KELLY_SHARE * kelly, 0.0), max_size)
 
 
-def _reject(code: str, numbers: dict[str, float | None], text: str, suggestion: str) -> Rejected:
-    return Rejected(code, _finite(numbers), text, suggestion)
-
-
-def _finite(numbers: dict[str, float | None]) -> dict[str, float | None]:
-    """Return the numbers with those that have no value as None."""
-    return {
-        name: value if value is not None and math.isfinite(value) else None
-        for name, value in numbers.items()
-    }
+def _unknown(what: str, figures: Figures) -> Rejected:
+    return Rejected("NOT_FINITE", figures, f"{what} of the evidence", "gather a longer history")

@@ -19,9 +19,14 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.regime.evidence import DAY_MS
-from bot4_runtime.signals.context import MarketContext, SignalHistory, TradeCosts
+from bot4_runtime.signals.context import MarketContext, TradeCosts
 from bot4_runtime.signals.statistics import sharpe
-from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
+from bot4_runtime.signals.validator import (
+    LiveEvidence,
+    SignalHistory,
+    SignalValidator,
+    ValidatorSettings,
+)
 from bot4_runtime.strategy.rules import REGIME_FOLLOWER, RULES_TRIED, stop_distance
 
 HOUR = 3_600_000
@@ -322,7 +327,7 @@ def judge(record, now_ms):
         regime=Regime.STRONG_BULL, volatility=SIGMA, ts_ns=now_ms * 1_000_000,
     )  # fmt: skip
     return SignalValidator(ValidatorSettings()).validate(
-        signal, record, SignalHistory([], [], [], {}),
+        signal, LiveEvidence(record), SignalHistory(),
         MarketContext(Regime.STRONG_BULL, SIGMA, 0.0, now_ms * 1_000_000),
         TradeCosts(0.002, 0.0004),
     )  # fmt: skip

@@ -80,7 +80,7 @@ def test_what_has_no_value_is_none_and_never_zero():
     record = make_records([empty()], provenance())[0]
     assert (record.n_trades, record.n_eff_weeks) == (0, 0)
     for name in (
-        "mean_net", "std_net", "win_rate", "avg_win", "avg_loss", "p_value_raw", "p_value_bh",
+        "mean_net", "std_net", "skewness_net", "kurtosis_net", "win_rate", "avg_win", "avg_loss", "p_value_raw", "p_value_bh",
         "p_newey_west", "p_spec_t", "sharpe", "sharpe_low", "sharpe_high", "psr", "dsr",
         "holding_days",
     ):  # fmt: skip

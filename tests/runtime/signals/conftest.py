@@ -11,8 +11,8 @@ from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.position import ClosedTrade, Position
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
-from bot4_runtime.signals.bias import DAY_NS, HOUR_NS
-from bot4_runtime.signals.context import MarketContext, SignalHistory, TradeCosts
+from bot4_runtime.signals.context import MarketContext, TradeCosts
+from bot4_runtime.signals.history import DAY_NS, HOUR_NS, SignalHistory
 
 NOW_NS = 20_000 * DAY_NS
 NOW_MS = NOW_NS // 1_000_000
@@ -110,6 +110,8 @@ class Desk:
             "n_eff_weeks": 140,
             "mean_net": 0.0104,
             "std_net": 0.03,
+            "skewness_net": 0.5,
+            "kurtosis_net": 4.0,
             "win_rate": 0.4,
             "avg_win": 0.05,
             "avg_loss": 0.016,
@@ -118,6 +120,11 @@ class Desk:
             "p_value_bh": 0.004,
             "p_newey_west": 0.001,
             "p_spec_t": 0.001,
+            "n_days": 990,
+            "mean_daily": 0.0004,
+            "std_daily": 0.0021,
+            "skewness_daily": 0.3,
+            "kurtosis_daily": 5.0,
             "sharpe": 2.6,
             "sharpe_low": 1.4,
             "sharpe_high": 3.8,

@@ -20,6 +20,7 @@ from bot4_runtime.regime.evidence import synthetic_history as drawn
 from bot4_runtime.signals.statistics import quarter_kelly
 from bot4_runtime.signals.validator import (
     Approved,
+    LiveEvidence,
     Rejected,
     SignalValidator,
     ValidatorSettings,
@@ -29,11 +30,13 @@ VALIDATOR = SignalValidator(ValidatorSettings())
 NAN, INF = math.nan, math.inf
 
 
-def judge(desk, evidence="good", *, signal=None, history=None, context=None, costs=None):
+def judge(desk, record="good", *, signal=None, history=None, context=None, costs=None):
+    history = history or desk.history()
+    record = desk.evidence() if record == "good" else record
     return VALIDATOR.validate(
         signal or desk.signal(),
-        desk.evidence() if evidence == "good" else evidence,
-        history or desk.history(),
+        None if record is None else LiveEvidence(record, history.trades),
+        history,
         context or desk.context(),
         costs or desk.costs(),
     )
@@ -103,7 +106,7 @@ def test_no_evidence_is_a_rejection(desk):
 
 def test_evidence_holds_until_it_expires_and_never_from_the_future(desk):
     assert judge(desk, desk.evidence(expires_ms=desk.now_ms + 1)).code == "APPROVED"
-    assert judge(desk, desk.evidence(expires_ms=desk.now_ms)).code == "EVIDENCE_EXPIRED"
+    assert judge(desk, desk.evidence(expires_ms=desk.now_ms)).code == "NO_EVIDENCE"
     assert judge(desk, desk.evidence(period_to_ms=desk.now_ms)).code == "APPROVED"
     future = judge(desk, desk.evidence(period_to_ms=desk.now_ms + 1))
     assert future.code == "NO_EVIDENCE"
@@ -172,7 +175,7 @@ def test_live_losses_of_the_rule_pull_its_expected_value_down(desk):
     won = [desk.trade(2.0) for _ in range(60)]
 
     def value(trades):
-        return judge(desk, history=desk.history(trades)).expected_value
+        return judge(desk, history=desk.history(trades)).numbers["expected_value"]
 
     base = judge(desk).expected_value
     assert value(lost) < base < value(won)
@@ -225,8 +228,9 @@ def test_bounds_cannot_be_loosened(name, value):
 def test_bounds_can_be_tightened(desk):
     strict = SignalValidator(ValidatorSettings(min_sharpe=3.0, max_size=0.01))
     arguments = (desk.history(), desk.context(), desk.costs())
-    assert strict.validate(desk.signal(), desk.evidence(), *arguments).code == "SHARPE"
-    verdict = strict.validate(desk.signal(), desk.evidence(sharpe=3.5), *arguments)
+    good, better = LiveEvidence(desk.evidence()), LiveEvidence(desk.evidence(sharpe=3.5))
+    assert strict.validate(desk.signal(), good, *arguments).code == "SHARPE"
+    verdict = strict.validate(desk.signal(), better, *arguments)
     assert verdict.size_fraction == 0.01
 
 
@@ -302,9 +306,8 @@ def test_the_drills_evidence_lets_the_drill_through(desk):
 
 
 def test_a_thousand_validations_take_less_than_a_second(desk):
-    signal, evidence, context, costs = (
-        desk.signal(), desk.evidence(), desk.context(), desk.costs(),
-    )  # fmt: skip
+    signal, context, costs = desk.signal(), desk.context(), desk.costs()
+    evidence = LiveEvidence(desk.evidence())
     history = desk.history(
         [desk.trade((-1.0) ** k, hours_ago=400 - k) for k in range(100)],
         [desk.entry(400 - 4 * k) for k in range(100)],
