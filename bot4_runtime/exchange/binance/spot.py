@@ -1,0 +1,365 @@
+"""Binance's spot market as a `RemoteVenue`: orders, what became of them, and the account.
+
+An order is sent once. What its answer does not prove is `OutcomeUnknown`, and the one who asks
+must query it. Nothing here retries, waits for a fill, or guesses.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.errors import (
+    DataError,
+    InvariantViolated,
+    OutcomeUnknown,
+    VenueUnreachable,
+)
+from bot4_runtime.domain.events import (
+    OrderAccepted,
+    OrderClosed,
+    OrderEvent,
+    OrderFilled,
+    OrderRejected,
+)
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import (
+    Fill,
+    Liquidity,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    OrderType,
+    TimeInForce,
+)
+from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.messages import (
+    STATUSES,
+    AccountFields,
+    CanceledFields,
+    OrderFields,
+    PlacedFields,
+    PlacedFill,
+    ServerTime,
+    TradeFields,
+    amount,
+    positive,
+    word,
+)
+from bot4_runtime.exchange.binance.signing import RECV_WINDOW_MS, Signer, VenueClock
+from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
+
+PAGE: Final = 1_000
+NO_SUCH_ORDER: Final = "-2013"
+CANCEL_REJECTED: Final = "-2011"
+INVALID_TIMESTAMP: Final = "-1021"
+DUPLICATE: Final = "Duplicate order sent."
+"""Of -2010: the id is that of an open order, so that it is no rejection of that order."""
+
+Told = TypeVar("Told")
+Meaning_co = TypeVar("Meaning_co", covariant=True)
+
+
+class BinanceSpot:
+    """A spot account at Binance, or at the loopback venue.
+
+    Args:
+        rest_url: ``https://api.binance.com``.
+        stream_url: ``wss://ws-api.binance.com/ws-api/v3``; None follows no user stream.
+        clock: ours; the venue's is estimated from it.
+        reply_s: how long an answer may take before the outcome counts as unknown.
+    """
+
+    name = "binance spot"
+    in_process = False
+
+    def __init__(
+        self,
+        rest_url: str,
+        stream_url: str | None,
+        signer: Signer,
+        clock: Clock,
+        *,
+        reply_s: float = REPLY_S,
+    ) -> None:
+        self._http = HttpConnection(rest_url, reply_s)
+        self._signer = signer
+        self._headers = {"X-MBX-APIKEY": signer.api_key}
+        self._clock = VenueClock(clock)
+        self._stream = (
+            UserStream(stream_url, signer, self._clock) if stream_url is not None else None
+        )
+
+    def start(self) -> None:
+        """Learn the venue's time and begin to follow the user stream."""
+        self._clock.synchronise(self.server_time_ms)
+        if self._stream is not None:
+            self._stream.start()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        if self._stream is not None:
+            self._stream.close()
+        self._http.close()
+
+    # ---------------------------------------------------------------------- orders
+    def submit(self, intent: OrderIntent, client_id: str, cash_free: float) -> list[OrderEvent]:
+        """Send an order, once.
+
+        Returns:
+            The acceptance with the fills it brought, or the rejection.
+
+        Raises:
+            VenueUnreachable: it surely was not sent.
+            OutcomeUnknown: it may have been taken: query it, never send it again.
+        """
+        fields = order_fields(intent, client_id)
+        try:
+            body = self._http.post("/api/v3/order", self._signed(fields), self._headers)
+        except Refusal as error:
+            self._heed(error)
+            if error.reason == DUPLICATE:
+                raise OutcomeUnknown(
+                    f"order {client_id} is open at the venue already; query it"
+                ) from error
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code=error.code,
+                    reason=error.reason,
+                )
+            ]
+        placed = _read(body, PlacedFields, f"the answer to order {client_id}")
+        try:
+            return _placed_events(intent, client_id, placed)
+        except DataError as error:
+            raise OutcomeUnknown(f"order {client_id} was answered, but {error}") from error
+
+    def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
+        """Cancel an order; may be repeated.
+
+        Returns:
+            That it is closed, when that and all its fills are known; else nothing, and the
+            venue must be asked what became of it.
+
+        Raises:
+            VenueUnreachable: it was not sent.
+            VenueRefused: the venue would not look at it.
+            OutcomeUnknown: it may have been cancelled.
+        """
+        named: dict[str, str | int] = {
+            "symbol": order.intent.symbol,
+            "origClientOrderId": order.client_id,
+        }
+        try:
+            body = self._http.delete("/api/v3/order", self._signed(named), self._headers)
+        except Refusal as error:
+            self._heed(error)
+            if error.code == CANCEL_REJECTED:
+                return []
+            raise
+        told = _read(body, CanceledFields, f"the cancellation of {order.client_id}")
+        same = told.orig_client_order_id == order.client_id and told.status == "CANCELED"
+        if not same or told.executed_qty != order.filled:
+            return []
+        return [
+            OrderClosed(
+                ts_event_ns=now_ns,
+                intent_no=order.intent.intent_no,
+                status=OrderStatus.CANCELED.value,
+                reason="canceled by us",
+            )
+        ]
+
+    def on_candle(
+        self, candle: Candle, orders: Sequence[Order], instrument: Instrument
+    ) -> list[OrderEvent]:
+        """Return nothing: the venue matches by itself."""
+        return []
+
+    # --------------------------------------------------------------------- looking
+    def poll(self) -> Sequence[UserUpdate]:
+        """Return what the user stream brought since the last call; never waits."""
+        return self._stream.poll() if self._stream is not None else ()
+
+    def stream_alive(self) -> bool:
+        """Tell whether the user stream is connected and missed nothing since the last call."""
+        return self._stream is not None and self._stream.alive()
+
+    def query(self, symbol: str, client_id: str) -> VenueOrder | None:
+        """Ask for one order; None when the venue says that it does not know it."""
+        try:
+            body = self._ask("/api/v3/order", {"symbol": symbol, "origClientOrderId": client_id})
+        except Refusal as error:
+            if error.code == NO_SUCH_ORDER:
+                return None
+            raise
+        order = _meaning(_read(body, OrderFields, f"order {client_id}"))
+        if (order.symbol, order.client_id) != (symbol, client_id):
+            raise OutcomeUnknown(
+                f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
+                f"of {order.symbol}"
+            )
+        return order
+
+    def open_orders(self) -> Sequence[VenueOrder]:
+        """Return all open orders of the account, ours or not."""
+        body = self._ask("/api/v3/openOrders", {})
+        return [_meaning(row) for row in _read(body, list[OrderFields], "the open orders")]
+
+    def trades(self, symbol: str, after_trade_id: int) -> Sequence[VenueTrade]:
+        """Return all executions in a symbol after a trade id, oldest first, paged to the end."""
+        found: list[VenueTrade] = []
+        last = after_trade_id
+        while True:
+            asked: dict[str, str | int] = {"symbol": symbol, "fromId": last + 1, "limit": PAGE}
+            rows = _read(
+                self._ask("/api/v3/myTrades", asked), list[TradeFields], f"trades of {symbol}"
+            )
+            for row in rows:
+                trade = _meaning(row)
+                if trade.symbol != symbol or not trade.trade_id > last:
+                    raise OutcomeUnknown(
+                        f"asked for trades of {symbol} after {last}, the venue told trade "
+                        f"{trade.trade_id} of {trade.symbol}"
+                    )
+                last = trade.trade_id
+                found.append(trade)
+            if len(rows) < PAGE:
+                return found
+
+    def balances(self) -> Mapping[str, Decimal]:
+        """Return free plus locked amounts by asset."""
+        return _meaning(_read(self._ask("/api/v3/account", {}), AccountFields, "the account"))
+
+    def server_time_ms(self) -> int:
+        """Return the venue's clock."""
+        body = self._http.get("/api/v3/time", "", {})
+        return _read(body, ServerTime, "the venue's time").serverTime
+
+    # --------------------------------------------------------------------- signing
+    def _ask(self, path: str, parameters: Mapping[str, str | int]) -> bytes:
+        """Make a signed question; a wrong timestamp is put right once."""
+        try:
+            return self._http.get(path, self._signed(parameters), self._headers)
+        except Refusal as error:
+            if error.code != INVALID_TIMESTAMP:
+                raise
+            self._clock.doubt()
+            return self._http.get(path, self._signed(parameters), self._headers)
+
+    def _signed(self, parameters: Mapping[str, str | int]) -> str:
+        if not self._clock.synchronised:
+            try:
+                self._clock.synchronise(self.server_time_ms)
+            except OutcomeUnknown as error:
+                raise VenueUnreachable(
+                    f"no time from the venue, nothing was sent: {error}"
+                ) from error
+        stamp = {"recvWindow": RECV_WINDOW_MS, "timestamp": self._clock.now_ms()}
+        return self._signer.query({**parameters, **stamp})
+
+    def _heed(self, error: Refusal) -> None:
+        """Learn the time again before the next call; what was refused is not sent twice."""
+        if error.code == INVALID_TIMESTAMP:
+            self._clock.doubt()
+
+
+def order_fields(intent: OrderIntent, client_id: str) -> dict[str, str | int]:
+    """Return an intent in Binance's words; raises InvariantViolated when it is none."""
+    fields: dict[str, str | int] = {
+        "symbol": intent.symbol,
+        "side": intent.side.name,
+        "quantity": f"{intent.quantity:f}",
+        "newClientOrderId": client_id,
+        "newOrderRespType": "FULL",
+    }
+    if intent.order_type is OrderType.LIMIT and intent.price is not None:
+        fields["price"] = f"{intent.price:f}"
+        if intent.time_in_force is TimeInForce.GTX:
+            fields["type"] = "LIMIT_MAKER"
+        else:
+            fields |= {"type": "LIMIT", "timeInForce": intent.time_in_force.name}
+    elif intent.order_type is OrderType.STOP_MARKET and intent.stop_price is not None:
+        fields |= {"type": "STOP_LOSS", "stopPrice": f"{intent.stop_price:f}"}
+    elif intent.order_type is OrderType.MARKET:
+        fields["type"] = "MARKET"
+    else:
+        raise InvariantViolated(
+            f"intent {intent.intent_no} is a {intent.order_type.value} order without its price"
+        )
+    return fields
+
+
+def _placed_events(intent: OrderIntent, client_id: str, placed: PlacedFields) -> list[OrderEvent]:
+    if (placed.symbol, placed.client_order_id) != (intent.symbol, client_id):
+        raise DataError(f"for {placed.client_order_id} of {placed.symbol}")
+    ts_ns = placed.transact_time * NS_PER_MS
+    fills = [_fill(intent, row, ts_ns) for row in placed.fills]
+    status = word(STATUSES, placed.status, "status")
+    if sum((fill.quantity for fill in fills), Decimal(0)) != amount(placed.executed_qty):
+        raise DataError(f"its fills do not make up the {placed.executed_qty} it says are filled")
+    events: list[OrderEvent] = [
+        OrderAccepted(
+            ts_event_ns=ts_ns,
+            intent_no=intent.intent_no,
+            venue_order_id=str(placed.order_id),
+        )
+    ]
+    events += [OrderFilled(ts_event_ns=ts_ns, fill=fill) for fill in fills]
+    if status.terminal and status is not OrderStatus.FILLED:
+        events.append(
+            OrderClosed(
+                ts_event_ns=ts_ns,
+                intent_no=intent.intent_no,
+                status=OrderStatus.EXPIRED.value,
+                reason=f"the venue ended it: {placed.status}",
+            )
+        )
+    return events
+
+
+def _fill(intent: OrderIntent, row: PlacedFill, ts_ns: int) -> Fill:
+    return Fill(
+        trade_id=str(row.trade_id),
+        intent_no=intent.intent_no,
+        book=intent.book,
+        symbol=intent.symbol,
+        side=intent.side,
+        price=positive(row.price),
+        quantity=positive(row.qty),
+        fee=amount(row.commission),
+        fee_asset=row.commission_asset,
+        liquidity=Liquidity.TAKER,
+        ts_event_ns=ts_ns,
+    )
+
+
+def _read(body: bytes, shape: type[Told], what: str) -> Told:
+    """Decode an answer; one that cannot be read proves nothing, and is never an empty one."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.MsgspecError as error:
+        raise OutcomeUnknown(
+            f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
+        ) from error
+
+
+class _Meaningful(Protocol[Meaning_co]):
+    """A message that can be checked and told in the engine's words."""
+
+    def meaning(self) -> Meaning_co:
+        """Return what it says; raises DataError for what cannot be."""
+        ...
+
+
+def _meaning(fields: _Meaningful[Meaning_co]) -> Meaning_co:
+    try:
+        return fields.meaning()
+    except DataError as error:
+        raise OutcomeUnknown(f"the venue told something impossible: {error}") from error

@@ -1,0 +1,202 @@
+"""The user stream over the WebSocket API, read on a thread of its own.
+
+What it brings lies in a bounded queue until `poll`. Nothing is lost silently: when the queue
+is full, when the venue ends the stream or when the line breaks, the stream says that it is not
+alive until it is connected again, and once more after that, so that a gap between two looks is
+seen too. Who sees a gap reconciles over REST.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import aiohttp
+import msgspec
+import structlog
+
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.exchange.binance.messages import ExecutionReport
+from bot4_runtime.exchange.binance.signing import Signer, VenueClock
+from bot4_runtime.exchange.protocols import UserUpdate
+
+SILENCE_S: Final = 60.0
+"""Binance pings every 20 s; a line that is silent for longer than this is dead."""
+QUEUE: Final = 10_000
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 30.0
+_MAX_FRAME: Final = 16 * 1024 * 1024
+_INVALID_TIMESTAMP: Final = -1021
+_ENDS: Final = frozenset({"eventStreamTerminated", "serverShutdown"})
+
+
+class _Head(msgspec.Struct):
+    e: str
+
+
+class _Refused(msgspec.Struct):
+    code: int
+    msg: str
+
+
+class _Frame(msgspec.Struct):
+    """What arrives: the answer to our request, or an event, still unread."""
+
+    status: int | None = None
+    error: _Refused | None = None
+    event: msgspec.Raw | None = None
+
+
+class _StreamEnded(Exception):
+    """The stream must be opened anew."""
+
+
+_FRAMES: Final = msgspec.json.Decoder(_Frame)
+_HEADS: Final = msgspec.json.Decoder(_Head)
+_REPORTS: Final = msgspec.json.Decoder(ExecutionReport)
+
+
+class UserStream:
+    """Follows one account.
+
+    Args:
+        url: ``wss://host/ws-api/v3``.
+        queue: updates that may wait for `poll`.
+        silence_s: how long a living line may say nothing, pings included.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        signer: Signer,
+        clock: VenueClock,
+        *,
+        queue: int = QUEUE,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._url = url
+        self._signer = signer
+        self._clock = clock
+        self._limit = queue
+        self._silence_s = silence_s
+        self._updates: deque[UserUpdate] = deque()
+        self._connected = False
+        self._gaps = 1  # written by the reader alone
+        self._gaps_told = 0  # written by `alive` alone
+        self._heard_s = 0.0
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._log = structlog.get_logger("user_stream")
+        self.counts: Counter[str] = Counter()
+        """What was passed over or went wrong, by name."""
+
+    def start(self) -> None:
+        """Begin to follow; returns at once."""
+        self._thread = threading.Thread(target=self._run, name="user-stream", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following; may be repeated."""
+        self._closing = True
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with suppress(RuntimeError):  # the loop ended on its own
+                loop.call_soon_threadsafe(task.cancel)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def poll(self) -> Sequence[UserUpdate]:
+        """Return what came since the last call; never waits."""
+        return [self._updates.popleft() for _ in range(len(self._updates))]
+
+    def alive(self) -> bool:
+        """Tell whether updates arrive, and none were missed since the last call."""
+        gaps, connected = self._gaps, self._connected  # in this order
+        if gaps != self._gaps_told:
+            if connected:
+                self._gaps_told = gaps
+            return False
+        return connected and time.monotonic() - self._heard_s <= self._silence_s
+
+    # ---------------------------------------------------------------- reader's thread
+    def _run(self) -> None:
+        asyncio.run(self._follow())
+
+    async def _follow(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        pause_s = FIRST_PAUSE_S
+        async with aiohttp.ClientSession() as session:
+            while not self._closing:
+                try:
+                    await self._listen(session)
+                except asyncio.CancelledError:
+                    return
+                except (aiohttp.ClientError, OSError, TimeoutError, _StreamEnded) as error:
+                    self.counts["reconnects"] += 1
+                    self._log.warning("user stream lost", why=type(error).__name__)
+                    pause_s = FIRST_PAUSE_S if self._connected else pause_s
+                finally:
+                    self._connected = False
+                    self._gaps += 1
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(
+                        pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
+                    )
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _listen(self, session: aiohttp.ClientSession) -> None:
+        """Connect, subscribe and read until the line ends, which always raises."""
+        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
+            request = {
+                "id": "subscribe",
+                "method": "userDataStream.subscribe.signature",
+                "params": self._signer.message({"timestamp": self._clock.now_ms()}),
+            }
+            await line.send_str(msgspec.json.encode(request).decode())
+            while True:
+                message = await line.receive(timeout=self._silence_s)
+                self._heard_s = time.monotonic()
+                if message.type is aiohttp.WSMsgType.PING:
+                    await line.pong(message.data)
+                elif message.type is aiohttp.WSMsgType.TEXT:
+                    self._take(message.data)
+                elif message.type is not aiohttp.WSMsgType.PONG:
+                    raise _StreamEnded(message.type.name)
+
+    def _take(self, text: str) -> None:
+        """Read one frame; what cannot be read is counted and passed over."""
+        try:
+            frame = _FRAMES.decode(text)
+            if frame.event is not None:
+                self._take_event(frame.event)
+                return
+        except (msgspec.MsgspecError, DataError) as error:
+            self.counts["unreadable"] += 1
+            self._gaps += 1
+            self._log.error("unreadable message of the user stream", why=str(error))
+            return
+        if frame.status == 200:
+            self._connected = True
+        elif frame.status is not None:
+            if frame.error is not None and frame.error.code == _INVALID_TIMESTAMP:
+                self._clock.doubt()
+            raise _StreamEnded(str(frame.error))
+
+    def _take_event(self, event: msgspec.Raw) -> None:
+        kind = _HEADS.decode(event).e
+        if kind in _ENDS:
+            raise _StreamEnded(kind)
+        if kind != "executionReport":
+            self.counts[kind] += 1
+            return
+        if len(self._updates) >= self._limit:
+            self.counts["overflow"] += 1
+            raise _StreamEnded("nobody took the updates; the queue is full")
+        self._updates.append(_REPORTS.decode(event).meaning())
