@@ -125,7 +125,7 @@ def revenge(
                     hours,
                     limits.cooldown_hours,
                 )
-    if streak < limits.losing_streak or now_ns - history.trades[-1].closed_ts_ns > DAY_NS:
+    if streak < limits.losing_streak or now_ns - history.last_closed_ns() > DAY_NS:
         return None
     ratio = history.size_ratio()
     if ratio >= limits.size_ratio:
@@ -292,10 +292,10 @@ def anchoring(
         return None
     for i in range(1, losses + 1):
         trade = trades[-i]
-        if trade.pnl >= 0:
-            return None
-        distance = abs(math.log(float(trade.entry_price) / price))
-        if distance > limits.anchor_sigmas * volatility:
+        if (
+            not trade.lost
+            or abs(math.log(trade.entry_price / price)) > limits.anchor_sigmas * volatility
+        ):
             return None
     return Bias(
         "BIAS_ANCHORING",

@@ -57,6 +57,15 @@ class Held:
         self.stop: float = float(position.stop_price)
 
 
+class Past:
+    """A closed trade as the detectors read it: when it closed, from which price, lost or not."""
+
+    def __init__(self, trade: ClosedTrade) -> None:
+        self.closed_ns: int = trade.closed_ts_ns
+        self.entry_price: float = float(trade.entry_price)
+        self.lost: bool = trade.pnl < 0
+
+
 class RulePast:
     """A rule's net returns, oldest first, and their sum."""
 
@@ -106,8 +115,9 @@ class SignalHistory:
         self.held: list[Held] = []
         self.marks: Mapping[str, float] = {} if marks is None else marks
         self._rules: dict[str, RulePast] = {}
-        self._long: dict[str, list[ClosedTrade]] = {}
-        self._short: dict[str, list[ClosedTrade]] = {}
+        self._pasts: list[Past] = []
+        self._long: dict[str, list[Past]] = {}
+        self._short: dict[str, list[Past]] = {}
         self._times: list[int] = []
         self._symbols: list[str] = []
         self._notionals: list[float] = []
@@ -136,9 +146,12 @@ class SignalHistory:
         self.streak = self.streak + 1 if won is self.winning else 1
         self.winning = won
         self.trades.append(trade)
-        self._rule(trade.rule_id).returns.append(trade.return_net)
-        self._rule(trade.rule_id).sum_scaled += round(trade.return_net * SCALE)
-        self._side(trade.side).setdefault(trade.symbol, []).append(trade)
+        past = Past(trade)
+        self._pasts.append(past)
+        self._side(trade.side).setdefault(trade.symbol, []).append(past)
+        of_rule = self._rule(trade.rule_id)
+        of_rule.returns.append(trade.return_net)
+        of_rule.sum_scaled += round(trade.return_net * SCALE)
         self._ratio_known = False
         return self._forget() if len(self.trades) > self.kept else None
 
@@ -192,7 +205,11 @@ class SignalHistory:
         """Return a rule's past, None when it has none."""
         return self._rules.get(rule_id)
 
-    def of(self, symbol: str, side: Side) -> list[ClosedTrade]:
+    def last_closed_ns(self) -> int:
+        """Return when the last trade closed; 0 before the first."""
+        return self._pasts[-1].closed_ns if self._pasts else 0
+
+    def of(self, symbol: str, side: Side) -> list[Past]:
         """Return the trades of a symbol on one side, oldest first; not to be changed."""
         return self._side(side).get(symbol, [])
 
@@ -239,7 +256,7 @@ class SignalHistory:
     def _find_size_ratio(self) -> float:
         if not self.streak:
             return 1.0
-        since_ns = self.trades[-self.streak].closed_ts_ns
+        since_ns = self._pasts[-self.streak].closed_ns
         first = _not_after(self._times, since_ns - 1)
         if first < LEAST_SIZES or len(self._times) - first < LEAST_SIZES:
             return 1.0
@@ -252,12 +269,13 @@ class SignalHistory:
             past = self._rules[rule_id] = RulePast()
         return past
 
-    def _side(self, side: Side) -> dict[str, list[ClosedTrade]]:
+    def _side(self, side: Side) -> dict[str, list[Past]]:
         return self._long if side is Side.BUY else self._short
 
     def _forget(self) -> ClosedTrade:
         oldest = self.trades[0]
         del self.trades[0]
+        del self._pasts[0]
         past = self._rule(oldest.rule_id)
         past.sum_scaled -= round(past.returns[0] * SCALE)
         del past.returns[0]
