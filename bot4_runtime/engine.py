@@ -27,6 +27,7 @@ from bot4_runtime.domain.events import (
     GapSeen,
     InstrumentDefined,
     JournaledEvent,
+    OperatorCommand,
     OrderIntended,
     RegimeNamed,
     RiskDecided,
@@ -245,6 +246,35 @@ class Engine:
                 self._cover(book, instrument, candle)
         return self._commands
 
+    def obey(self, command: OperatorCommand) -> list[Command]:
+        """Carry out an operator's order; return what must be done once its batch is durable.
+
+        ``halt`` and ``resume`` move every book's breaker, ``flatten`` leaves every market;
+        what ``accept`` and ``reset_peak`` do is in the fold.
+        """
+        self._commands = []
+        self._ledger.emit(command)
+        now_ns, reason = command.ts_event_ns, f"operator: {command.reason}"
+        for book in self._books:
+            before = self._state.books[book].breaker
+            after = before
+            if command.verb == "halt":
+                after = self._parts.breaker.halt(before, command.reason)
+            elif command.verb == "resume":
+                after = self._parts.breaker.resume(before)
+            if after is not before:
+                self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=after))
+            if command.verb == "halt":
+                for order in self._state.all_live_orders(book):
+                    if order.intent.purpose is Purpose.ENTRY:
+                        self._cancel(order, now_ns, reason)
+            elif command.verb == "flatten":
+                for symbol, candle in self._last.items():
+                    instrument = self._state.instruments.get(symbol)
+                    if instrument is not None:
+                        self._leave(book, instrument, candle, reason, now_ns, reason)
+        return self._commands
+
     def cash_free(self, book: Book, *, without: int = 0) -> float:
         """Quote of a book that no live buy order reserves, the order `without` aside."""
         free = self._state.cash_free(book)
@@ -318,22 +348,32 @@ class Engine:
 
     def _exit(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         for book in self._books:
-            position = self._state.books[book].positions.get(signal.symbol)
-            live = self._state.live_orders(signal.symbol, book)
-            if position is None:
-                for order in live:
-                    if order.intent.purpose is Purpose.ENTRY:
-                        self._cancel(order, signal.ts_ns, "exit signal")
-                continue
-            if any(order.intent.purpose is Purpose.EXIT for order in live):
-                continue
+            self._leave(book, instrument, candle, signal.signal_id, signal.ts_ns, "exit signal")
+
+    def _leave(
+        self,
+        book: Book,
+        instrument: Instrument,
+        candle: Candle,
+        cause: str,
+        now_ns: int,
+        reason: str,
+    ) -> None:
+        """Cancel what a book has open in a symbol and sell what it holds."""
+        position = self._state.books[book].positions.get(instrument.symbol)
+        live = self._state.live_orders(instrument.symbol, book)
+        if position is None:
             for order in live:
-                self._cancel(order, signal.ts_ns, "exit signal")
-            quantity = instrument.floor_quantity(position.quantity)
-            if quantity > 0:
-                self._reduce(
-                    position, instrument, candle, quantity, Purpose.EXIT, signal.signal_id
-                )
+                if order.intent.purpose is Purpose.ENTRY:
+                    self._cancel(order, now_ns, reason)
+            return
+        if any(order.intent.purpose is Purpose.EXIT for order in live):
+            return
+        for order in live:
+            self._cancel(order, now_ns, reason)
+        quantity = instrument.floor_quantity(position.quantity)
+        if quantity > 0:
+            self._reduce(position, instrument, candle, quantity, Purpose.EXIT, cause)
 
     def _enter(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         if self._engaged(Book.VALIDATED, signal.symbol):
