@@ -23,6 +23,7 @@ from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.risk.limits import RiskLimits
+from bot4_runtime.risk.liquidation import STEPS, LiquidationLimits
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -106,6 +107,29 @@ class RiskSection(_Section):
         return RiskLimits(**self.model_dump(exclude={"max_orders_per_minute"}))
 
 
+class LiquidationSection(_Section):
+    """``[liquidation]``: when margin positions are protected, and how.
+
+    `actions` names the steps that are allowed; `interval_ms` is the pace between prices.
+    """
+
+    alert: float = 0.8
+    act: float = 0.9
+    critical: float = 0.95
+    interval_ms: Annotated[int, Field(ge=10, le=1000)] = 100
+    mark_stale_ms: int = 3000
+    actions: Names = STEPS
+    stop_watchdog_s: float = 5.0
+
+    def limits(self) -> LiquidationLimits:
+        """Return the thresholds, checked.
+
+        Raises:
+            ConfigError: they do not rise, or a step is unknown.
+        """
+        return LiquidationLimits(**self.model_dump(exclude={"interval_ms"}))
+
+
 class FeesSection(_Section):
     """``[fees]``: which schedule applies until the account's own is asked."""
 
@@ -128,6 +152,7 @@ class Settings(_Section):
     runtime: RuntimeSection = RuntimeSection()
     paper: PaperSection = PaperSection()
     risk: RiskSection = RiskSection()
+    liquidation: LiquidationSection = LiquidationSection()
     fees: FeesSection = FeesSection()
     telemetry: TelemetrySection = TelemetrySection()
 
@@ -138,7 +163,7 @@ class Settings(_Section):
 
     def trading_hash(self) -> str:
         """Return the sha256 (hex) of what shapes trading: all but folders and logs."""
-        shaping = self.model_dump_json(include={"runtime", "paper", "risk", "fees"})
+        shaping = self.model_dump_json(include={"runtime", "paper", "risk", "liquidation", "fees"})
         return hashlib.sha256(shaping.encode()).hexdigest()
 
 
@@ -163,6 +188,7 @@ def load_settings(
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
     settings.risk.limits()
+    settings.liquidation.limits()
     try:
         interval_ms(settings.runtime.interval)
     except DataError as error:

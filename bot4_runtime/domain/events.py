@@ -140,6 +140,66 @@ class BreakerChanged(Event, frozen=True, kw_only=True, gc=False, tag=True):
     state: BreakerState
 
 
+class ProtectionAlarm(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """Liquidation prevention has something that people must know.
+
+    Attributes:
+        severity: ``info``, ``warning`` or ``critical``.
+        code: what happened; `bot4_runtime.risk.alarm` has the codes.
+        subject: the wallet, symbol or leg it is about.
+        numbers: what was compared, by name; a number that is not known is None.
+    """
+
+    severity: str
+    code: str
+    subject: str
+    text: str
+    numbers: dict[str, float | None]
+
+
+class ProtectionPlanned(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """An action against liquidation; it must be durable before it is performed.
+
+    Attributes:
+        number: counts up from 1 over the account's life; the number of its intent.
+        action: ``reduce``, ``add_margin``, ``close`` or ``place_stop``.
+        wallet: the margin it protects: ``cross``, or an isolated leg.
+        intent: the approved order; None for margin.
+        client_id: the name the venue knows the order by; empty for margin.
+        amount: quote moved to the position; 0 for orders.
+        reason: why, in words.
+        numbers: the measures it was decided by; one that is not known is None.
+    """
+
+    number: int
+    action: str
+    wallet: str
+    symbol: str
+    intent: OrderIntent | None
+    client_id: str
+    payload_hash: str
+    amount: Decimal
+    reason: str
+    numbers: dict[str, float | None]
+
+
+class ProtectionSettled(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """A planned action is over, and the account was read after it.
+
+    Attributes:
+        status: terminal `OrderStatus` of its order; ``filled`` or ``rejected`` for margin;
+            ``accepted`` for a stop, which rests.
+        filled: base taken off.
+        spent: sum of price x quantity of its fills, in quote.
+    """
+
+    number: int
+    status: str
+    filled: Decimal
+    spent: Decimal
+    text: str
+
+
 # ----------------------------------------------------------------------- system
 class SessionStarted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """A process began to write this journal.
@@ -245,7 +305,8 @@ OrderEvent = (
     | OrderOutcomeUnknown
     | CancelRequested
 )
-RiskEvent = SignalDecided | RiskDecided | BreakerChanged
+ProtectionEvent = ProtectionAlarm | ProtectionPlanned | ProtectionSettled
+RiskEvent = SignalDecided | RiskDecided | BreakerChanged | ProtectionEvent
 SystemEvent = (
     SessionStarted
     | SessionEnded

@@ -31,6 +31,9 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    ProtectionAlarm,
+    ProtectionPlanned,
+    ProtectionSettled,
     Reconciled,
     RegimeNamed,
     RiskDecided,
@@ -81,6 +84,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelPromoted]
     account: VenueAccount
     counts: dict[str, int]
+    protection: dict[int, ProtectionPlanned]
+    next_protection_no: int
 
 
 class TradingState:
@@ -98,6 +103,8 @@ class TradingState:
         first_session: what the account began with; `session` is the latest.
         account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
+        protection: actions against liquidation that are not over, by number.
+        next_protection_no: number the next action must carry, or a larger one.
     """
 
     def __init__(self) -> None:
@@ -116,6 +123,8 @@ class TradingState:
         self.models: dict[str, ModelPromoted] = {}
         self.account = VenueAccount()
         self.counts: dict[str, int] = {}
+        self.protection: dict[int, ProtectionPlanned] = {}
+        self.next_protection_no = 1
         self._live: dict[str, dict[int, Order]] = {}
         self._trade_ids: dict[int, list[str]] = {}
         self._finished: dict[Book, list[int]] = {}
@@ -133,6 +142,9 @@ class TradingState:
             SignalDecided: self._decided,
             RiskDecided: self._decided,
             BreakerChanged: self._breaker_changed,
+            ProtectionAlarm: self._protection_alarm,
+            ProtectionPlanned: self._protection_planned,
+            ProtectionSettled: self._protection_settled,
             SessionStarted: self._session_started,
             SessionEnded: self._counted,
             InstrumentDefined: self._instrument_defined,
@@ -217,6 +229,8 @@ class TradingState:
             models=self.models,
             account=self.account,
             counts=self.counts,
+            protection=self.protection,
+            next_protection_no=self.next_protection_no,
         )
 
     @classmethod
@@ -237,6 +251,8 @@ class TradingState:
         state.models = image.models
         state.account = image.account
         state.counts = image.counts
+        state.protection = image.protection
+        state.next_protection_no = image.next_protection_no
         state._trade_ids = image.trade_ids
         state._finished = image.finished
         state._strays = image.strays
@@ -505,6 +521,26 @@ class TradingState:
     def _model_promoted(self, event: ModelPromoted) -> bool:
         self.models[event.interval] = event
         self._count("ModelPromoted")
+        return True
+
+    def _protection_alarm(self, event: ProtectionAlarm) -> bool:
+        self._count(f"ProtectionAlarm:{event.code}")
+        return True
+
+    def _protection_planned(self, event: ProtectionPlanned) -> bool:
+        if event.number < self.next_protection_no:
+            raise InvariantViolated(
+                f"protection plan {event.number} was made before; expected number "
+                f"{self.next_protection_no} or a larger one"
+            )
+        self._count(f"ProtectionPlanned:{event.action}")
+        self.next_protection_no = event.number + 1
+        self.protection[event.number] = event
+        return True
+
+    def _protection_settled(self, event: ProtectionSettled) -> bool:
+        self._count(f"ProtectionSettled:{event.status}")
+        self.protection.pop(event.number, None)
         return True
 
     def _reconciled(self, event: Reconciled) -> bool:

@@ -27,6 +27,9 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    ProtectionAlarm,
+    ProtectionPlanned,
+    ProtectionSettled,
     Reconciled,
     RegimeNamed,
     RiskDecided,
@@ -366,8 +369,51 @@ class Scenario:
                     differences=(lost,) if rng.random() < 0.5 else (),
                 )
             )
+        if rng.random() < 0.1:
+            self._protect(symbol, now_ns, say)
         if rng.random() < 0.02:
             say(SessionEnded(ts_event_ns=now_ns, epoch=1, reason="stopped"))
+
+    def _protect(self, symbol: str, now_ns: int, say) -> None:
+        number = self.state.next_protection_no
+        numbers = {"worst": 0.91, "ratio": 0.1, "liquidation_price": None}
+        text = "margin consumed reached 90%"
+        say(
+            ProtectionAlarm(
+                ts_event_ns=now_ns,
+                severity="critical",
+                code="MARGIN_ACT",
+                subject="cross",
+                text=text,
+                numbers=numbers,
+            )
+        )
+        say(
+            ProtectionPlanned(
+                ts_event_ns=now_ns,
+                number=number,
+                action="add_margin",
+                wallet=f"{symbol} long",
+                symbol=symbol,
+                intent=None,
+                client_id="",
+                payload_hash="",
+                amount=Decimal("12.34"),
+                reason=text,
+                numbers=numbers,
+            )
+        )
+        if self.random.random() < 0.7:
+            say(
+                ProtectionSettled(
+                    ts_event_ns=now_ns,
+                    number=number,
+                    status="filled",
+                    filled=Decimal(0),
+                    spent=Decimal(0),
+                    text="",
+                )
+            )
 
     def _answer(self, order: Order, now_ns: int) -> JournaledEvent:
         number = order.intent.intent_no
