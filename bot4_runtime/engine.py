@@ -44,6 +44,7 @@ from bot4_runtime.domain.order import (
     Side,
     payload_hash,
 )
+from bot4_runtime.domain.portfolio import BreakerState
 from bot4_runtime.domain.position import ClosedTrade, Position
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.exchange.protocols import Venue
@@ -257,11 +258,7 @@ class Engine:
         now_ns, reason = command.ts_event_ns, f"operator: {command.reason}"
         for book in self._books:
             before = self._state.books[book].breaker
-            after = before
-            if command.verb == "halt":
-                after = self._parts.breaker.halt(before, command.reason)
-            elif command.verb == "resume":
-                after = self._parts.breaker.resume(before)
+            after = self._breaker_told(before, command)
             if after is not before:
                 self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=after))
             if command.verb == "halt":
@@ -274,6 +271,11 @@ class Engine:
                     if instrument is not None:
                         self._leave(book, instrument, candle, reason, now_ns, reason)
         return self._commands
+
+    def _breaker_told(self, state: BreakerState, command: OperatorCommand) -> BreakerState:
+        if command.verb == "halt":
+            return self._parts.breaker.halt(state, command.reason)
+        return self._parts.breaker.resume(state) if command.verb == "resume" else state
 
     def cash_free(self, book: Book, *, without: int = 0) -> float:
         """Quote of a book that no live buy order reserves, the order `without` aside."""

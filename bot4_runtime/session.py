@@ -1,13 +1,19 @@
-"""One run of the engine: recover, warm, then candle by candle until told to stop.
+"""One run of the engine: recover, reconcile, warm, then candle by candle until told to stop.
 
 The order of things is the whole point here: a batch is folded, journaled and, when it holds
 intents, durable before anything is sent; outcomes are journaled as the next batch. After a
 kill the same steps continue where the journal ends.
+
+A run comes up in this order, and what fails leads to reducing only, or to the end: the
+account's lock, settings and limits, the journal's checks, replay, models (all in `app`), then
+the venue's clock and reconciliation (`exchange.keeper`), warm windows, trading. With a venue
+outside the process every turn, between candles too, first reads what the venue says; entries
+wait while anything of it is unclear, exits and stops never do.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
@@ -16,25 +22,33 @@ import structlog
 
 from bot4_runtime.clock import Clock, ManualClock
 from bot4_runtime.domain.candle import Candle, interval_ms
-from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
+    CancelRequested,
     JournaledEvent,
     ModelPromoted,
+    OperatorCommand,
     OrderIntended,
+    OrderOutcomeUnknown,
     SessionEnded,
     SessionStarted,
 )
-from bot4_runtime.domain.order import Book, OrderStatus, payload_hash
+from bot4_runtime.domain.order import Book, Order, OrderStatus, Purpose, payload_hash
 from bot4_runtime.engine import Cancel, Command, Engine, Submit
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
 
 WARM_CANDLES: Final = 700
 """Candles shown before the first decision: LOOKBACK 512, the LSTM's 50, and some."""
+MAX_LAG_MS: Final = 120_000
+"""How old a candle may be when it is decided on at a venue outside the process."""
+MAX_WAIT_MS: Final = 500
+"""How long an entry may wait for the disk there before it is not sent any more."""
 NS_PER_MS: Final = 1_000_000
 ACCEPTED_DIGITS: Final = 12
 """How much of a settings hash must be named to agree to it."""
@@ -72,6 +86,14 @@ class ModelWatcher(Protocol):
 
     def poll(self, engine: Engine) -> ModelPromoted | None:
         """Swap the engine's models when the pointer moved; return what was promoted."""
+        ...
+
+
+class CommandSource(Protocol):
+    """Where an operator's orders come from."""
+
+    def poll(self) -> Sequence[OperatorCommand]:
+        """Return the orders given since the last call, each once; never waits."""
         ...
 
 
@@ -117,6 +139,9 @@ class Session:
         ledger: recovered state and journal.
         clock: a `ManualClock` is moved to each candle's close.
         watcher: None when models must not change, as in a replay.
+        keeper: reads the account at a venue outside the process; None for one inside.
+        commands: an operator's orders, looked for between candles.
+        timer: nanoseconds of a clock that never jumps.
         on_progress: called with (candles done, the candle) after each.
     """
 
@@ -130,6 +155,9 @@ class Session:
         gate: Gate,
         clock: Clock,
         watcher: ModelWatcher | None = None,
+        keeper: AccountKeeper | None = None,
+        commands: CommandSource | None = None,
+        timer: Callable[[], int] = time.monotonic_ns,
         on_progress: Callable[[int, Candle], None] | None = None,
     ) -> None:
         self._identity = identity
@@ -140,6 +168,10 @@ class Session:
         self._gate = gate
         self._clock = clock
         self._watcher = watcher
+        self._keeper = keeper
+        self._commands = commands
+        self._timer = timer
+        self._newest_ms = 0
         self._on_progress = on_progress
         self._log = structlog.get_logger("session")
 
@@ -156,26 +188,23 @@ class Session:
         warm_from_ms = start_ms - WARM_CANDLES * interval_ms(self._source.interval)
         self._check_same()
         self._begin(warm_from_ms, start_ms)
-        self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
         self._gate.remember(state.orders.values())
-        self._replay_unanswered()
-        candles = refused = 0
-        for candle in self._source.stream(start_ms, dict(state.cursor), stop):
-            if not self._admitted(candle):
-                refused += 1
-                continue
-            if isinstance(self._clock, ManualClock):
-                self._clock.advance_to(candle.close_time_ms * NS_PER_MS)
-            if self._watcher is not None:
-                promoted = self._watcher.poll(self._engine)
-                if promoted is not None:
-                    self._ledger.emit(promoted)
-            self._step(candle)
-            candles += 1
-            if self._on_progress is not None:
-                self._on_progress(candles, candle)
-            if stop.is_set():
-                break
+        try:
+            if self._keeper is not None:
+                self._keeper.start()
+                self._keeper.turn()
+                self._ledger.commit()
+            self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
+            if self._keeper is None:
+                self._replay_unanswered()
+            else:
+                self._protect(sorted(self._held()))
+            candles, refused = self._trade(start_ms, stop)
+            if self._keeper is not None:
+                self._withdraw()
+        except Bot4Error:
+            self._cancel_entries(self._live_entries())
+            raise
         self._ledger.emit(
             SessionEnded(
                 ts_event_ns=self._clock.now_ns(),
@@ -186,6 +215,27 @@ class Session:
         self._store.wait_durable(self._ledger.commit())
         self._store.create_snapshot()
         return SessionResult(candles, state.state_hash(), recovery, stop.is_set(), refused)
+
+    def _trade(self, start_ms: int, stop: threading.Event) -> tuple[int, int]:
+        """Go through the source; return how many candles were traded and refused."""
+        candles = refused = 0
+        cursor = dict(self._store.state.cursor)
+        for candle in self._source.stream(start_ms, cursor, stop):
+            if candle is not None and not self._admitted(candle):
+                refused += 1
+                continue
+            if candle is not None and isinstance(self._clock, ManualClock):
+                self._clock.advance_to(candle.close_time_ms * NS_PER_MS)
+            self._look_around()
+            if candle is not None:
+                self._step(candle)
+                candles += 1
+                if self._on_progress is not None:
+                    self._on_progress(candles, candle)
+            self._store.tick(self._timer())
+            if stop.is_set():
+                break
+        return candles, refused
 
     # ------------------------------------------------------------------- steps
     def _admitted(self, candle: Candle) -> bool:
@@ -200,14 +250,46 @@ class Session:
         return True
 
     def _step(self, candle: Candle) -> None:
-        commands = self._engine.process(candle)
+        self._newest_ms = candle.close_time_ms
+        self._carry_out(self._engine.process(candle), candle.close_time_ms * NS_PER_MS)
+
+    def _look_around(self) -> None:
+        """Do what is due besides candles: the venue, promoted models, the operator."""
+        if self._keeper is not None:
+            self._protect(self._keeper.turn())
+        if self._watcher is not None:
+            promoted = self._watcher.poll(self._engine)
+            if promoted is not None:
+                self._ledger.emit(promoted)
+        if self._commands is not None:
+            for command in self._commands.poll():
+                self._carry_out(self._engine.obey(command), command.ts_event_ns)
+
+    def _protect(self, symbols: Sequence[str]) -> None:
+        """Give what filled between two candles its stop."""
+        commands = [command for symbol in symbols for command in self._engine.protect(symbol)]
+        self._carry_out(commands, self._clock.now_ns())
+
+    def _carry_out(self, commands: Sequence[Command], now_ns: int) -> None:
+        """Close the batch and, once it is durable, do what was decided in it."""
         seq = self._ledger.commit()
-        if commands:
-            self._store.wait_durable(seq)
-            for command in commands:
-                self._perform(command, candle.close_time_ms * NS_PER_MS)
-            self._ledger.commit()
-        self._store.tick(time.time_ns())
+        if not commands:
+            return
+        asked_ns = self._timer()
+        self._store.wait_durable(seq)
+        if self._keeper is not None:
+            self._gate.hold(self._why_entries_wait(self._keeper, self._timer() - asked_ns))
+        for command in commands:
+            self._perform(command, now_ns)
+        self._ledger.commit()
+
+    def _why_entries_wait(self, keeper: AccountKeeper, waited_ns: int) -> str:
+        lag_ms = self._clock.now_ns() // NS_PER_MS - self._newest_ms
+        if not abs(lag_ms) <= MAX_LAG_MS:
+            return f"the candle closed {lag_ms} ms ago, more than {MAX_LAG_MS}"
+        if not waited_ns <= MAX_WAIT_MS * NS_PER_MS:
+            return f"the journal took {waited_ns // NS_PER_MS} ms, more than {MAX_WAIT_MS}"
+        return keeper.hold
 
     def _perform(self, command: Command, now_ns: int) -> None:
         state = self._store.state
@@ -216,13 +298,46 @@ class Session:
             events = self._gate.send(
                 command.approved,
                 command.intended,
-                durable=True,
+                durable=self._store.durable_seq >= state.seq,
                 cash_free=self._engine.cash_free(intent.book, without=intent.intent_no),
             )
         else:
             events = self._gate.cancel(state.orders[command.intent_no], now_ns)
         for event in events:
             self._ledger.emit(event)
+            if self._keeper is not None and isinstance(event, OrderOutcomeUnknown):
+                self._keeper.sent(event.intent_no)
+        if self._keeper is not None and isinstance(command, Cancel):
+            self._keeper.hurry()
+
+    def _withdraw(self) -> None:
+        """Leave no entry behind that could fill unwatched; stops stay."""
+        entries = self._live_entries()
+        for order in entries:
+            self._ledger.emit(
+                CancelRequested(
+                    ts_event_ns=self._clock.now_ns(),
+                    intent_no=order.intent.intent_no,
+                    reason="the session ends",
+                )
+            )
+        self._store.wait_durable(self._ledger.commit())
+        self._cancel_entries(entries)
+
+    def _cancel_entries(self, entries: Sequence[Order]) -> None:
+        if self._keeper is not None:
+            for order in entries:
+                self._gate.cancel(order, self._clock.now_ns())
+
+    def _live_entries(self) -> list[Order]:
+        return [
+            order
+            for order in self._store.state.all_live_orders()
+            if order.intent.purpose is Purpose.ENTRY
+        ]
+
+    def _held(self) -> set[str]:
+        return {symbol for book in self._store.state.books.values() for symbol in book.positions}
 
     def _replay_unanswered(self) -> None:
         """Hand intents whose outcome was lost with the process to the venue again."""
@@ -299,8 +414,7 @@ class Session:
                 "before, name another account with --account, or agree to the new ones with "
                 f"--accept {now[:12]}"
             )
-        held = {symbol for book in state.books.values() for symbol in book.positions}
-        held |= {order.intent.symbol for order in state.all_live_orders()}
+        held = self._held() | {order.intent.symbol for order in state.all_live_orders()}
         left = sorted(held - set(self._source.symbols))
         if left:
             raise ConfigError(

@@ -44,9 +44,10 @@ class CandleSource(Protocol):
 
     def stream(
         self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
-    ) -> Iterator[Candle]:
+    ) -> Iterator[Candle | None]:
         """Closed candles from `from_ms` on, past each symbol's cursor (open time, ms).
 
+        A source that waits may yield None meanwhile, so that its reader can look around.
         Ends when the source is exhausted or `stop` is set.
         """
         ...

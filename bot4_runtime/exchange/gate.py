@@ -5,6 +5,9 @@ hash, demands that the intent is durable, sends each intent at most once in its 
 counts orders itself, so that a strategy gone mad is stopped even when all else agrees
 (Knight Capital, 2012). What is over its ceiling is rejected, not thrown: the process lives on
 to protect what is held. A restart gives it its memory back, so that nothing is allowed twice.
+
+Each order it sends is answered in exactly one of four ways: accepted, rejected, not sent
+(closed as never placed), or unknown, which is asked for and never sent again.
 """
 
 from collections import deque
@@ -14,8 +17,15 @@ from typing import Final
 
 from bot4_runtime.clock import NS_PER_S
 from bot4_runtime.domain.client_id import parse_client_id
-from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
+from bot4_runtime.domain.errors import (
+    InvariantViolated,
+    OutcomeUnknown,
+    VenueError,
+    VenueRefused,
+    VenueUnreachable,
+)
 from bot4_runtime.domain.events import (
+    OrderClosed,
     OrderEvent,
     OrderIntended,
     OrderOutcomeUnknown,
@@ -26,7 +36,10 @@ from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.risk.manager import RiskApproved
 
 CEILING_REACHED: Final = "GATE_CEILING"
-"""Code of the gate's own rejection."""
+ENTRIES_WAIT: Final = "ENTRIES_WAIT"
+"""Codes of the gate's own rejections: such an order was never sent."""
+REFUSED: Final = "VENUE_REFUSED"
+"""Code of a venue's rejection that carries none."""
 
 
 class Gate:
@@ -44,17 +57,26 @@ class Gate:
         self._max_orders_per_minute = max_orders_per_minute
         self._highest_sent = 0
         self._recent_ns: deque[int] = deque()
+        self._hold = ""
 
     def remember(self, orders: Iterable[Order]) -> None:
-        """Take in what was sent before this process began, answered orders of all books."""
+        """Take in what was sent before this process began, orders of all books.
+
+        An intent without outcome counts as sent, unless the venue is in-process: there it was
+        lost with the process, and is replayed.
+        """
         sent = [
             order.intent
             for order in orders
-            if order.status is not OrderStatus.INTENDED
-            and not order.reason.startswith(CEILING_REACHED)
+            if not (self._venue.in_process and order.status is OrderStatus.INTENDED)
+            and not order.reason.startswith((CEILING_REACHED, ENTRIES_WAIT))
         ]
         self._recent_ns = deque(sorted(intent.ts_ns for intent in sent))
         self._highest_sent = max((intent.intent_no for intent in sent), default=0)
+
+    def hold(self, reason: str) -> None:
+        """Reject entries for a reason; an empty one lets them pass. Exits always pass."""
+        self._hold = reason
 
     @property
     def venue(self) -> Venue:
@@ -113,8 +135,15 @@ class Gate:
         return self._submit(intended, durable=True, cash_free=cash_free)
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
-        """Cancel an order; always allowed."""
-        return self._venue.cancel(order, now_ns)
+        """Cancel an order; always allowed.
+
+        A venue that cannot be asked, or whose answer is lost, leaves the order as it is:
+        what became of it is asked for, and the cancel repeated.
+        """
+        try:
+            return self._venue.cancel(order, now_ns)
+        except VenueError:
+            return []
 
     def _submit(
         self, intended: OrderIntended, *, durable: bool, cash_free: float
@@ -129,18 +158,30 @@ class Gate:
         if not intent.quantity > Decimal(0):
             raise InvariantViolated(f"intent {intent.intent_no} has quantity {intent.quantity}")
         self._highest_sent = intent.intent_no
+        if self._hold and not intent.reduce_only:
+            return [_rejected(intent, ENTRIES_WAIT, self._hold)]
         if not self._counted(intent):
             return [
-                OrderRejected(
-                    ts_event_ns=intent.ts_ns,
-                    intent_no=intent.intent_no,
-                    code=CEILING_REACHED,
-                    reason=f"{len(self._recent_ns)} orders within a minute reached the gate's own "
+                _rejected(
+                    intent,
+                    CEILING_REACHED,
+                    f"{len(self._recent_ns)} orders within a minute reached the gate's own "
                     f"ceiling of {self._max_orders_per_minute}",
                 )
             ]
         try:
             return self._venue.submit(intent, intended.client_id, cash_free)
+        except VenueUnreachable as error:
+            return [
+                OrderClosed(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    status=OrderStatus.NEVER_PLACED.value,
+                    reason=f"not sent: {error}",
+                )
+            ]
+        except VenueRefused as error:
+            return [_rejected(intent, REFUSED, str(error))]
         except OutcomeUnknown as error:
             return [
                 OrderOutcomeUnknown(
@@ -157,3 +198,9 @@ class Gate:
             return False
         recent.append(intent.ts_ns)
         return True
+
+
+def _rejected(intent: OrderIntent, code: str, reason: str) -> OrderRejected:
+    return OrderRejected(
+        ts_event_ns=intent.ts_ns, intent_no=intent.intent_no, code=code, reason=reason
+    )

@@ -56,16 +56,18 @@ def claim(state: TradingState, epoch: int, told: VenueOrder) -> Claim:
     if intent_no >= state.next_intent_no:
         return Claim(None, "the journal holds no such intent")
     order = state.orders.get(intent_no)
-    if order is None:
-        return Claim(None, "")
+    foreign = "" if order is None else _unlike(order, told)
+    return Claim(None if foreign else order, foreign)
+
+
+def _unlike(order: Order, told: VenueOrder) -> str:
+    """Say how an order at the venue differs from the intent it is named after."""
     intent = order.intent
     if order.client_id != told.client_id:
-        return Claim(None, f"intent {intent_no} was sent as {order.client_id}")
+        return f"intent {intent.intent_no} was sent as {order.client_id}"
     if (intent.symbol, intent.side, intent.quantity) != (told.symbol, told.side, told.quantity):
-        return Claim(
-            None, f"it was intended as {intent.side} {intent.quantity} of {intent.symbol}"
-        )
-    return Claim(order, "")
+        return f"it was intended as {intent.side} {intent.quantity} of {intent.symbol}"
+    return ""
 
 
 def fill_event(order: Order, trade: VenueTrade) -> OrderFilled:

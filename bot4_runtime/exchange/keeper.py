@@ -1,0 +1,416 @@
+"""Keeps the journal and a venue outside the process in agreement, and says when entries wait.
+
+Between candles it folds what the user stream brings; at the start, after a reconnect, every
+30 s and soon after anything unclear it reads the account whole: open orders, each of our live
+orders by name, trades from the last trade read on, balances. A failed reading is repeated and
+entries wait; a difference makes them wait until the operator accepts it. What only absence or
+an amount speaks for is believed when two readings agree on it.
+
+At the start everything that was intended and never answered is UNKNOWN: see `unknown`.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final, Protocol
+
+from bot4_runtime.clock import Clock
+from bot4_runtime.domain.account import Difference
+from bot4_runtime.domain.errors import ConfigError, VenueError
+from bot4_runtime.domain.events import (
+    JournaledEvent,
+    OrderAccepted,
+    OrderClosed,
+    OrderOutcomeUnknown,
+    Reconciled,
+)
+from bot4_runtime.domain.order import Order, OrderStatus
+from bot4_runtime.exchange.protocols import RemoteVenue, VenueOrder, VenueTrade
+from bot4_runtime.exchange.reconcile import (
+    claim,
+    compare_balances,
+    ending,
+    fill_event,
+    foreign_order,
+    foreign_trade,
+    lost_order,
+    owes_trades,
+    undead_order,
+)
+from bot4_runtime.exchange.unknown import APART_MS, UnknownOrders
+from bot4_runtime.state.trading_state import TradingState
+
+INTERVAL_MS: Final = 30_000
+"""From one whole reading of the account to the next."""
+URGENT_MS: Final = 2_000
+"""The same while something is unclear."""
+MAX_CLOCK_ERROR_MS: Final = 500
+"""How far our clock may be from the venue's before entries wait."""
+ASKED_AGAIN: Final = 20
+"""How many orders taken for never placed are asked for when a trade is nobody's."""
+FIRST_READING: Final = "the account was not read twice yet"
+NS_PER_MS: Final = 1_000_000
+
+
+class Ledger(Protocol):
+    """Where events go."""
+
+    @property
+    def state(self) -> TradingState:
+        """The state all emitted events were folded into."""
+        ...
+
+    def emit(self, event: JournaledEvent) -> None:
+        """Fold an event and add it to the open batch."""
+        ...
+
+
+class AccountKeeper:
+    """Reads one venue and tells the journal.
+
+    Args:
+        venue: outside the process.
+        ledger: what it tells is emitted here; the caller commits.
+        epoch: of this process.
+        symbols: those that are traded.
+        cancel: the gate's; cancels that had no effect are repeated.
+        clock: UTC, held against the venue's.
+        timer: nanoseconds of a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        venue: RemoteVenue,
+        ledger: Ledger,
+        *,
+        epoch: int,
+        symbols: tuple[str, ...],
+        cancel: Callable[[Order, int], object],
+        clock: Clock,
+        timer: Callable[[], int],
+    ) -> None:
+        self._venue = venue
+        self._ledger = ledger
+        self._epoch = epoch
+        self._symbols = symbols
+        self._cancel = cancel
+        self._clock = clock
+        self._timer = timer
+        self._unknown = UnknownOrders()
+        self._due_ms = 0
+        self._streaming = False
+        self._failure = FIRST_READING
+        self._balances: dict[str, Decimal] | None = None
+        self._clock_error_ms = 0
+        self._suspects: dict[str, tuple[Decimal, int]] = {}
+        self._told: dict[int, VenueOrder] = {}
+        self._found: dict[str, Difference] = {}
+        self._unclear = False
+        self._touched: set[str] = set()
+
+    @property
+    def hold(self) -> str:
+        """Why entries wait; empty when they need not."""
+        differences = self._ledger.state.account.differences
+        if differences:
+            more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+            return f"the venue disagrees: {differences[0].text}{more}"
+        if self._failure:
+            return self._failure
+        if not self._streaming:
+            return "the user stream is down"
+        if self._suspects:
+            return f"to be confirmed: {', '.join(sorted(self._suspects))}"
+        if not self._clock_error_ms <= MAX_CLOCK_ERROR_MS:
+            return f"our clock and the venue's are {self._clock_error_ms} ms apart"
+        return ""
+
+    def start(self) -> None:
+        """Take all intents that were never answered for UNKNOWN: they may have been sent."""
+        now_ms = self._now_ms()
+        for order in self._ledger.state.all_live_orders():
+            intent_no = order.intent.intent_no
+            if order.status is OrderStatus.INTENDED:
+                self._ledger.emit(
+                    OrderOutcomeUnknown(
+                        ts_event_ns=self._clock.now_ns(),
+                        intent_no=intent_no,
+                        reason="its answer was lost with the process",
+                    )
+                )
+            self._unknown.sent(intent_no, now_ms)
+
+    def sent(self, intent_no: int) -> None:
+        """Take note of an order whose outcome the gate could not tell."""
+        self._unknown.sent(intent_no, self._now_ms())
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Read the account soon."""
+        self._due_ms = min(self._due_ms, self._now_ms() + URGENT_MS)
+
+    def turn(self) -> list[str]:
+        """Do what is due.
+
+        Returns:
+            The symbols whose protection should be looked at: those with new fills, and after
+            a whole reading all that are held.
+        """
+        self._touched.clear()
+        streaming = self._venue.stream_alive()
+        if streaming and not self._streaming:
+            self._due_ms = self._now_ms()
+        self._streaming = streaming
+        for update in self._venue.poll():
+            self._hear(update.order, update.trade)
+        if self._now_ms() >= self._due_ms:
+            self._reconcile()
+        return sorted(self._touched)
+
+    # ------------------------------------------------------------- one reading
+    def _reconcile(self) -> None:
+        self._told.clear()
+        self._found.clear()
+        self._unclear = False
+        self._failure = ""
+        try:
+            self._read()
+        except VenueError as error:
+            self._failure = f"the account could not be read: {error}"
+            self._unclear = True
+        else:
+            state = self._ledger.state
+            self._touched.update(
+                symbol for book in state.books.values() for symbol in book.positions
+            )
+        waits = self._unclear or bool(self._suspects)
+        self._due_ms = self._now_ms() + (URGENT_MS if waits else INTERVAL_MS)
+
+    def _read(self) -> None:
+        self._measure_clock()
+        state = self._ledger.state
+        for told in self._venue.open_orders():
+            self._hear_whole(told)
+        missed = []
+        for order in state.all_live_orders():
+            answer = self._venue.query(order.intent.symbol, order.client_id)
+            if answer is None:
+                missed.append(order.intent.intent_no)
+            else:
+                self._hear_whole(answer)
+        through = self._book_trades(dict(state.account.trades_through))
+        for intent_no in missed:
+            self._on_missed(state.orders[intent_no])
+        for intent_no, told in self._told.items():
+            self._settle(state.orders[intent_no], told)
+        balances = dict(self._venue.balances())
+        after = self._book_trades(dict(through))
+        opening = None
+        if state.account.opening is None:
+            opening = self._opening(balances)
+        elif after == through:
+            self._found |= {d.key: d for d in compare_balances(state.account, balances)}
+        else:
+            self._unclear = True
+        self._conclude(after, opening)
+
+    def _measure_clock(self) -> None:
+        before_ns = self._clock.now_ns()
+        venue_ms = self._venue.server_time_ms()
+        after_ns = self._clock.now_ns()
+        middle_ms = (before_ns + after_ns) // 2 // NS_PER_MS
+        self._clock_error_ms = abs(venue_ms - middle_ms) + (after_ns - before_ns) // NS_PER_MS // 2
+
+    def _hear_whole(self, told: VenueOrder) -> None:
+        order = self._hear(told, None)
+        if order is not None:
+            known = self._told.get(order.intent.intent_no)
+            if known is None or (told.filled, told.updated_ms) >= (known.filled, known.updated_ms):
+                self._told[order.intent.intent_no] = told
+
+    def _hear(self, told: VenueOrder, trade: VenueTrade | None) -> Order | None:
+        """Fold what the venue says of one order; return it when it is ours and known."""
+        state = self._ledger.state
+        order, foreign = claim(state, self._epoch, told)
+        if foreign:
+            self._trip(foreign_order(told, foreign))
+        if order is None:
+            return None
+        intent_no = order.intent.intent_no
+        account = state.account
+        self._unknown.found(intent_no)
+        if (
+            account.intent_of(told.symbol, told.venue_order_id) is None
+            and told.status is not OrderStatus.REJECTED
+        ):
+            self._ledger.emit(
+                OrderAccepted(
+                    ts_event_ns=told.updated_ms * NS_PER_MS,
+                    intent_no=intent_no,
+                    venue_order_id=told.venue_order_id,
+                )
+            )
+        if trade is not None:
+            self._book(order, trade)
+        order = state.orders[intent_no]
+        end = ending(order, told)
+        if end is not None:
+            self._ledger.emit(end)
+        elif owes_trades(order, told):
+            self.hurry()
+        return order
+
+    def _book(self, order: Order, trade: VenueTrade) -> None:
+        """Book a trade of ours; the fold leaves out what was booked before."""
+        self._ledger.emit(fill_event(order, trade))
+        self._touched.add(trade.symbol)
+
+    def _book_trades(self, through: dict[str, int]) -> dict[str, int]:
+        """Read and book all trades after the given ids; return the new ones.
+
+        What is there when a symbol is first read was traded before us.
+        """
+        state = self._ledger.state
+        live = {order.intent.symbol for order in state.all_live_orders()}
+        for symbol in sorted(live.union(self._symbols, through)):
+            first = symbol not in through
+            last = through.get(symbol, 0)
+            for trade in self._venue.trades(symbol, last):
+                last = max(last, trade.trade_id)
+                if not first:
+                    self._claim_trade(trade)
+            through[symbol] = last
+        return through
+
+    def _claim_trade(self, trade: VenueTrade) -> None:
+        state = self._ledger.state
+        intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
+        if intent_no is None:
+            self._look_for_contradicted(trade.symbol)
+            intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
+        order = None if intent_no is None else state.orders.get(intent_no)
+        if order is None:
+            self._trip(foreign_trade(trade))
+        else:
+            self._book(order, trade)
+
+    def _look_for_contradicted(self, symbol: str) -> None:
+        """Ask again for orders taken for never placed: a trade is nobody's."""
+        never = [
+            order
+            for order in self._ledger.state.orders.values()
+            if order.status is OrderStatus.NEVER_PLACED and order.intent.symbol == symbol
+        ]
+        for order in never[-ASKED_AGAIN:]:
+            answer = self._venue.query(symbol, order.client_id)
+            if answer is not None:
+                self._hear_whole(answer)
+
+    def _on_missed(self, order: Order) -> None:
+        """Judge a live order that the venue, asked by name, does not know."""
+        intent_no = order.intent.intent_no
+        if order.status.terminal or intent_no in self._told:
+            return
+        self._unclear = True
+        lost = lost_order(order)
+        if order.status is OrderStatus.UNKNOWN:
+            if self._unknown.missed(intent_no, self._now_ms(), self._clock_error_ms):
+                self._close(order, OrderStatus.NEVER_PLACED, "the venue never knew it")
+        elif lost.key in self._ledger.state.account.accepted:
+            self._close(order, OrderStatus.CANCELED, "lost by the venue, as the operator accepted")
+        else:
+            self._found[lost.key] = lost
+
+    def _settle(self, order: Order, told: VenueOrder) -> None:
+        """Bring an order to where the venue has it, now that its trades are booked."""
+        end = ending(order, told)
+        if end is not None:
+            self._ledger.emit(end)
+        elif told.filled != order.filled:
+            self._unclear = True
+        elif not told.status.terminal and order.status.terminal:
+            undead = undead_order(order, told)
+            self._found[undead.key] = undead
+        elif not told.status.terminal and order.cancel_requested:
+            self._unclear = True
+            self._cancel(order, self._clock.now_ns())
+
+    def _close(self, order: Order, status: OrderStatus, reason: str) -> None:
+        self._ledger.emit(
+            OrderClosed(
+                ts_event_ns=self._clock.now_ns(),
+                intent_no=order.intent.intent_no,
+                status=status.value,
+                reason=reason,
+            )
+        )
+
+    # -------------------------------------------------------------- conclusions
+    def _opening(self, balances: dict[str, Decimal]) -> dict[str, Decimal] | None:
+        """Return what the account began with, once two readings agree.
+
+        Raises:
+            ConfigError: it holds less quote than the account is to begin with.
+        """
+        before, self._balances = self._balances, balances
+        if before != balances:
+            self._unclear = True
+            self._failure = FIRST_READING
+            return None
+        first = self._ledger.state.first_session
+        if first is not None and balances.get(first.quote, Decimal(0)) < first.initial_cash:
+            raise ConfigError(
+                f"the account at {self._venue.name} holds "
+                f"{balances.get(first.quote, Decimal(0))} {first.quote}, and initial_cash is "
+                f"{first.initial_cash}; lower runtime.initial_cash or fund the account"
+            )
+        return balances
+
+    def _trip(self, found: Difference) -> None:
+        """Journal at once what needs no second look: an order or a trade that is not ours."""
+        account = self._ledger.state.account
+        if found.key not in {*account.accepted, *(d.key for d in account.differences)}:
+            self._tell({}, None, (*account.differences, found))
+
+    def _conclude(self, through: dict[str, int], opening: dict[str, Decimal] | None) -> None:
+        """Journal what this reading found, if anything is new."""
+        account = self._ledger.state.account
+        known = {d.key: d for d in account.differences}
+        now_ms = self._now_ms()
+        suspects: dict[str, tuple[Decimal, int]] = {}
+        confirmed: dict[str, Difference] = {}
+        for key, found in self._found.items():
+            delta = found.venue - found.ours
+            if key in account.accepted or (key in known and _delta(known[key]) == delta):
+                continue
+            since_ms = now_ms
+            if key in self._suspects and self._suspects[key][0] == delta:
+                since_ms = self._suspects[key][1]
+            if now_ms >= since_ms + APART_MS:
+                confirmed[key] = found
+            else:
+                suspects[key] = (delta, since_ms)
+        self._suspects = suspects
+        if confirmed or opening is not None or through != account.trades_through:
+            self._tell(through, opening, tuple({**known, **confirmed}.values()))
+
+    def _tell(
+        self,
+        through: dict[str, int],
+        opening: dict[str, Decimal] | None,
+        differences: tuple[Difference, ...],
+    ) -> None:
+        self._ledger.emit(
+            Reconciled(
+                ts_event_ns=self._clock.now_ns(),
+                trades_through=through,
+                opening=opening,
+                differences=differences,
+            )
+        )
+
+    def _now_ms(self) -> int:
+        return self._timer() // NS_PER_MS
+
+
+def _delta(found: Difference) -> Decimal:
+    return found.venue - found.ours
