@@ -12,6 +12,9 @@ from bot4_runtime.risk.exposure import positive
 _SLACK: Final = 1.0 - 1e-12
 """Offered sizes stay this far inside a limit, which is far beyond rounding."""
 
+_SMALLEST: Final = 1e-18
+"""Base quantities below this are finer than any venue's step: they are no offer."""
+
 _ROUND_DOWN: Final = Context(prec=12, rounding=ROUND_DOWN)
 _NONE: Final = Decimal(0)
 
@@ -120,7 +123,8 @@ class Entry:
 
     def _base(self, value: float) -> Decimal:
         size = value / self._prices.worst
-        return _ROUND_DOWN.create_decimal_from_float(size) if positive(size) else _NONE
+        sane = _SMALLEST <= size < math.inf
+        return _ROUND_DOWN.create_decimal_from_float(size) if sane else _NONE
 
 
 def number(amount: Decimal | None) -> float:

@@ -78,7 +78,8 @@ class EntryCheck:
         elsewhere: worst case of all other symbols, in quote.
         correlation: largest correlation of position returns, side included; -1 when alone.
         unknown: symbols with exposure whose correlation is not known.
-        position_pct: position limit in force, probing included.
+        position_pct: position limit in force, probing included; `max_position` in quote.
+        max_exposure: what all symbols may come to, in quote.
         stopped: HALTED, BREAKER_OPEN, or 0.
     """
 
@@ -109,15 +110,19 @@ class EntryCheck:
         self.max_drawdown: Final = limits.max_drawdown
         self.min_liquidity_ratio: Final = limits.min_liquidity_ratio
         self.min_margin_ratio: Final = limits.min_margin_ratio
-        self.position_pct = limits.max_position_pct
-        if view.breaker.phase is BreakerPhase.HALF_OPEN:
-            self.position_pct *= limits.probing_factor
+        probing = view.breaker.phase is BreakerPhase.HALF_OPEN
+        self.position_pct: Final = limits.max_position_pct * (
+            limits.probing_factor if probing else 1.0
+        )
+        self.max_position: Final = min(self.position_pct * view.equity, _LARGEST)
+        self.max_exposure: Final = min(limits.max_leverage * view.equity, _LARGEST)
         self.stopped: Final = _stopped(view)
         self.same = 0.0
         self.opposite = 0.0
         self.elsewhere = 0.0
         self.correlation = -1.0
         self.unknown = 0
+        self._together = 0
         if self._judgeable:
             self._expose(symbol, view)
 
@@ -189,18 +194,15 @@ class EntryCheck:
         if self.stopped != 0:
             return self.stopped
         position = self.position(value)
-        equity = self.equity
-        if not position / equity <= self.position_pct:
+        if not position <= self.max_position:
             return POSITION_SIZE
-        if not (self.correlation < self.max_correlation or self.max_correlation >= 1.0):
-            return CORRELATION
-        if self.unknown != 0:
-            return CORRELATION_UNKNOWN
+        if self._together != 0:
+            return self._together
         if stop != stop:  # noqa: PLR0124 - NaN
             return STOP_LOSS_MISSING
         if not _LEAST <= stop <= _LARGEST or not (stop < nearest if self.buys else stop > nearest):
             return STOP_LOSS_SIDE
-        if not (position + self.elsewhere) / equity <= self.max_leverage:
+        if not position + self.elsewhere <= self.max_exposure:
             return LEVERAGE
         if not self.drawdown <= self.max_drawdown:
             return DRAWDOWN
@@ -223,6 +225,10 @@ class EntryCheck:
             if other != symbol:
                 self.elsewhere += case.most()
                 self._correlate(symbol, other, case, view)
+        if not (self.correlation < self.max_correlation or self.max_correlation >= 1.0):
+            self._together = CORRELATION
+        elif self.unknown != 0:
+            self._together = CORRELATION_UNKNOWN
 
     def _correlate(self, symbol: str, other: str, case: WorstCase, view: RiskView) -> None:
         if not case.most() > 0.0:
