@@ -76,6 +76,7 @@ from bot4_runtime.strategy.protocol import Strategy
 REST_FILL_PROBABILITY: Final = 0.6
 """Assumed chance that an entry resting at the close fills before it expires."""
 NS_PER_MS: Final = 1_000_000
+_LEAVING: Final = (Purpose.EXIT, Purpose.EMERGENCY)
 
 
 class Ledger(Protocol):
@@ -250,8 +251,8 @@ class Engine:
     def obey(self, command: OperatorCommand) -> list[Command]:
         """Carry out an operator's order; return what must be done once its batch is durable.
 
-        ``halt`` and ``resume`` move every book's breaker, ``flatten`` leaves every market;
-        what ``accept`` and ``reset_peak`` do is in the fold.
+        ``halt``, ``flatten`` and ``resume`` move every book's breaker, and ``flatten`` leaves
+        every market; what ``accept`` and ``reset_peak`` do is in the fold.
         """
         self._commands = []
         self._ledger.emit(command)
@@ -261,20 +262,22 @@ class Engine:
             after = self._breaker_told(before, command)
             if after is not before:
                 self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=after))
-            if command.verb == "halt":
+            if after.halted:
                 for order in self._state.all_live_orders(book):
                     if order.intent.purpose is Purpose.ENTRY:
                         self._cancel(order, now_ns, reason)
-            elif command.verb == "flatten":
-                for symbol, candle in self._last.items():
-                    instrument = self._state.instruments.get(symbol)
-                    if instrument is not None:
-                        self._leave(book, instrument, candle, reason, now_ns, reason)
+            if command.verb == "flatten":
+                for symbol in self._state.books[book].positions:
+                    candle = self._last.get(symbol)
+                    if candle is not None:  # else when its first candle comes
+                        self._cover(book, self._state.instruments[symbol], candle)
         return self._commands
 
     def _breaker_told(self, state: BreakerState, command: OperatorCommand) -> BreakerState:
         if command.verb == "halt":
             return self._parts.breaker.halt(state, command.reason)
+        if command.verb == "flatten":
+            return self._parts.breaker.flatten(state, command.reason)
         return self._parts.breaker.resume(state) if command.verb == "resume" else state
 
     def cash_free(self, book: Book, *, without: int = 0) -> float:
@@ -329,10 +332,16 @@ class Engine:
         self._cover(book, instrument, candle)
 
     def _cover(self, book: Book, instrument: Instrument, candle: Candle) -> None:
-        """Stop what is held and not on its way out."""
+        """Stop what is held and not on its way out; sell it where the operator said so."""
         symbol = instrument.symbol
         position = self._state.books[book].positions.get(symbol)
         if position is None:
+            return
+        breaker = self._state.books[book].breaker
+        if breaker.flattening:
+            reason = f"operator: {breaker.halt_reason}"
+            now_ns = candle.close_time_ms * NS_PER_MS
+            self._leave(book, instrument, candle, reason, now_ns, reason, Purpose.EMERGENCY)
             return
         leaving = sum(
             (
@@ -360,6 +369,7 @@ class Engine:
         cause: str,
         now_ns: int,
         reason: str,
+        purpose: Purpose = Purpose.EXIT,
     ) -> None:
         """Cancel what a book has open in a symbol and sell what it holds."""
         position = self._state.books[book].positions.get(instrument.symbol)
@@ -369,13 +379,13 @@ class Engine:
                 if order.intent.purpose is Purpose.ENTRY:
                     self._cancel(order, now_ns, reason)
             return
-        if any(order.intent.purpose is Purpose.EXIT for order in live):
+        if any(order.intent.purpose in _LEAVING for order in live):
             return
         for order in live:
             self._cancel(order, now_ns, reason)
         quantity = instrument.floor_quantity(position.quantity)
         if quantity > 0:
-            self._reduce(position, instrument, candle, quantity, Purpose.EXIT, cause)
+            self._reduce(position, instrument, candle, quantity, purpose, cause)
 
     def _enter(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         if self._engaged(Book.VALIDATED, signal.symbol):

@@ -22,6 +22,7 @@ class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reason: why it tripped, empty when closed.
         halted: the operator's halt, which only the operator's resume lifts.
+        flattening: by the operator's order whatever is held is sold, until resumed.
         tripped_ts_ns: when it tripped; 0 when closed.
         cooldown_s: length of the present cool-down; doubles with each failed probe.
         loss_streak: consecutive losing round trips.
@@ -32,6 +33,7 @@ class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     halted: bool = False
     halt_reason: str = ""
+    flattening: bool = False
     tripped_ts_ns: int = 0
     cooldown_s: int = 0
     loss_streak: int = 0

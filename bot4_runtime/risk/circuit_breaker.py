@@ -92,11 +92,22 @@ class CircuitBreaker:
             raise ConfigError("a halt needs a reason; none was given")
         if state.halted and state.halt_reason == reason:
             return state
-        return _with_halt(state, halted=True, reason=reason)
+        return msgspec.structs.replace(state, halted=True, halt_reason=reason)
+
+    def flatten(self, state: BreakerState, reason: str) -> BreakerState:
+        """Halt, and let nothing be held either, until the operator resumes.
+
+        Raises:
+            ConfigError: there is no reason.
+        """
+        halted = self.halt(state, reason)
+        return halted if halted.flattening else msgspec.structs.replace(halted, flattening=True)
 
     def resume(self, state: BreakerState) -> BreakerState:
         """Lift the operator's halt. A tripped breaker stays tripped: only time opens it."""
-        return _with_halt(state, halted=False, reason="") if state.halted else state
+        if not state.halted:
+            return state
+        return msgspec.structs.replace(state, halted=False, halt_reason="", flattening=False)
 
     def probing_factor(self, state: BreakerState) -> float:
         """Return the share of the approved size an entry may have: 1, a quarter, or 0."""
@@ -113,6 +124,7 @@ class CircuitBreaker:
             reason=reason,
             halted=state.halted,
             halt_reason=state.halt_reason,
+            flattening=state.flattening,
             tripped_ts_ns=now_ns,
             cooldown_s=cooldown_s,
             loss_streak=state.loss_streak,
@@ -146,7 +158,9 @@ def reset_peak(metrics: RiskMetrics) -> RiskMetrics:
 
 
 def _closed(state: BreakerState) -> BreakerState:
-    return BreakerState(halted=state.halted, halt_reason=state.halt_reason)
+    return BreakerState(
+        halted=state.halted, halt_reason=state.halt_reason, flattening=state.flattening
+    )
 
 
 def _with_streak(state: BreakerState, loss_streak: int) -> BreakerState:
@@ -157,7 +171,3 @@ def _with_streak(state: BreakerState, loss_streak: int) -> BreakerState:
 
 def _with_phase(state: BreakerState, phase: BreakerPhase) -> BreakerState:
     return msgspec.structs.replace(state, phase=phase)
-
-
-def _with_halt(state: BreakerState, *, halted: bool, reason: str) -> BreakerState:
-    return msgspec.structs.replace(state, halted=halted, halt_reason=reason)
