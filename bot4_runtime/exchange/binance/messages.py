@@ -89,15 +89,6 @@ class PlacedFields(msgspec.Struct, rename="camel"):
     fills: list[PlacedFill]
 
 
-class CanceledFields(msgspec.Struct, rename="camel"):
-    """The answer to a cancel request."""
-
-    symbol: Name
-    orig_client_order_id: Name
-    status: Name
-    executed_qty: Decimal
-
-
 class TradeFields(msgspec.Struct, rename="camel"):
     """An execution as `myTrades` tells it."""
 

@@ -20,7 +20,6 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import (
     OrderAccepted,
-    OrderClosed,
     OrderEvent,
     OrderFilled,
     OrderRejected,
@@ -31,7 +30,6 @@ from bot4_runtime.domain.order import (
     Liquidity,
     Order,
     OrderIntent,
-    OrderStatus,
     OrderType,
     TimeInForce,
 )
@@ -39,7 +37,6 @@ from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnectio
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
     AccountFields,
-    CanceledFields,
     OrderFields,
     PlacedFields,
     PlacedFill,
@@ -111,7 +108,8 @@ class BinanceSpot:
         """Send an order, once.
 
         Returns:
-            The acceptance with the fills it brought, or the rejection.
+            The acceptance with the fills it brought, or the rejection. How the order ends is
+            not told here.
 
         Raises:
             VenueUnreachable: it surely was not sent.
@@ -141,11 +139,11 @@ class BinanceSpot:
             raise OutcomeUnknown(f"order {client_id} was answered, but {error}") from error
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
-        """Cancel an order; may be repeated.
+        """Ask for the end of an order; may be repeated.
 
         Returns:
-            That it is closed, when that and all its fills are known; else nothing, and the
-            venue must be asked what became of it.
+            Nothing: the end comes with the user stream or by query. An order that the venue
+            says it cannot cancel has ended already, or never was there.
 
         Raises:
             VenueUnreachable: it was not sent.
@@ -157,24 +155,12 @@ class BinanceSpot:
             "origClientOrderId": order.client_id,
         }
         try:
-            body = self._http.delete("/api/v3/order", self._signed(named), self._headers)
+            self._http.delete("/api/v3/order", self._signed(named), self._headers)
         except Refusal as error:
             self._heed(error)
-            if error.code == CANCEL_REJECTED:
-                return []
-            raise
-        told = _read(body, CanceledFields, f"the cancellation of {order.client_id}")
-        same = told.orig_client_order_id == order.client_id and told.status == "CANCELED"
-        if not same or told.executed_qty != order.filled:
-            return []
-        return [
-            OrderClosed(
-                ts_event_ns=now_ns,
-                intent_no=order.intent.intent_no,
-                status=OrderStatus.CANCELED.value,
-                reason="canceled by us",
-            )
-        ]
+            if error.code != CANCEL_REJECTED:
+                raise
+        return []
 
     def on_candle(
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
@@ -301,27 +287,13 @@ def _placed_events(intent: OrderIntent, client_id: str, placed: PlacedFields) ->
         raise DataError(f"for {placed.client_order_id} of {placed.symbol}")
     ts_ns = placed.transact_time * NS_PER_MS
     fills = [_fill(intent, row, ts_ns) for row in placed.fills]
-    status = word(STATUSES, placed.status, "status")
+    word(STATUSES, placed.status, "status")
     if sum((fill.quantity for fill in fills), Decimal(0)) != amount(placed.executed_qty):
         raise DataError(f"its fills do not make up the {placed.executed_qty} it says are filled")
-    events: list[OrderEvent] = [
-        OrderAccepted(
-            ts_event_ns=ts_ns,
-            intent_no=intent.intent_no,
-            venue_order_id=str(placed.order_id),
-        )
-    ]
-    events += [OrderFilled(ts_event_ns=ts_ns, fill=fill) for fill in fills]
-    if status.terminal and status is not OrderStatus.FILLED:
-        events.append(
-            OrderClosed(
-                ts_event_ns=ts_ns,
-                intent_no=intent.intent_no,
-                status=OrderStatus.EXPIRED.value,
-                reason=f"the venue ended it: {placed.status}",
-            )
-        )
-    return events
+    accepted = OrderAccepted(
+        ts_event_ns=ts_ns, intent_no=intent.intent_no, venue_order_id=str(placed.order_id)
+    )
+    return [accepted, *(OrderFilled(ts_event_ns=ts_ns, fill=fill) for fill in fills)]
 
 
 def _fill(intent: OrderIntent, row: PlacedFill, ts_ns: int) -> Fill:

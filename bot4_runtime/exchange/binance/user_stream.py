@@ -48,7 +48,7 @@ class _Frame(msgspec.Struct):
 
     status: int | None = None
     error: _Refused | None = None
-    event: msgspec.Raw | None = None
+    event: msgspec.Raw = msgspec.Raw()
 
 
 class _StreamEnded(Exception):
@@ -174,7 +174,7 @@ class UserStream:
         """Read one frame; what cannot be read is counted and passed over."""
         try:
             frame = _FRAMES.decode(text)
-            if frame.event is not None:
+            if bytes(frame.event):
                 self._take_event(frame.event)
                 return
         except (msgspec.MsgspecError, DataError) as error:
