@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from bot4_runtime.domain.errors import JournalWriteFailed
 from bot4_runtime.state.frames import Frame, Keys
 
 
@@ -61,7 +62,16 @@ class MemoryDisk:
         self.frames = list(frames)
         self.writes = 0
         self._epoch = epoch
+        self._newest = [epoch]
+        self._unique: set[tuple[object, ...]] = set()
         self._fail_at = fail_at
+
+    def reopen(self) -> "MemoryDisk":
+        """Return the writer of the next epoch on the same medium; this one is passed over."""
+        newer = MemoryDisk(epoch=self._newest[-1] + 1)
+        newer.frames, newer._unique, newer._newest = self.frames, self._unique, self._newest
+        self._newest.append(newer.epoch)
+        return newer
 
     @property
     def epoch(self) -> int:
@@ -77,10 +87,21 @@ class MemoryDisk:
         yield from (frame for frame in self.frames if frame.last_seq > after_seq)
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:
-        """Keep the frames, or raise OSError when this write was told to fail."""
+        """Keep the frames.
+
+        Raises:
+            OSError: this write was told to fail.
+            JournalWriteFailed: a newer writer took over, or a key is not unique.
+        """
         self.writes += 1
         if self._fail_at is not None and self.writes >= self._fail_at:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self._newest[-1] != self._epoch:
+            raise JournalWriteFailed(f"a newer runtime (epoch {self._newest[-1]}) took over")
+        unique = {key[:-1] for key in (*keys.intents, *keys.trades)}
+        if unique & self._unique or len(unique) < len(keys.intents) + len(keys.trades):
+            raise JournalWriteFailed("an intent or trade is not unique")
+        self._unique |= unique
         self.frames.extend(frames)
 
     def tidy(self) -> None:

@@ -25,6 +25,8 @@ MAX_PENDING: Final = 50_000
 _MAX_GROUP: Final = 8_192
 _LINGER_S: Final = 0.01
 _IDLE_S: Final = 0.5
+_CLOSE_S: Final = 30.0
+_CLOSE_FAILED_S: Final = 1.0
 
 
 class Journal:
@@ -180,7 +182,12 @@ class Journal:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_S if self._failure is None else _CLOSE_FAILED_S)
+            if self._thread.is_alive():
+                # A write that hangs may still land: the disk, and with it the account, is
+                # held until the process ends.
+                self._failure = self._failure or TimeoutError("a write did not end")
+                self.check()
         elif not self._threaded:
             self.pump()
         self._disk.close()

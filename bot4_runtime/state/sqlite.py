@@ -9,7 +9,6 @@ would land in a commit that somebody waits for. SQLite before 3.51.3 can lose fr
 connections reset the log (sqlite.org/wal.html); here one connection writes and checkpoints.
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,63 +20,18 @@ from typing import Final, Self
 from bot4_runtime.domain.errors import (
     JournalCorrupt,
     JournalError,
-    JournalLocked,
     JournalWriteFailed,
 )
 from bot4_runtime.domain.events import SCHEMA_VERSION
+from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.frames import Frame, Keys
+from bot4_runtime.state.migrations import check_revision, statements
 from bot4_runtime.state.wal import check_log
 
-_SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE frame (
-    first_seq INTEGER PRIMARY KEY,
-    last_seq INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    kinds TEXT NOT NULL,
-    body BLOB NOT NULL,
-    crc INTEGER NOT NULL
-);
-CREATE TABLE intent (intent_no INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE trade (
-    book TEXT NOT NULL,
-    symbol TEXT NOT NULL,
-    trade_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    PRIMARY KEY (book, symbol, trade_id)
-) WITHOUT ROWID
-"""
 _ROWS: Final = (512, 64, 8, 1)
 _PAGE: Final = 4_096
 _TIDY_BYTES: Final = 1 << 20
 _FORCED_TIDY_BYTES: Final = 64 << 20
-
-
-class AccountLock:
-    """An advisory lock keyed by account; held until closed or the process ends.
-
-    Args:
-        path: the lock file; it holds the process id of the holder.
-    """
-
-    def __init__(self, path: Path, account: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise JournalLocked(
-                f"account {account!r} is held by another runtime (process {holder}); "
-                f"stop it first, or use another account. Lock file: {path}"
-            ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def close(self) -> None:
-        """Let go of the account."""
-        os.close(self._file)
 
 
 class SqliteDisk:
@@ -213,8 +167,8 @@ def _start(sql: sqlite3.Connection, path: Path, account: str) -> int:
     sql.execute("PRAGMA wal_autocheckpoint = 0")
     if not sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         sql.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
-            sql.execute(statement)
+        for text in statements("sqlite"):
+            sql.execute(text)
         sql.execute(
             "INSERT INTO meta VALUES ('schema_version', ?), ('epoch', 0), ('account', ?)",
             (SCHEMA_VERSION, account),
@@ -269,6 +223,8 @@ def check_journal(sql: sqlite3.Connection, path: Path) -> None:
 
 def check_version(sql: sqlite3.Connection, path: Path) -> None:
     """Raise JournalError when an open database is of another schema version."""
+    (revision,) = sql.execute("SELECT version_num FROM alembic_version").fetchone()
+    check_revision(str(revision), str(path), str(_meta(sql, "account")))
     version = _meta(sql, "schema_version")
     if version != SCHEMA_VERSION:
         raise JournalError(

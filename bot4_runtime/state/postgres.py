@@ -1,0 +1,299 @@
+"""The journal on PostgreSQL: one schema an account, commits flushed before they are told.
+
+Fencing has two parts, as on SQLite. A session advisory lock keyed by account keeps runtimes of
+other hosts out; it belongs to the connection that writes, so that a runtime that lost it cannot
+write either. An epoch, raised by one at each opening, is locked and compared in each transaction.
+A runtime whose host is gone is let go of by the server after about 15 s without answers;
+a stopped process keeps the account until its backend is ended (``pg_terminate_backend``).
+
+Passwords come from ``PGPASSWORD``, ``PGPASSFILE`` or a service file, never from the URL.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from bot4_runtime.domain.errors import (
+    ConfigError,
+    JournalCorrupt,
+    JournalError,
+    JournalLocked,
+    JournalWriteFailed,
+)
+from bot4_runtime.domain.events import SCHEMA_VERSION
+from bot4_runtime.state.account_lock import AccountLock
+from bot4_runtime.state.frames import Frame, Keys
+from bot4_runtime.state.migrations import check_revision, statements
+
+LONGEST_ACCOUNT: Final = 58
+"""Letters of an account name; PostgreSQL cuts names after 63, and two cut ones may be one."""
+
+_PAGE: Final = 64
+_SESSION: Final = (
+    "-c synchronous_commit=on -c lock_timeout=5s -c client_min_messages=warning "
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=5"
+)
+_NEW_FRAME: Final = "INSERT INTO frame VALUES (%b, %b, %b, %t, %b, %b)"
+_NEW_INTENT: Final = "INSERT INTO intent VALUES (%b, %b)"
+_NEW_TRADE: Final = "INSERT INTO trade VALUES (%t, %t, %t, %b)"
+
+
+def check_url(url: str) -> str:
+    """Return a journal URL that may be kept and shown.
+
+    Raises:
+        ConfigError: it is no PostgreSQL URL, or carries a password. The URL is not repeated.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
+        raise ConfigError(
+            "state.journal must be 'sqlite' or a URL like postgresql://user@host/database"
+        )
+    if parts.password is not None or "password" in parts.query:
+        raise ConfigError(
+            "state.journal carries a password; settings are shown and hashed, so give it by "
+            "PGPASSWORD or a password file (PGPASSFILE) instead"
+        )
+    return url
+
+
+def schema_of(account: str) -> str:
+    """Return the schema that holds an account's journal.
+
+    Raises:
+        ConfigError: the account's name is too long for one.
+    """
+    if len(account) > LONGEST_ACCOUNT:
+        raise ConfigError(
+            f"account {account!r} has {len(account)} letters; a journal in PostgreSQL takes "
+            f"{LONGEST_ACCOUNT} at most"
+        )
+    return f"bot4_{account}"
+
+
+def connect(url: str, account: str, *, writes: bool) -> psycopg.Connection[Any]:
+    """Connect to an account's schema, whether it exists or not.
+
+    Raises:
+        JournalError: the server does not answer or refuses.
+    """
+    options = f'{_SESSION} -c search_path="{schema_of(account)}"'
+    if not writes:
+        options += " -c default_transaction_read_only=on"
+    try:
+        return psycopg.connect(
+            check_url(url),
+            autocommit=True,
+            connect_timeout=5,
+            options=options,
+            application_name=f"bot4 {platform.node()}:{os.getpid()}"[:63],
+        )
+    except psycopg.Error as error:
+        raise JournalError(
+            f"PostgreSQL at {url} cannot be reached ({_said(error)}); expected a server that "
+            "lets this user in. Passwords come from PGPASSWORD or a password file"
+        ) from error
+
+
+class PostgresDisk:
+    """A `Disk` in one schema of a PostgreSQL database; made by `open`."""
+
+    distress = ""
+
+    def __init__(
+        self,
+        where: str,
+        connection: psycopg.Connection[Any],
+        lock: AccountLock,
+        epoch: int,
+    ) -> None:
+        self._where = where
+        self._connection = connection
+        self._lock = lock
+        self._epoch = epoch
+
+    @classmethod
+    def open(cls, url: str, account: str, lock_dir: Path) -> Self:
+        """Take the account on this host and on the server, check it, take the next epoch.
+
+        Args:
+            url: ``postgresql://user@host/database``.
+            account: whose journal it is; its schema is made when it is not there.
+            lock_dir: where the account's lock file of this host lies.
+
+        Raises:
+            JournalLocked: another runtime holds the account.
+            JournalError: the server cannot be reached or would lose commits, or the journal is
+                of another layout or schema version.
+        """
+        lock = AccountLock(lock_dir / f"{account}.lock", account)
+        connection: psycopg.Connection[Any] | None = None
+        try:
+            connection = connect(url, account, writes=True)
+            epoch = _start(connection, url, account)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            lock.close()
+            if isinstance(error, psycopg.Error):
+                raise JournalError(f"{url}: {_said(error)}") from error
+            raise
+        return cls(f"{url} ({schema_of(account)})", connection, lock, epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this writer took when it opened."""
+        return self._epoch
+
+    @property
+    def server_process(self) -> int:
+        """Process id of the backend that serves this writer."""
+        return self._connection.info.backend_pid
+
+    def last_seq(self) -> int:
+        """Return the sequence number of the last durable event, 0 when there is none."""
+        return last_seq(self._connection)
+
+    def read(self, after_seq: int) -> Iterator[Frame]:
+        """Yield the frames that hold events after `after_seq`, in order."""
+        return read_frames(self._connection, after_seq)
+
+    def write(self, frames: Sequence[Frame], keys: Keys) -> None:
+        """Commit frames in one transaction and one round trip, if this epoch still stands.
+
+        Raises:
+            JournalWriteFailed: it could not be committed, or a newer runtime took over.
+        """
+        connection = self._connection
+        try:
+            with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
+                cursor.execute("SELECT fence(%b)", (self._epoch,))
+                cursor.executemany(_NEW_FRAME, frames)
+                if keys.intents:
+                    cursor.executemany(_NEW_INTENT, keys.intents)
+                if keys.trades:
+                    cursor.executemany(_NEW_TRADE, keys.trades)
+        except psycopg.Error as error:
+            raise JournalWriteFailed(f"{self._where}: {_said(error)}") from error
+
+    def tidy(self) -> None:
+        """Do nothing: the server keeps its own house."""
+
+    def close(self) -> None:
+        """Close the connection, and with it the lock; may be repeated."""
+        if not self._connection.closed:
+            with suppress(psycopg.Error):
+                self._connection.close()
+            self._lock.close()
+
+
+def _start(connection: psycopg.Connection[Any], url: str, account: str) -> int:
+    """Take the lock, make or check the schema, then raise the epoch by one and return it."""
+    for name in ("fsync", "full_page_writes"):
+        if connection.execute(f"SHOW {name}").fetchone() != ("on",):
+            raise JournalError(
+                f"{url} runs with {name} off, so that a crash would lose or tear events that "
+                "were acknowledged; turn it on"
+            )
+    _take_lock(connection, url, account)
+    schema = schema_of(account)
+    with connection.transaction():
+        known = connection.execute("SELECT to_regclass('meta')").fetchone()
+        if known == (None,):
+            connection.execute(
+                sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+            )
+            for text in statements("postgresql"):
+                connection.execute(text)
+            connection.execute(
+                "INSERT INTO meta VALUES ('schema_version', %s), ('account', %s), ('epoch', '0')",
+                (str(SCHEMA_VERSION), account),
+            )
+    check_version(connection, url, account)
+    row = connection.execute(
+        "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'epoch' RETURNING value"
+    ).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def _take_lock(connection: psycopg.Connection[Any], url: str, account: str) -> None:
+    key = lock_key(account)
+    if connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone() == (True,):
+        return
+    row = connection.execute(
+        "SELECT application_name, pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE "
+        "locktype = 'advisory' AND granted AND (classid::bigint << 32) | objid::bigint = %s",
+        (key,),
+    ).fetchone()
+    holder = "unknown" if row is None else f"{row[0]}, server process {row[1]}"
+    raise JournalLocked(
+        f"account {account!r} at {url} is held by another runtime ({holder}); stop it first, or "
+        "use another account"
+    )
+
+
+def lock_key(account: str) -> int:
+    """Return the key of an account's advisory lock, one for all hosts."""
+    digest = hashlib.sha256(f"bot4 account {account}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def check_version(connection: psycopg.Connection[Any], where: str, account: str) -> None:
+    """Raise JournalError when a journal is of another layout, schema version or account."""
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    check_revision(None if row is None else str(row[0]), where, account)
+    facts = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if facts["schema_version"] != str(SCHEMA_VERSION):
+        raise JournalError(
+            f"{where} is of schema version {facts['schema_version']}; this program reads version "
+            f"{SCHEMA_VERSION}. Use the release that wrote it, or another account"
+        )
+    if facts["account"] != account:
+        raise JournalError(
+            f"{where} holds the journal of account {facts['account']!r}, expected {account!r}"
+        )
+
+
+def last_seq(connection: psycopg.Connection[Any]) -> int:
+    """Return the sequence number of the last event, 0 when there is none."""
+    row = connection.execute(
+        "SELECT last_seq FROM frame ORDER BY first_seq DESC LIMIT 1"
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def read_frames(connection: psycopg.Connection[Any], after_seq: int) -> Iterator[Frame]:
+    """Yield the frames that hold events after `after_seq` in order, a page at a time."""
+    try:
+        row = connection.execute(
+            "SELECT max(first_seq) FROM frame WHERE first_seq <= %s", (after_seq + 1,)
+        ).fetchone()
+        at = (row[0] if row is not None and row[0] is not None else 0) - 1
+        while True:
+            page = connection.execute(
+                "SELECT first_seq, last_seq, epoch, kinds, body, crc FROM frame WHERE "
+                "first_seq > %s AND last_seq > %s ORDER BY first_seq LIMIT %s",
+                (at, after_seq, _PAGE),
+                binary=True,
+            ).fetchall()
+            yield from map(Frame._make, page)
+            if len(page) < _PAGE:
+                return
+            at = page[-1][0]
+    except psycopg.Error as error:
+        raise JournalCorrupt(
+            f"the journal cannot be read on after {after_seq}: {_said(error)}"
+        ) from error
+
+
+def _said(error: psycopg.Error) -> str:
+    """Return the server's or driver's words, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
