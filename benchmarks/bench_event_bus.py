@@ -2,7 +2,8 @@
 
 from benchmarks.harness import Result, empty_call, floors, measure
 from bot4_runtime.domain.events import Heartbeat
-from bot4_runtime.event_bus import EventBus, Overflow
+from bot4_runtime.event_bus import EventBus
+from bot4_runtime.event_queue import Overflow
 
 TITLE = "Event bus: publish, events of domain.events"
 

@@ -17,7 +17,7 @@ from typing import Final
 from bot4_runtime.domain.errors import BuildError
 
 PACKAGE: Final = Path(__file__).resolve().parent
-COMPILED: Final = ("event_bus.py", "risk/*.py", "signals/*.py", "fees/*.py")
+COMPILED: Final = ("event_*.py", "risk/*.py", "signals/*.py", "fees/*.py")
 """Globs of the compiled modules under the package; ``__init__.py`` files are left out."""
 
 RECORD: Final = "_compiled.json"

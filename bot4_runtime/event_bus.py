@@ -1,8 +1,9 @@
 """Publish and subscribe by event type: ordered, isolated, counted [compiled].
 
-One thread publishes and calls the direct handlers; no lock is taken on that way. Readers in
-other threads take a queue with a declared overflow policy. The order of delivery is the order
-of publication: an event published by a handler waits until the present one went to everybody.
+One thread publishes and calls the direct handlers; no lock is taken on that way. Any thread may
+subscribe and unsubscribe at any time. The order of delivery is the order of publication: an
+event published by a handler waits until everybody has the present one (nothing is re-entered).
+Readers in other threads take a queue (`event_queue`); other processes the bridge (`bridge`).
 
 What does not live here: the events (`domain.events`), and what becomes of them.
 """
@@ -10,16 +11,13 @@ What does not live here: the events (`domain.events`), and what becomes of them.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Final
 
 from bot4_runtime.domain.errors import ConfigError, InvariantViolated
 from bot4_runtime.domain.events import Event, HandlerFailed
-
-DEFAULT_CAPACITY: Final = 10_000
-"""Events a queued subscriber may fall behind by."""
+from bot4_runtime.event_queue import DEFAULT_CAPACITY, EventQueue, Overflow, declared_overflow
 
 Handler = Callable[[object], object]
 """Takes an event; what it returns is ignored."""
@@ -30,12 +28,39 @@ ErrorReporter = Callable[["Subscription", object, Exception], object]
 _LOG: Final = logging.getLogger("bot4.event_bus")
 
 
-class Overflow(StrEnum):
-    """What a full queue does: orders and fills HALT, ticks CONFLATE, telemetry DROP_OLDEST."""
+class Subscriber:
+    """A subscriber whose `take` is called natively where it is compiled too.
 
-    HALT = "halt"
-    CONFLATE = "conflate"
-    DROP_OLDEST = "drop_oldest"
+    A function is called through Python's calling convention; this saves most of that. Only
+    compiled modules can derive from it, and in a compiled build nothing else can.
+    """
+
+    def take(self, event: object) -> None:
+        """Take an event.
+
+        Raises:
+            NotImplementedError: the subclass does not say what becomes of it.
+        """
+        raise NotImplementedError
+
+
+class EventCounter(Subscriber):
+    """Counts the events it is given: the smallest compiled subscriber.
+
+    Examples:
+        >>> bus, counter = EventBus(), EventCounter()
+        >>> _ = bus.subscribe(str, counter)
+        >>> bus.publish_many(["a", "b"])
+        >>> counter.events
+        2
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+
+    def take(self, event: object) -> None:
+        """Count one event."""
+        self.events += 1
 
 
 class Subscription:
@@ -43,82 +68,30 @@ class Subscription:
 
     Attributes:
         active: False once unsubscribed; the handler is not called from then on.
-        errors: events on which the handler raised.
+        failed: events on which the handler raised.
     """
 
-    def __init__(self, kinds: tuple[type, ...], handler: Handler, name: str) -> None:
+    def __init__(self, kinds: tuple[type, ...], handler: Handler | Subscriber, name: str) -> None:
         self.kinds: Final = kinds
-        self.handler: Final = handler
+        self.native: Final = handler if isinstance(handler, Subscriber) else None
+        self.handler: Final[Handler] = handler.take if isinstance(handler, Subscriber) else handler
         self.name: Final = name
         self.active = True
-        self.errors = 0
-
-
-class EventQueue:
-    """A bounded queue between the publishing thread and one reader thread.
-
-    HALT keeps every event and makes `publish` raise `InvariantViolated` once the reader is
-    `capacity` behind. CONFLATE keeps the newest event of each key. DROP_OLDEST counts what
-    it drops.
-
-    Attributes:
-        dropped: events lost to a full queue; always 0 under HALT.
-        conflated: events replaced by a newer one of the same key.
-    """
-
-    def __init__(
-        self, name: str, capacity: int, overflow: Overflow, key: Callable[[object], object] | None
-    ) -> None:
-        if capacity < 1:
-            raise ConfigError(f"queue {name!r} has capacity {capacity}; expected at least 1")
-        self.name: Final = name
-        self.capacity: Final = capacity
-        self.overflow: Final = overflow
-        self.dropped = 0
-        self.conflated = 0
-        self._key = key
-        self._lock = threading.Lock()
-        self._events: deque[object] = deque()
-        self._latest: dict[object, object] = {}
-
-    def __len__(self) -> int:
-        return len(self._latest) if self.overflow == Overflow.CONFLATE else len(self._events)
-
-    def push(self, event: object) -> bool:
-        """Add an event; False when the queue is over its capacity and must halt."""
-        with self._lock:
-            if self.overflow == Overflow.CONFLATE:
-                key: object = type(event) if self._key is None else self._key(event)
-                if key in self._latest:
-                    del self._latest[key]
-                    self.conflated += 1
-                elif len(self._latest) >= self.capacity:
-                    del self._latest[next(iter(self._latest))]
-                    self.dropped += 1
-                self._latest[key] = event
-                return True
-            full = len(self._events) >= self.capacity
-            if full and self.overflow == Overflow.DROP_OLDEST:
-                self._events.popleft()
-                self.dropped += 1
-                full = False
-            self._events.append(event)
-            return not full
-
-    def drain(self) -> list[object]:
-        """Take everything that waits, in the order of publication."""
-        with self._lock:
-            events = [*self._events, *self._latest.values()]
-            self._events.clear()
-            self._latest.clear()
-            return events
+        self.failed = 0
+        self.counted = 0  # by routes that are no more; calls that were left out are taken off
 
 
 class _Route:
-    """Who takes one type of event. Its list is never changed, only replaced."""
+    """Who takes one type of event, never changed but for the count of what was published."""
 
-    def __init__(self, subscriptions: list[Subscription]) -> None:
-        self.subscriptions: Final = subscriptions
+    def __init__(self, kind: type, takers: list[Subscription]) -> None:
+        self.kind: Final = kind
+        self.takers: Final = tuple(takers)
+        natives = [taker.native for taker in takers if taker.native is not None]
+        alike = len(natives) == len(takers)  # one of the two is empty; order goes before speed
+        self.natives: Final = tuple(natives if alike else [])
+        self.handlers: Final = tuple([] if alike else [taker.handler for taker in takers])
+        self.published = 0
 
 
 class EventBus:
@@ -140,43 +113,48 @@ class EventBus:
 
     def __init__(self, on_error: ErrorReporter | None = None) -> None:
         self._on_error = on_error
+        self._changing: Final = threading.Lock()  # whoever subscribes, in whatever thread
         self._subscriptions: list[Subscription] = []
         self._queues: list[tuple[Subscription, EventQueue]] = []
         self._routes: dict[type, _Route] = {}
+        self._past: dict[type, int] = {}  # events published over routes that are no more
         self._pending: deque[object] = deque()
         self._overflowed: list[str] = []
         self._busy = False
-        self._waiting = False
-        self._published = 0
+        self._alert = 0  # 1: something is pending, overflowed or was unsubscribed
         self._errors = 0
+        self._delivered = 0  # calls over routes that are no more; those left out are taken off
 
     # ------------------------------------------------------------- subscribing
-    def subscribe(self, kind: object, handler: Handler, name: str = "") -> Subscription:
+    def subscribe(
+        self, event_type: object, handler: Handler | Subscriber, name: str = ""
+    ) -> Subscription:
         """Call a handler with every event of a type, in order of subscription.
 
         A subscription made while an event is delivered sees the events after it.
 
         Args:
-            kind: an event class (its subclasses included), a union of them such as
-                `domain.events.OrderEvent`, or a tuple of either.
-            handler: called with the event in the publishing thread.
+            event_type: an event class (its subclasses included), a union of them such as the
+                family `domain.events.OrderEvent`, or a tuple of either.
+            handler: called with the event in the publishing thread; a function or a `Subscriber`.
             name: what errors call it; the handler's own name by default.
 
         Raises:
-            ConfigError: `kind` is none of these, or the handler cannot be called.
+            ConfigError: `event_type` is none of these, or the handler cannot be called.
         """
-        if not callable(handler):
+        if not (isinstance(handler, Subscriber) or callable(handler)):
             raise ConfigError(f"handler {handler!r} cannot be called; expected a function")
         named = name or str(getattr(handler, "__qualname__", type(handler).__qualname__))
-        subscription = Subscription(_kinds(kind), handler, named)
-        self._subscriptions.append(subscription)
-        self._routes = {}
+        subscription = Subscription(_kinds(event_type), handler, named)
+        with self._changing:
+            self._subscriptions = [*self._subscriptions, subscription]
+            self._retire_routes()
         return subscription
 
     def subscribe_queue(
         self,
-        kind: object,
-        overflow: Overflow,
+        event_type: object,
+        overflow: Overflow | None = None,
         capacity: int = DEFAULT_CAPACITY,
         key: Callable[[object], object] | None = None,
         name: str = "queue",
@@ -184,26 +162,33 @@ class EventBus:
         """Collect events for a reader in another thread.
 
         Args:
-            kind: as in `subscribe`.
-            overflow: what happens when the reader is `capacity` events behind.
+            event_type: as in `subscribe`.
+            overflow: what happens when the reader is `capacity` events behind; as declared for
+                these types by default (`event_queue.declared_overflow`).
             capacity: events, at least 1.
-            key: for CONFLATE, what an event replaces; its type by default.
+            key: for CONFLATE, what an event replaces; its type and symbol by default.
             name: what messages and counters call it.
 
         Raises:
-            ConfigError: `kind` is not a type of event, or the capacity is below 1.
+            ConfigError: `event_type` is not a type of event, its topics declare different
+                policies and none is named, or the capacity is below 1.
         """
-        queue = EventQueue(name, capacity, overflow, key)
-        subscription = self.subscribe(kind, _QueueHandler(queue, self._overflowed), name)
-        self._queues.append((subscription, queue))
+        policy = declared_overflow(_kinds(event_type)) if overflow is None else overflow
+        queue = EventQueue(name, capacity, policy, key)
+        subscription = self.subscribe(event_type, _QueueFeeder(queue, self), name)
+        with self._changing:
+            self._queues = [*self._queues, (subscription, queue)]
         return queue
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop calling a handler, from the present event on; twice does no harm."""
-        subscription.active = False
-        self._subscriptions = [kept for kept in self._subscriptions if kept is not subscription]
-        self._queues = [kept for kept in self._queues if kept[0] is not subscription]
-        self._routes = {}
+        with self._changing:
+            subscription.active = False
+            kept = [other for other in self._subscriptions if other is not subscription]
+            self._subscriptions = kept
+            self._queues = [fed for fed in self._queues if fed[0] is not subscription]
+            self._retire_routes()
+            self._alert = 1
 
     def close_queue(self, queue: EventQueue) -> None:
         """Stop feeding a queue; what waits in it can still be drained."""
@@ -220,25 +205,38 @@ class EventBus:
             InvariantViolated: a HALT queue is full. Everybody, that queue included, got the
                 event; the reader has stopped and the process must.
         """
-        if self._busy:
-            self._wait(event)
+        if self._busy or self._alert != 0:
+            self._later(event)
             return
+        route = self._routes.get(type(event))
+        if route is None:
+            route = self._route(type(event))
+        route.published += 1
+        done = 0
         self._busy = True
         try:
-            if self._waiting:  # an interrupt left events
-                self._wait(event)
-            else:
-                self._deliver(event)
-            if self._waiting:
-                while self._pending:
-                    self._deliver(self._pending.popleft())
-                self._waiting = False
-        finally:
+            for subscriber in route.natives:
+                done += 1
+                subscriber.take(event)
+                if self._alert != 0:
+                    break
+            for handler in route.handlers:
+                done += 1
+                handler(event)
+                if self._alert != 0:
+                    break
+        except Exception as error:  # noqa: BLE001 - isolated, counted and reported
+            self._go_on(route, event, done, error)
+            return
+        except BaseException:
             self._busy = False
-        if self._overflowed:
-            self._halt()
+            self._leave_out(route, done)
+            raise
+        self._busy = False
+        if self._alert != 0:
+            self._go_on(route, event, done, None)
 
-    def publish_many(self, events: list[object]) -> None:
+    def publish_many(self, events: Iterable[object]) -> None:
         """Publish events in order.
 
         Raises:
@@ -247,36 +245,75 @@ class EventBus:
         for event in events:
             self.publish(event)
 
-    def _wait(self, event: object) -> None:
+    def _later(self, event: object) -> None:
+        """Keep an event of a handler for its turn; or catch up on what an interrupt left."""
         self._pending.append(event)
-        self._waiting = True
+        if self._busy:
+            self._alert = 1
+        else:
+            self._catch_up()
 
-    def _deliver(self, event: object) -> None:
-        route = self._routes.get(type(event))
-        if route is None:
-            route = self._route(type(event))
-        self._published += 1
-        for subscription in route.subscriptions:
-            if subscription.active:
+    def _go_on(self, route: _Route, event: object, done: int, error: Exception | None) -> None:
+        """Finish a delivery that is out of the ordinary, then deliver what it published."""
+        self._busy = True
+        try:
+            if error is not None:
+                self._failed(route.takers[done - 1], event, error)
+            self._deliver(route, event, done)
+        finally:
+            self._busy = False
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._busy = True
+        try:
+            while self._pending:
+                event = self._pending.popleft()
+                route = self._routes.get(type(event))
+                if route is None:
+                    route = self._route(type(event))
+                route.published += 1
+                self._deliver(route, event, 0)
+            self._alert = 0
+        finally:
+            self._busy = False
+        if self._overflowed:
+            self._halt()
+
+    def _deliver(self, route: _Route, event: object, done: int) -> None:
+        """Call the takers after the first `done`, those that are still subscribed."""
+        try:
+            for taker in route.takers[done:]:
+                done += 1
+                if not taker.active:
+                    self._missed(taker)
+                    continue
                 try:
-                    subscription.handler(event)
+                    taker.handler(event)
                 except Exception as error:  # noqa: BLE001 - isolated, counted and reported
-                    self._failed(subscription, event, error)
+                    self._failed(taker, event, error)
+        except BaseException:
+            self._leave_out(route, done)
+            raise
 
-    def _route(self, kind: type) -> _Route:
-        takers = [taker for taker in self._subscriptions if issubclass(kind, taker.kinds)]
-        route = _Route(takers)
-        self._routes[kind] = route
-        return route
+    def _leave_out(self, route: _Route, done: int) -> None:
+        """Count off the takers that an interrupt kept from an event."""
+        self._alert = 1
+        for taker in route.takers[done:]:
+            self._missed(taker)
 
-    def _failed(self, subscription: Subscription, event: object, error: Exception) -> None:
+    def _missed(self, taker: Subscription) -> None:
+        taker.counted -= 1
+        self._delivered -= 1
+
+    def _failed(self, taker: Subscription, event: object, error: Exception) -> None:
         self._errors += 1
-        subscription.errors += 1
+        taker.failed += 1
         if self._on_error is None:
-            _LOG.error("handler %s failed on %r", subscription.name, event, exc_info=error)
+            _LOG.error("handler %s failed on %r", taker.name, event, exc_info=error)
         else:
             try:
-                self._on_error(subscription, event, error)
+                self._on_error(taker, event, error)
             except Exception:  # noqa: BLE001 - the same
                 self._errors += 1
                 _LOG.exception("the error reporter failed on %r", error)
@@ -284,34 +321,81 @@ class EventBus:
             failure = HandlerFailed(
                 ts_event_ns=event.ts_event_ns,
                 event_type=type(event).__name__,
-                handler=subscription.name,
+                handler=taker.name,
                 error=f"{type(error).__name__}: {error}",
             )
-            self._wait(failure)
+            self._pending.append(failure)
+
+    def _overflow(self, name: str) -> None:
+        """Take note that a HALT queue is full; `publish` raises when everybody has the event."""
+        if name not in self._overflowed:
+            self._overflowed.append(name)
+        self._alert = 1
 
     def _halt(self) -> None:
         names = ", ".join(self._overflowed)
-        self._overflowed.clear()
+        self._overflowed = []
         raise InvariantViolated(
             f"event queue {names} is full and may drop nothing; its reader has stopped: "
             "nothing is lost, restart the process"
         )
 
+    # ------------------------------------------------------------------ routes
+    def _route(self, kind: type) -> _Route:
+        with self._changing:
+            takers = [taker for taker in self._subscriptions if issubclass(kind, taker.kinds)]
+            route = _Route(kind, takers)
+            self._routes[kind] = route
+        return route
+
+    def _retire_routes(self) -> None:
+        """Keep the counts of all routes and forget them; each is made anew when it is needed."""
+        routes = self._routes
+        self._routes = {}
+        for route in routes.values():
+            self._past[route.kind] = self._past.get(route.kind, 0) + route.published
+            self._delivered += route.published * len(route.takers)
+            for taker in route.takers:
+                taker.counted += route.published
+
     # ---------------------------------------------------------------- counting
+    def delivered(self, subscription: Subscription) -> int:
+        """Return how many events a handler was called with, those it failed on included."""
+        with self._changing:
+            live = [route for route in self._routes.values() if subscription in route.takers]
+            return subscription.counted + sum([route.published for route in live])
+
+    def published(self) -> dict[str, int]:
+        """Return how many events of each type were published, by the type's name."""
+        counts: dict[str, int] = {}
+        with self._changing:
+            for kind, past in self._past.items():
+                counts[kind.__name__] = counts.get(kind.__name__, 0) + past
+            for kind, route in self._routes.items():
+                counts[kind.__name__] = counts.get(kind.__name__, 0) + route.published
+        return counts
+
     def counters(self) -> dict[str, int]:
         """Return what happened so far.
 
         Returns:
-            ``published`` and ``handler_errors`` (events), ``subscriptions``, and over the
-            queues ``queued`` (waiting now), ``dropped`` and ``conflated``.
+            ``published`` (events), ``delivered`` (calls of handlers), ``handler_errors``,
+            ``subscriptions``, and over the queues ``queued`` (waiting now), ``dropped`` and
+            ``conflated``.
         """
+        published = sum(self.published().values())
+        with self._changing:
+            delivered = self._delivered
+            for route in self._routes.values():
+                delivered += route.published * len(route.takers)
         queued = dropped = conflated = 0
         for _, queue in self._queues:
             queued += len(queue)
             dropped += queue.dropped
             conflated += queue.conflated
         return {
-            "published": self._published,
+            "published": published,
+            "delivered": delivered,
             "handler_errors": self._errors,
             "subscriptions": len(self._subscriptions),
             "queued": queued,
@@ -320,16 +404,17 @@ class EventBus:
         }
 
 
-class _QueueHandler:
-    """Pushes events into a queue and names it when it must halt."""
+class _QueueFeeder(Subscriber):
+    """Pushes events into a queue and tells the bus when it must halt."""
 
-    def __init__(self, queue: EventQueue, overflowed: list[str]) -> None:
+    def __init__(self, queue: EventQueue, bus: EventBus) -> None:
         self._queue = queue
-        self._overflowed = overflowed
+        self._bus = bus
 
-    def __call__(self, event: object) -> None:
-        if not self._queue.push(event) and self._queue.name not in self._overflowed:
-            self._overflowed.append(self._queue.name)
+    def take(self, event: object) -> None:
+        """Push an event."""
+        if not self._queue.push(event):
+            self._bus._overflow(self._queue.name)  # noqa: SLF001 - of this module
 
 
 def _kinds(kind: object) -> tuple[type, ...]:

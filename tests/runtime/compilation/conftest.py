@@ -46,14 +46,14 @@ class Tree:
 
 
 def make_tree(root: Path) -> Tree:
-    """Copy what the bus needs: the build machinery, the vocabulary, event_bus and one fee module."""
+    """Copy what the bus needs: the build machinery, the vocabulary, the bus and one fee module."""
     package = root / PACKAGE
     (package / "fees").mkdir(parents=True)
     (root / "bot4_pipelines").mkdir()
     (root / "bot4_pipelines/__init__.py").touch()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root / name)
-    for name in ("__init__.py", "build.py", "event_bus.py", "py.typed"):
+    for name in ("__init__.py", "build.py", "event_bus.py", "event_queue.py", "py.typed"):
         shutil.copy(ROOT / PACKAGE / name, package / name)
     for name in ("__init__.py", "volume.py"):
         shutil.copy(ROOT / PACKAGE / "fees" / name, package / "fees" / name)

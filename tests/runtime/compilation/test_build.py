@@ -21,18 +21,19 @@ except BuildError as error:
 
 def test_a_build_compiles_every_room_into_the_package(built_tree):
     names = {path.name.split(".")[0] for path in built_tree.extensions()}
-    assert names - {"_native__mypyc"} >= {"event_bus", "volume"}
+    assert names - {"_native__mypyc"} >= {"event_bus", "event_queue", "volume"}
     assert not list(built_tree.root.glob("*.so"))
     assert all(path.endswith(".so") for path in built_tree.ask(WHERE).split())
     assert built_tree.ask(STATE) == "compiled"
-    assert "compiled: 2 modules" in built_tree.ask(REQUIRE, BOT4_COMPILED="1")
+    assert "compiled: 3 modules" in built_tree.ask(REQUIRE, BOT4_COMPILED="1")
 
 
 def test_compiled_and_interpreted_give_the_same(built_tree):
     code = """
 from decimal import Decimal
 from bot4_runtime.domain.events import Heartbeat
-from bot4_runtime.event_bus import EventBus, Overflow
+from bot4_runtime.event_bus import EventBus
+from bot4_runtime.event_queue import Overflow
 from bot4_runtime.fees.volume import VolumeTracker
 bus = EventBus(on_error=lambda sub, event, error: print(sub.name, event, error))
 bus.subscribe(Heartbeat, lambda event: 1 / event.ts_event_ns, name="divide")

@@ -1,12 +1,11 @@
 import logging
-import threading
 import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot4_runtime.domain.errors import ConfigError, InvariantViolated
+from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import (
     CancelRequested,
     Event,
@@ -18,7 +17,7 @@ from bot4_runtime.domain.events import (
     RiskEvent,
     SystemEvent,
 )
-from bot4_runtime.event_bus import EventBus, Overflow
+from bot4_runtime.event_bus import EventBus, EventCounter, Subscriber
 
 
 def beat(number: int) -> Heartbeat:
@@ -102,7 +101,7 @@ def test_a_handler_that_raises_is_isolated_counted_and_reported():
     event = beat(7)
     bus.publish(event)
     assert seen == [event]
-    assert bad.errors == 1
+    assert bad.failed == 1
     assert bus.counters()["handler_errors"] == 1
     assert reports[0][:2] == (bad, event)
     assert isinstance(reports[0][2], ZeroDivisionError)
@@ -213,86 +212,38 @@ def test_many_events_leave_no_memory_behind():
     assert total[0] == 200_001
 
 
-# ---------------------------------------------------------------------- queues
-def test_a_halt_queue_loses_nothing_and_stops_the_publisher():
+def test_native_subscribers_and_functions_are_called_in_order_of_subscription():
     bus, seen = EventBus(), []
-    queue = bus.subscribe_queue(OrderEvent, Overflow.HALT, capacity=2, name="fills")
-    bus.subscribe(OrderAccepted, seen.append)
-    bus.publish_many([accepted(1), accepted(2)])
-    with pytest.raises(InvariantViolated, match=r"fills is full.*nothing is lost"):
-        bus.publish(accepted(3))
-    assert queue.drain() == seen == [accepted(1), accepted(2), accepted(3)]
-    bus.publish(accepted(4))
-    assert queue.drain() == [accepted(4)]
-    assert queue.dropped == 0
-
-
-def test_a_full_halt_queue_is_named_once_for_nested_events():
-    bus = EventBus()
-    bus.subscribe_queue(OrderEvent, Overflow.HALT, capacity=1, name="fills")
-    bus.subscribe(Heartbeat, lambda _: bus.publish_many([accepted(1), accepted(2), accepted(3)]))
-    with pytest.raises(InvariantViolated, match="queue fills is full"):
-        bus.publish(beat(1))
-
-
-def test_drop_oldest_keeps_the_newest_and_counts():
-    bus = EventBus()
-    queue = bus.subscribe_queue(Heartbeat, Overflow.DROP_OLDEST, capacity=3)
-    bus.publish_many([beat(number) for number in range(10)])
-    assert bus.counters() | {"queued": 3, "dropped": 7, "conflated": 0} == bus.counters()
-    assert queue.drain() == [beat(7), beat(8), beat(9)]
-    assert len(queue) == 0
-
-
-def test_conflate_keeps_the_newest_of_each_key_in_order_of_publication():
-    bus = EventBus()
-    queue = bus.subscribe_queue(
-        GapSeen, Overflow.CONFLATE, capacity=2, key=lambda event: event.symbol
-    )
-    bus.publish_many([gap("A", 1), gap("B", 2), gap("A", 3)])
-    assert len(queue) == 2
-    assert queue.drain() == [gap("B", 2), gap("A", 3)]
-    bus.publish_many([gap("A", 4), gap("B", 5), gap("C", 6)])
-    assert queue.drain() == [gap("B", 5), gap("C", 6)]
-    assert (queue.conflated, queue.dropped) == (1, 1)
-
-
-def test_conflate_goes_by_type_when_no_key_is_given():
-    bus = EventBus()
-    queue = bus.subscribe_queue((Heartbeat, GapSeen), Overflow.CONFLATE)
-    bus.publish_many([beat(1), gap("A"), beat(2)])
-    assert queue.drain() == [gap("A"), beat(2)]
-
-
-def test_a_closed_queue_is_fed_no_more_and_can_still_be_drained():
-    bus = EventBus()
-    other = bus.subscribe_queue(Heartbeat, Overflow.HALT, name="other")
-    queue = bus.subscribe_queue(Heartbeat, Overflow.HALT)
+    first = EventCounter()
+    bus.subscribe(Heartbeat, first)
     bus.publish(beat(1))
-    bus.close_queue(queue)
-    bus.close_queue(queue)
+    bus.subscribe(Heartbeat, lambda _: seen.append(first.events))
+    second = EventCounter()
+    bus.subscribe(Heartbeat, lambda _: seen.append(second.events))
+    bus.subscribe(Heartbeat, second)
     bus.publish(beat(2))
-    assert queue.drain() == [beat(1)]
-    assert other.drain() == [beat(1), beat(2)]
+    assert seen == [2, 0], "each saw those before it called, and none after"
+    assert (first.events, second.events) == (2, 1)
 
 
-def test_a_queue_without_room_is_refused():
-    with pytest.raises(ConfigError, match="capacity 0; expected at least 1"):
-        EventBus().subscribe_queue(Heartbeat, Overflow.HALT, capacity=0)
+def test_a_subscriber_that_says_nothing_fails_on_every_event():
+    bus = EventBus(on_error=lambda *_: None)
+    idle = bus.subscribe(Heartbeat, Subscriber())
+    counter = EventCounter()
+    bus.subscribe(Heartbeat, counter)
+    bus.publish_many(beat(number) for number in range(3))
+    assert (idle.failed, counter.events) == (3, 3)
 
 
-def test_a_reader_thread_gets_every_event_once_and_in_order():
-    bus, got, done = EventBus(), [], threading.Event()
-    queue = bus.subscribe_queue(Heartbeat, Overflow.HALT, capacity=50_000)
-
-    def read() -> None:
-        while not (done.is_set() and len(queue) == 0):
-            got.extend(queue.drain())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    events = [beat(number) for number in range(20_000)]
-    bus.publish_many(events)
-    done.set()
-    reader.join(timeout=20)
-    assert got == events
+def test_calls_are_counted_by_subscription_and_events_by_type():
+    bus = EventBus(on_error=lambda *_: None)
+    every = bus.subscribe(Event, lambda event: 1 / (event.ts_event_ns - 2), name="every")
+    beats = bus.subscribe(Heartbeat, lambda _: None)
+    bus.publish_many([beat(1), gap("A", 1), beat(2)])
+    bus.unsubscribe(beats)
+    bus.publish(beat(3))
+    assert bus.published() == {"Heartbeat": 3, "GapSeen": 1, "HandlerFailed": 1}
+    # the failure of beat(2) carries its time, so that `every` fails on that too
+    assert (bus.delivered(every), every.failed) == (5, 2)
+    assert (bus.delivered(beats), beats.failed) == (2, 0)
+    assert bus.counters() | {"published": 5, "delivered": 7, "handler_errors": 2} == bus.counters()
