@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_bus.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test check bench dev clean
+.PHONY: help setup demo test check bench mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ check: setup ## ruff, mypy --strict, import contracts
 
 bench: setup ## benchmarks with floors and peers
 	@$(BIN)/python -m benchmarks
+
+mutation: setup ## change the code of risk and signals, count what tests notice; ROOM=risk.entry
+	@bash .ci/mutation $(BIN)/python $(ROOM)
 
 dev: setup ## Dagster's pages and daemon on http://127.0.0.1:3000
 	@$(BIN)/bot4-pipelines dev
