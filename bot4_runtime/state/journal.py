@@ -51,6 +51,7 @@ class Journal:
         self._waiters = 0
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._helper: threading.Thread | None = None
 
     @property
     def epoch(self) -> int:
@@ -119,6 +120,38 @@ class Journal:
         self._enqueue(run)
         return done
 
+    def beside(self, seq: int, work: Callable[[Callable[[], object]], object]) -> threading.Event:
+        """Do long work on a thread of its own, so that no commit waits for it.
+
+        Args:
+            seq: what must be durable before the work may show its result.
+            work: called with a function that returns once `seq` is durable. What it raises
+                fails the journal: the disk cannot be trusted.
+
+        Returns:
+            An event that is set when it is done, for `wait_for`.
+        """
+        if not self._threaded:
+            return self.after_durable(lambda: work(bool))
+        self.check()
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                work(lambda: self.wait_durable(seq))
+            except Exception as error:  # noqa: BLE001  the thread's outermost: keep, tell
+                with self._changed:
+                    self._failure = self._failure or error
+                    self._changed.notify_all()
+            else:
+                with self._changed:
+                    done.set()
+                    self._changed.notify_all()
+
+        self._helper = threading.Thread(target=run, name="snapshot", daemon=True)
+        self._helper.start()
+        return done
+
     def check(self) -> None:
         """Raise JournalWriteFailed when the journal can take nothing more."""
         if self._failure is not None:
@@ -178,6 +211,8 @@ class Journal:
         Raises:
             JournalWriteFailed: something that was appended never became durable.
         """
+        if self._helper is not None:
+            self._helper.join(_CLOSE_S if self._failure is None else _CLOSE_FAILED_S)
         with self._changed:
             self._closing = True
             self._changed.notify_all()

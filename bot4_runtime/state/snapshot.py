@@ -1,14 +1,24 @@
 """Snapshots: the whole state in one file, sealed by its sha256.
 
-A snapshot only saves time. It is written when everything it contains is durable in the
-journal, by tmp, fsync, rename and fsync of the folder; three are kept. A damaged one is
-passed over for the one before, and without any the journal is replayed from its beginning.
+A snapshot only saves time. The writing thread takes a picture: it copies containers, not the
+frozen values within. Another thread encodes the picture piece by piece, so that the writing
+one never waits long for the interpreter lock, and gives the file its name once everything it
+contains is durable in the journal (tmp, fsync, rename, fsync of the folder). Three are kept. A
+damaged one is passed over for the one before; without any the journal is replayed from its
+beginning.
 """
 
+import copy
 import hashlib
 import os
+import struct
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -24,22 +34,48 @@ FORMAT: Final = b"bot4 snapshot 1\n"
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(StateImage)
 _DIGEST: Final = 64
+_PIECE: Final = 256
+_IMMUTABLE: Final = (int, float, str, bytes, NoneType, Decimal, Enum, tuple, frozenset)
 
 
-def encode(state: TradingState) -> bytes:
-    """Return the state as msgpack, not yet sealed."""
-    return _ENCODER.encode(state.to_snapshot())
+def picture(state: TradingState) -> StateImage:
+    """Return the state as a value that later events do not change."""
+    image: StateImage = _copied(state.to_snapshot())
+    return image
 
 
-def write(folder: Path, seq: int, payload: bytes) -> Path:
-    """Seal and write a snapshot durably, and forget all but the last `KEEP`."""
+def encode(image: StateImage) -> Iterator[bytes]:
+    """Yield the msgpack form of a picture in pieces of about half a millisecond each."""
+    return _pieces(image)
+
+
+def write(
+    folder: Path, seq: int, pieces: Iterator[bytes], durable: Callable[[], object] = bool
+) -> Path:
+    """Seal and write a snapshot durably, and forget all but the last `KEEP`.
+
+    Args:
+        folder: made when it is not there.
+        seq: sequence number of the last event within.
+        pieces: of `encode`.
+        durable: returns once the journal holds everything up to `seq`, or raises.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob("*.tmp"):
+        torn.unlink()
     path = folder / f"{seq:020d}.snapshot"
     tmp = path.with_suffix(".tmp")
+    seal = hashlib.sha256(FORMAT)
     with tmp.open("wb") as file:
-        file.write(FORMAT + hashlib.sha256(FORMAT + payload).hexdigest().encode() + payload)
+        file.write(FORMAT + b" " * _DIGEST)
+        for piece in pieces:
+            seal.update(piece)
+            file.write(piece)
+        file.seek(len(FORMAT))
+        file.write(seal.hexdigest().encode())
         file.flush()
         os.fsync(file.fileno())
+    durable()
     tmp.replace(path)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -77,3 +113,83 @@ def read(path: Path) -> TradingState:
     if path.stem != f"{state.seq:020d}":
         raise JournalCorrupt(f"{path.name} holds the state at {state.seq}")
     return state
+
+
+# ------------------------------------------------------------------ copy and encode
+def _copied(value: Any) -> Any:
+    """Copy what may change later: dicts, lists and mutable structs, however deep."""
+    kind = value.__class__
+    if kind is dict:
+        return {key: v if _fixed(v.__class__) else _copied(v) for key, v in value.items()}
+    if kind is list:
+        return [v if _fixed(v.__class__) else _copied(v) for v in value]
+    if _fixed(kind):
+        return value
+    if not issubclass(kind, msgspec.Struct):
+        return copy.deepcopy(value)
+    twin = copy.copy(value)
+    for name in _container_fields(kind):
+        msgspec.structs.force_setattr(twin, name, _copied(getattr(value, name)))
+    return twin
+
+
+@lru_cache(maxsize=256)
+def _fixed(kind: type) -> bool:
+    """Tell whether values of a type never change, nor anything within them."""
+    if issubclass(kind, msgspec.Struct):
+        return kind.__struct_config__.frozen and not _container_fields(kind)
+    return issubclass(kind, _IMMUTABLE)
+
+
+@lru_cache(maxsize=256)
+def _container_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields that hold containers or mutable structs."""
+    hints = get_type_hints(kind)
+    return tuple(name for name in kind.__struct_fields__ if _holds(hints[name]))
+
+
+def _holds(hint: Any) -> bool:
+    if get_origin(hint) in {UnionType, Union}:
+        return any(map(_holds, get_args(hint)))
+    return not _fixed(get_origin(hint) or hint)
+
+
+def _pieces(value: Any) -> Iterator[bytes]:
+    """Yield what `_ENCODER.encode` would return, cut up."""
+    kind = type(value)
+    if kind is list:
+        yield _head(0x90, 0xDC, len(value))
+        for at in range(0, len(value), _PIECE):
+            yield b"".join(map(_ENCODER.encode, value[at : at + _PIECE]))
+    elif kind is dict and len(value) < _PIECE:
+        yield _head(0x80, 0xDE, len(value))
+        for key, item in value.items():
+            yield _ENCODER.encode(key)
+            yield from _pieces(item)
+    elif kind is dict:
+        yield _head(0x80, 0xDE, len(value))
+        items = list(value.items())
+        for at in range(0, len(items), _PIECE):
+            yield b"".join(_ENCODER.encode(v) for pair in items[at : at + _PIECE] for v in pair)
+    elif issubclass(kind, msgspec.Struct) and _plain(kind) and _container_fields(kind):
+        yield _head(0x80, 0xDE, len(kind.__struct_fields__))
+        for name in kind.__struct_fields__:
+            yield _ENCODER.encode(name)
+            yield from _pieces(getattr(value, name))
+    else:
+        yield _ENCODER.encode(value)
+
+
+def _plain(kind: type[msgspec.Struct]) -> bool:
+    """Tell whether a struct is written as a map of all its fields and nothing else."""
+    config = kind.__struct_config__
+    return config.tag is None and not config.array_like and not config.omit_defaults
+
+
+def _head(short: int, long: int, count: int) -> bytes:
+    """Return the msgpack head of an array or map; the numbers are the format's."""
+    if count < 16:
+        return bytes((short | count,))
+    if count < 65_536:
+        return struct.pack(">BH", long, count)
+    return struct.pack(">BI", long + 1, count)

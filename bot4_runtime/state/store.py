@@ -67,6 +67,7 @@ class StateStore:
         self._broken = False
         self._snapshot_seq = 0
         self._snapshot_ns: int | None = None
+        self._snapshot: threading.Event | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +222,8 @@ class StateStore:
         )
         if not due or self._state.seq == self._snapshot_seq:
             return False
+        if self._snapshot is not None and not self._snapshot.is_set():
+            return False  # the last one is still being written
         self._snapshot_ns = now_ns
         self._begin_snapshot(self._snapshot_dir)
         return True
@@ -236,16 +239,25 @@ class StateStore:
         """
         if self._snapshot_dir is None:
             return None
-        self._journal.wait_for(self._begin_snapshot(self._snapshot_dir), timeout_s)
+        self._finish_snapshot(timeout_s)
+        self._begin_snapshot(self._snapshot_dir)
+        self._finish_snapshot(timeout_s)
         return self._snapshot_seq
 
-    def _begin_snapshot(self, folder: Path) -> threading.Event:
+    def _begin_snapshot(self, folder: Path) -> None:
         self._check()
         with self._lock:
-            seq = self._state.seq
-            payload = snapshot.encode(self._state)
-        self._snapshot_seq = seq
-        return self._journal.after_durable(lambda: snapshot.write(folder, seq, payload))
+            image = snapshot.picture(self._state)
+        self._snapshot_seq = image.seq
+        self._snapshot = self._journal.beside(
+            image.seq,
+            lambda durable: snapshot.write(folder, image.seq, snapshot.encode(image), durable),
+        )
+
+    def _finish_snapshot(self, timeout_s: float) -> None:
+        if self._snapshot is not None:
+            self._journal.wait_for(self._snapshot, timeout_s)
+            self._snapshot = None
 
     # ------------------------------------------------------------------ recovery
     def recover(self, version: int | None = None) -> RecoveryReport:

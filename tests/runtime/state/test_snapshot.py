@@ -15,7 +15,8 @@ from bot4_runtime.state import snapshot
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = Scenario(2, 60).state
     state.seq = 77
-    return snapshot.write(tmp_path_factory.mktemp("snapshots"), 77, snapshot.encode(state))
+    pieces = snapshot.encode(snapshot.picture(state))
+    return snapshot.write(tmp_path_factory.mktemp("snapshots"), 77, pieces)
 
 
 def test_a_snapshot_comes_back_with_the_same_hash(sealed):
@@ -54,12 +55,52 @@ def test_a_snapshot_under_another_name_or_of_another_shape_is_refused(sealed, tm
     renamed.write_bytes(sealed.read_bytes())
     with pytest.raises(JournalCorrupt, match="holds the state at 77"):
         snapshot.read(renamed)
-    odd = snapshot.write(tmp_path, 5, msgspec.msgpack.encode({"seq": "five"}))
+    odd = snapshot.write(tmp_path, 5, iter([msgspec.msgpack.encode({"seq": "five"})]))
     with pytest.raises(JournalCorrupt, match="cannot be read"):
         snapshot.read(odd)
 
 
 def test_the_last_three_are_kept(tmp_path):
     for seq in range(1, 7):
-        snapshot.write(tmp_path, seq, b"x")
+        snapshot.write(tmp_path, seq, iter([b"x"]))
     assert [int(path.stem) for path in snapshot.list_snapshots(tmp_path)] == [6, 5, 4]
+
+
+class Inner(msgspec.Struct):
+    names: list[str]
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """What a later state may hold."""
+
+    inner: Inner | None
+    bag: set[int]
+    pairs: dict[str, list[int]]
+    big: list[int]
+    map: dict[int, str]
+
+
+def test_pieces_are_what_the_encoder_would_write_at_once():
+    state = Scenario(2, 60).state
+    odd = Odd(Inner(["a"]), {1}, {"a": [1]}, list(range(70_000)), dict.fromkeys(range(500), "x"))
+    for image in (snapshot.picture(state), odd, Odd(None, set(), {}, [], {})):
+        pieces = list(snapshot.encode(image))
+        assert b"".join(pieces) == msgspec.msgpack.encode(image)
+    assert len(list(snapshot.encode(odd))) > 70_000 // 256
+
+
+def test_a_picture_shares_nothing_that_can_change():
+    odd = Odd(Inner(["a"]), {1}, {"a": [1]}, [1], {1: "x"})
+    twin = snapshot._copied(odd)
+    odd.inner.names.append("b")
+    odd.bag.add(2)
+    odd.pairs["a"].append(2)
+    odd.big.append(2)
+    odd.map[2] = "y"
+    assert twin == Odd(Inner(["a"]), {1}, {"a": [1]}, [1], {1: "x"})
+
+
+def test_what_a_crash_left_half_written_is_swept_up(tmp_path):
+    (tmp_path / "1.tmp").write_bytes(b"half")
+    snapshot.write(tmp_path, 2, iter([b"x"]))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{2:020d}.snapshot"]

@@ -175,9 +175,58 @@ def test_snapshots_are_begun_after_a_minute_or_twenty_thousand_events(tmp_path):
     assert store.tick(SNAPSHOT_NS)
     assert not store.tick(3 * SNAPSHOT_NS)
     store.append([session(1)] * 20_000)
+    store._finish_snapshot(30)
     assert store.tick(3 * SNAPSHOT_NS)
     store.close()
     assert [int(p.stem) for p in snapshot.list_snapshots(tmp_path)] == [20_001, 1]
+
+
+def test_no_snapshot_is_begun_while_one_is_being_written(tmp_path, monkeypatch):
+    written, go_on = snapshot.write, threading.Event()
+
+    def slow(*arguments):
+        go_on.wait(10)
+        return written(*arguments)
+
+    monkeypatch.setattr(snapshot, "write", slow)
+    store = started(snapshots=tmp_path)
+    store.append([session(1)])
+    assert not store.tick(0)
+    assert store.tick(SNAPSHOT_NS)
+    store.wait_durable(store.append([candle("BTCUSDT", 0, 1.0)]))  # commits do not wait for it
+    assert not store.tick(2 * SNAPSHOT_NS)
+    go_on.set()
+    store._finish_snapshot(30)
+    assert store.tick(2 * SNAPSHOT_NS)
+    store.close()
+    assert [int(p.stem) for p in snapshot.list_snapshots(tmp_path)] == [2, 1]
+
+
+def test_a_snapshot_shows_nothing_that_came_after_it_and_nothing_that_is_not_durable(tmp_path):
+    gate = threading.Event()
+
+    class SlowDisk(MemoryDisk):
+        def write(self, frames, keys):
+            gate.wait(10)
+            super().write(frames, keys)
+
+    store = started(SlowDisk(), tmp_path)
+    scenario = Scenario(5, 60)
+    batches = scenario.batches()
+    for batch in batches[:40]:
+        store.append(batch)
+    before = store.state.state_hash()
+    assert not store.tick(0)
+    assert store.tick(SNAPSHOT_NS)
+    for batch in batches[40:]:
+        store.append(batch)
+    store._journal._helper.join(0.3)
+    assert snapshot.list_snapshots(tmp_path) == []
+    gate.set()
+    store.close()
+    (path,) = snapshot.list_snapshots(tmp_path)
+    assert snapshot.read(path).state_hash() == before != store.state.state_hash()
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_store_without_snapshots_takes_none():
