@@ -106,6 +106,7 @@ class EventQueue:
         self._lock: Final = threading.Lock()
         self._events: deque[object] = deque()
         self._latest: dict[object, object] = {}
+        self._taken = 0
 
     def __len__(self) -> int:
         return len(self._events) + len(self._latest)
@@ -136,9 +137,19 @@ class EventQueue:
 
     def drain(self) -> list[object]:
         """Take everything that waits, in the order of publication."""
+        return self.drain_numbered()[1]
+
+    def drain_numbered(self) -> tuple[int, list[object]]:
+        """Take everything that waits, with the number of its first event.
+
+        Numbers count the events taken and dropped from 0 on, so that a reader sees what a
+        DROP_OLDEST queue lost: the next drain does not begin where this one ended.
+        """
         if len(self) == 0:
-            return []
+            return self._taken + self.dropped, []
         with self._lock:
+            first = self._taken + self.dropped
             events, self._events = self._events, deque()
             latest, self._latest = self._latest, {}
-        return [*events, *latest.values()]
+            self._taken += len(events) + len(latest)
+        return first, [*events, *latest.values()]

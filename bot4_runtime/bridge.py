@@ -1,0 +1,290 @@
+"""Events for other processes: forwarded to Redis Streams, and read from them.
+
+The bridge is a subscriber with a bounded queue and a thread of its own. Trading never depends
+on it: publishing into it neither blocks nor raises, whatever Redis does. While Redis is away
+the newest events wait, the oldest are dropped and counted, and the thread tries again after a
+jittered, growing pause. Streams are named ``bot4:<account>:<family>``, families being market,
+orders, risk and system, and are trimmed to about `MAX_LENGTH` entries each.
+
+An entry has the fields ``run`` (one bridge's life), ``number`` (its events counted from 0) and
+``event`` (tagged JSON). A number that is missing was dropped; one that comes again was sent
+again after an unclear answer, and `read_stream` passes over it. Redis is a view of what
+happened; the journal is the record.
+"""
+
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.events import AnyEvent, MarketEvent, OrderEvent, RiskEvent
+from bot4_runtime.event_bus import EventBus
+from bot4_runtime.event_queue import DEFAULT_CAPACITY, Overflow
+
+if TYPE_CHECKING:
+    import redis
+
+FAMILIES: Final = ("market", "orders", "risk", "system")
+MAX_LENGTH: Final = 100_000
+"""Entries a stream keeps, about."""
+BATCH: Final = 500
+"""Entries sent, or read, at a time."""
+SOCKET_SECONDS: Final = 1.0
+"""How long Redis may take to answer before it counts as away."""
+IDLE_SECONDS: Final = 0.01
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
+
+
+def family_of(kind: type) -> str:
+    """Return the family of a type of event; what is of no other is of the system."""
+    if issubclass(kind, MarketEvent.__args__):
+        return "market"
+    if issubclass(kind, OrderEvent.__args__):
+        return "orders"
+    return "risk" if issubclass(kind, RiskEvent.__args__) else "system"
+
+
+def stream_name(account: str, family: str) -> str:
+    """Return ``bot4:<account>:<family>``."""
+    return f"bot4:{account}:{family}"
+
+
+class RedisBridge:
+    """Forwards the events of a bus to Redis.
+
+    Args:
+        bus: whose events; subscribed to at once.
+        url: ``redis://``, ``rediss://`` or ``unix://``; a password in it is never shown.
+        account: names the streams.
+        capacity: events that may wait for Redis.
+
+    Raises:
+        ConfigError: the URL is none of Redis.
+    """
+
+    def __init__(
+        self, bus: EventBus, url: str, account: str, capacity: int = DEFAULT_CAPACITY
+    ) -> None:
+        self._client: Final = _client(url)
+        self._where: Final = shown(url)
+        self._streams: Final = {name: stream_name(account, name) for name in FAMILIES}
+        self._bus: Final = bus
+        self._queue: Final = bus.subscribe_queue(
+            AnyEvent, Overflow.DROP_OLDEST, capacity, name="redis bridge"
+        )
+        self._run: Final = uuid.uuid4().hex
+        self._encoder: Final = msgspec.json.Encoder()
+        self._waiting: deque[tuple[int, object]] = deque()
+        self._forwarded = 0
+        self._link: bool | None = None  # None: not tried yet
+        self._behind = False
+        self._told_dropped = 0
+        self._stop: Final = threading.Event()
+        self._thread: Final = threading.Thread(target=self._work, name="bridge", daemon=True)
+        self._log: Final = structlog.get_logger("bridge")
+
+    def start(self) -> None:
+        """Begin to forward."""
+        self._thread.start()
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Take no more events, forward what waits for up to `grace` seconds, and end."""
+        self._bus.close_queue(self._queue)
+        if not self._thread.is_alive():
+            return
+        end = time.monotonic() + grace
+        while self._backlog() and self._link is not False and time.monotonic() < end:
+            time.sleep(IDLE_SECONDS)
+        self._stop.set()
+        self._thread.join(timeout=grace + 3 * SOCKET_SECONDS)
+        self._client.close()
+
+    def counters(self) -> dict[str, int]:
+        """Return ``forwarded``, ``dropped``, ``queued`` (events) and ``connected`` (0 or 1)."""
+        return {
+            "forwarded": self._forwarded,
+            "dropped": self._queue.dropped,
+            "queued": self._backlog(),
+            "connected": int(self._link is True),
+        }
+
+    def _backlog(self) -> int:
+        return len(self._queue) + len(self._waiting)
+
+    # ------------------------------------------------------------------ thread
+    def _work(self) -> None:
+        import redis
+
+        pause = FIRST_PAUSE
+        while not self._stop.is_set():
+            if not self._waiting:
+                first, events = self._queue.drain_numbered()
+                self._waiting.extend(enumerate(events, first))
+            try:
+                if self._link is not True:
+                    self._client.ping()
+                while self._waiting and not self._stop.is_set():
+                    self._send()
+            except (redis.RedisError, OSError) as error:
+                self._lost(error)
+                self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            self._found()
+            self._stop.wait(IDLE_SECONDS)
+
+    def _send(self) -> None:
+        """Send one batch; it stays waiting until Redis has answered for all of it."""
+        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        pipeline = self._client.pipeline(transaction=True)
+        for number, event in batch:
+            entry: dict[Any, Any] = {
+                "run": self._run,
+                "number": number,
+                "event": self._encoder.encode(event),
+            }
+            pipeline.xadd(
+                self._streams[family_of(type(event))], entry, maxlen=MAX_LENGTH, approximate=True
+            )
+        pipeline.execute()
+        self._forwarded += len(batch)
+        for _ in batch:
+            self._waiting.popleft()
+
+    def _lost(self, error: Exception) -> None:
+        if self._link is not False:
+            self._log.warning("redis is away, trading goes on", redis=self._where, why=str(error))
+        self._link = False
+
+    def _found(self) -> None:
+        """Take note that everything was sent; each change is logged once."""
+        dropped = self._queue.dropped
+        if self._link is not True:
+            self._log.info("forwarding to redis", redis=self._where)
+        if dropped != self._told_dropped and not self._behind:
+            self._log.warning("redis is too slow or was away, events were dropped", total=dropped)
+        elif dropped == self._told_dropped and self._behind:
+            self._log.info("redis keeps up again", dropped=dropped)
+        self._behind = dropped != self._told_dropped
+        self._link, self._told_dropped = True, dropped
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """An event of another process.
+
+    Attributes:
+        entry_id: Redis's; where to continue.
+        run: the bridge's life it is of.
+        number: its place among that run's events; a gap was dropped.
+    """
+
+    family: str
+    entry_id: str
+    run: str
+    number: int
+    event: AnyEvent
+
+
+def read_stream(
+    url: str,
+    account: str,
+    families: Sequence[str] = FAMILIES,
+    *,
+    after: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[StreamEvent]:
+    """Yield an account's events as they arrive, in another process than the runtime's.
+
+    In order within a family; each once, though Redis be restarted in between. Waits for more
+    until `stop` is set, while Redis is away too.
+
+    Args:
+        url: as in `RedisBridge`.
+        account: whose events.
+        families: those wanted.
+        after: by family, the entry to begin after; from the oldest kept where none is named.
+        stop: ends it, within about a second.
+
+    Raises:
+        ConfigError: the URL is none of Redis, its password is refused, or a family is unknown.
+        msgspec.ValidationError: an entry is no event of this version.
+    """
+    import redis
+
+    unknown = sorted(set(families) - set(FAMILIES))
+    if unknown or not families:
+        raise ConfigError(
+            f"unknown family {', '.join(unknown) or '(none)'}; "
+            f"expected some of {' '.join(FAMILIES)}"
+        )
+    client = _client(url)
+    decoder = msgspec.json.Decoder(AnyEvent)
+    family_by_stream = {stream_name(account, family).encode(): family for family in families}
+    places: dict[Any, Any] = {
+        name: (after or {}).get(family, "0") for name, family in family_by_stream.items()
+    }
+    newest: dict[tuple[str, str], int] = {}
+    ending = stop or threading.Event()
+    pause = FIRST_PAUSE
+    try:
+        while not ending.is_set():
+            try:
+                found: Any = client.xread(places, count=BATCH, block=int(SOCKET_SECONDS * 500))
+            except redis.AuthenticationError as error:
+                raise ConfigError(f"{shown(url)} lets us not in: {error}") from None
+            except (redis.ConnectionError, redis.TimeoutError, OSError):
+                ending.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            for name, entries in found:
+                family = family_by_stream[name]
+                for entry_id, fields in entries:
+                    places[name] = entry_id
+                    run, number = fields[b"run"].decode(), int(fields[b"number"])
+                    if number <= newest.get((family, run), -1):
+                        continue
+                    newest[family, run] = number
+                    event = decoder.decode(fields[b"event"])
+                    yield StreamEvent(family, entry_id.decode(), run, number, event)
+    finally:
+        client.close()
+
+
+def shown(url: str) -> str:
+    """Return where a URL leads, without user and password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def _client(url: str) -> "redis.Redis":
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=SOCKET_SECONDS,
+            socket_connect_timeout=SOCKET_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            client_name="bot4",
+        )
+    except ValueError:
+        raise ConfigError(
+            f"bridge.redis_url leads to {shown(url)!r}; expected redis://host:port/db, rediss:// "
+            "or unix://, or nothing for no bridge"
+        ) from None
