@@ -3,13 +3,15 @@
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from structlog.typing import Processor
 
 from bot4_runtime.domain.errors import ConfigError
@@ -25,7 +27,7 @@ SECRET_IN_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 BEARER: Final = re.compile(r"(\bbearer\s+)\S+", re.IGNORECASE)
-URL_CREDENTIALS: Final = re.compile(r"(://[^:/@\s]+:)[^@/\s]+(?=@)")
+URL_CREDENTIALS: Final = re.compile(r"(://[^:/@\s]*:)[^@/\s]+(?=@)")
 HIDDEN: Final = "[hidden]"
 
 
@@ -96,6 +98,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch(self, room: str, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Export what a room counts itself, as ``bot4_<room>_<name>``, read at each request."""
+        self.registry.register(_Counted(room, counters))
+
     def count(self, event: object) -> None:
         """Count one event."""
         self._events.labels(type(event).__name__).inc()
@@ -127,3 +133,19 @@ class Metrics:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Counted(Collector):
+    """A room's own counters; those of `NOW` are gauges."""
+
+    NOW: Final = frozenset({"subscriptions", "queued", "connected"})
+
+    def __init__(self, room: str, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._room = room
+        self._counters = counters
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._counters().items():
+            told = f"{name} of {self._room}".replace("_", " ")
+            kind = GaugeMetricFamily if name in self.NOW else CounterMetricFamily
+            yield kind(f"bot4_{self._room}_{name}", told, value=value)

@@ -39,6 +39,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "tuple of text": {"arguments": ("--token=" + CANARY,)},
     "query": {"url": f"https://x/order?symbol=BTCUSDT&signature={CANARY}&recvWindow=5"},
     "credentials in url": {"dsn": f"postgresql://bot4:{CANARY}@localhost/db"},
+    "password without a user in url": {"dsn": f"redis://:{CANARY}@localhost/0"},
     "json text": {"body": json.dumps({"apiKey": CANARY, "ok": 1})},
     "single quotes": {"body": str({"secret": CANARY})},
     "header": {"headers": f"X-MBX-APIKEY: {CANARY}"},

@@ -43,6 +43,14 @@ def test_events_are_counted_by_type_and_the_last_close_is_kept() -> None:
     assert sample(metrics, "bot4_last_candle_close_seconds") == 7200.0
 
 
+def test_what_rooms_count_themselves_is_read_when_it_is_asked_for() -> None:
+    metrics, counted = Metrics(), {"published": 1, "queued": 2}
+    metrics.watch("bus", lambda: counted)
+    counted["published"] = 7
+    assert sample(metrics, "bot4_bus_published_total") == 7
+    assert sample(metrics, "bot4_bus_queued") == 2
+
+
 def test_two_sessions_do_not_share_counters() -> None:
     one, two = Metrics(), Metrics()
     one.count(closed(0))
