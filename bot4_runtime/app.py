@@ -17,6 +17,7 @@ from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import DEFAULT_SEED, EPOCH_MS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import Clock, LiveClock, ManualClock
+from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
 from bot4_runtime.domain.events import AnyEvent, ModelPromoted
@@ -49,6 +50,7 @@ from bot4_runtime.sources import (
     wall_ms,
 )
 from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.strategy.protocol import load_strategy
@@ -290,6 +292,7 @@ def build(
             gate=Gate(venue, settings.risk.max_orders_per_minute, store.epoch),
             clock=clock,
             watcher=models if mode == "paper" else None,
+            commands=_commands(folder, clock) if mode == "paper" else None,
             on_progress=on_progress,
         )
     except BaseException:
@@ -314,6 +317,11 @@ def build(
         notices=notices,
         models=describe(models.pair) if models is not None else None,
     )
+
+
+def _commands(folder: Path, clock: Clock) -> CommandReader:
+    journal = folder / "journal.sqlite"
+    return CommandReader(folder, clock, JournaledOrders(lambda: JournalReader.open(journal)))
 
 
 def build_source(

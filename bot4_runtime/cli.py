@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bot4_runtime import cli_operator
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError
 
@@ -299,6 +300,9 @@ def _complain(kind: str, text: str) -> None:
 
     stderr.print(f"[red]bot4-runtime: {kind}:[/] ", end="", highlight=False)
     stderr.print(redact_text(text), markup=False, highlight=False, soft_wrap=True)
+
+
+cli_operator.register(app)
 
 
 def main() -> None:

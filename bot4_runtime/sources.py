@@ -20,6 +20,8 @@ from bot4_runtime.domain.errors import DataError
 SIMULATED_SYMBOLS: Final = ("ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "LTCUSDT")
 SIMULATED_START_MS: Final = 1_735_689_600_000  # 2025-01-01, where the simulated session begins
 SIMULATED_BLOCK: Final = 512
+LOOK_AROUND_S: Final = 0.5
+"""How long a source waits at most before its reader may look around."""
 
 
 class CandleSource(Protocol):
@@ -64,13 +66,24 @@ class Pace:
         self._speed = speed
         self._last_ms: int | None = None
 
-    def wait(self, close_time_ms: int, stop: threading.Event) -> None:
-        """Wait until the next candle is due; `stop` cuts the wait short."""
+    def wait(self, close_time_ms: int, stop: threading.Event) -> Iterator[None]:
+        """Wait until the next candle is due, see `waiting`."""
         if self._speed is not None and self._last_ms is not None:
-            seconds = (close_time_ms - self._last_ms) / 1000 / self._speed
-            if seconds > 0:
-                stop.wait(seconds)
+            yield from waiting((close_time_ms - self._last_ms) / 1000 / self._speed, stop)
         self._last_ms = close_time_ms
+
+
+def waiting(seconds: float, stop: threading.Event) -> Iterator[None]:
+    """Wait; yield now and then, so that a reader can look around; `stop` cuts it short."""
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        if stop.wait(min(left, LOOK_AROUND_S)):
+            return
+        if left > LOOK_AROUND_S:
+            yield None
 
 
 class RecordedSource:
@@ -117,11 +130,11 @@ class RecordedSource:
 
     def stream(
         self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
-    ) -> Iterator[Candle]:
+    ) -> Iterator[Candle | None]:
         """The recorded candles past the cursor, at the chosen speed."""
         pace = Pace(self._speed)
         for candle in merged(self._rest(from_ms, cursor)):
-            pace.wait(candle.close_time_ms, stop)
+            yield from pace.wait(candle.close_time_ms, stop)
             if stop.is_set():
                 return
             yield candle
@@ -175,7 +188,7 @@ class SimulatedSource:
 
     def stream(
         self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
-    ) -> Iterator[Candle]:
+    ) -> Iterator[Candle | None]:
         """Candles for ever, or up to `to_ms`, at the chosen speed."""
         pace = Pace(self._speed)
         start = from_ms
@@ -188,7 +201,7 @@ class SimulatedSource:
                     continue
                 if self._to_ms is not None and candle.open_time_ms >= self._to_ms:
                     return
-                pace.wait(candle.close_time_ms, stop)
+                yield from pace.wait(candle.close_time_ms, stop)
                 if stop.is_set():
                     return
                 yield candle

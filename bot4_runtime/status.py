@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.portfolio import BreakerState
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
 
@@ -109,8 +110,7 @@ def _book(state: TradingState, name: Any) -> dict[str, Any]:
         "leverage": book.metrics.leverage,
         "trades": book.trades_total,
         "orders": book.orders_total,
-        "breaker": book.breaker.phase.value
-        + (f" ({book.breaker.reason})" if book.breaker.reason else ""),
+        "breaker": _breaker(book.breaker),
         "positions": [
             {
                 "symbol": held.symbol,
@@ -135,3 +135,10 @@ def _book(state: TradingState, name: Any) -> dict[str, Any]:
             for order in state.all_live_orders(name)
         ],
     }
+
+
+def _breaker(breaker: BreakerState) -> str:
+    text = breaker.phase.value + (f" ({breaker.reason})" if breaker.reason else "")
+    if not breaker.halted:
+        return text
+    return f"{'flattened' if breaker.flattening else 'halted'}: {breaker.halt_reason}; {text}"

@@ -20,6 +20,7 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.sources import waiting
 
 PAGE: Final = 1000
 TIMEOUT_MS: Final = 8_000
@@ -81,7 +82,7 @@ class BinanceSource:
 
     def stream(
         self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
-    ) -> Iterator[Candle]:
+    ) -> Iterator[Candle | None]:
         """Candles as they close; a lost connection is retried until `stop` is set."""
         next_ms = {
             symbol: max(from_ms, cursor.get(symbol, from_ms - 1) + 1) for symbol in self.symbols
@@ -99,7 +100,8 @@ class BinanceSource:
                 )
                 pause = 1.0
             except VenueUnreachable:
-                stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not secrecy
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+                yield from waiting(pause * jitter, stop)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
                 continue
             for candle in candles:
@@ -107,7 +109,7 @@ class BinanceSource:
                 yield candle
             now_ms = self._clock.now_ns() // NS_PER_MS
             due_ms = (now_ms // self._step_ms + 1) * self._step_ms + GRACE_MS
-            stop.wait(min(due_ms - now_ms, 15_000) / 1000 if candles else 2.0)
+            yield from waiting(min(due_ms - now_ms, 15_000) / 1000 if candles else 2.0, stop)
 
     def check(self) -> None:
         """Ask the venue for its markets.

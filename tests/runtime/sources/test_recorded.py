@@ -10,7 +10,7 @@ from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import DataError
-from bot4_runtime.sources import Pace, RecordedSource, merged, utc, wall_ms
+from bot4_runtime.sources import LOOK_AROUND_S, Pace, RecordedSource, merged, utc, waiting, wall_ms
 
 HOUR = 3_600_000
 FROM = 1_700_000_000_000 // HOUR * HOUR
@@ -108,8 +108,18 @@ def test_pace_waits_candle_time_over_speed_and_not_within_one_time() -> None:
     pace, stop = Pace(speed=HOUR / 1000 / 0.05), threading.Event()
     begun = time.monotonic()
     for close_ms in (0, HOUR, HOUR, HOUR, 2 * HOUR):
-        pace.wait(close_ms, stop)
+        assert list(pace.wait(close_ms, stop)) == []
     assert 0.095 <= time.monotonic() - begun < 1.0
+
+
+def test_a_long_wait_lets_its_reader_look_around() -> None:
+    stop = threading.Event()
+    begun = time.monotonic()
+    assert list(waiting(2.6 * LOOK_AROUND_S, stop)) == [None, None]
+    assert time.monotonic() - begun >= 2.6 * LOOK_AROUND_S
+    stop.set()
+    assert list(waiting(60.0, stop)) == []
+    assert list(waiting(0.0, stop)) == []
 
 
 def test_a_stop_cuts_the_wait_short() -> None:
