@@ -1,4 +1,4 @@
-"""The command line: bot4-runtime start | replay | status | doctor.
+"""The command line: bot4-runtime start | replay | stress | status | doctor.
 
 Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
@@ -151,6 +151,58 @@ def replay(
     )
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     _execute(wiring, settings, options, mode="replay", folder=folder, as_json=as_json)
+
+
+@app.command()
+def stress(
+    candles: Annotated[Path, typer.Option(help="Folder of candles that stand in for marks.")],
+    from_: FromOption = None,
+    to: ToOption = None,
+    positions: Annotated[
+        Path | None, typer.Option(help="JSON file of an account; 3x long and short without it.")
+    ] = None,
+    leverage: Annotated[float, typer.Option(help="Of the built-in positions.")] = 3.0,
+    latency_ms: Annotated[int, typer.Option(help="Until an action takes effect.")] = 300,
+    symbols: SymbolsOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a crash against margin positions, with and without liquidation prevention.
+
+    Exit code 1 when a liquidation happened that could have been avoided.
+    """
+    from bot4_runtime.protection.rehearsal import StressRequest, rehearse_crash
+    from bot4_runtime.settings import load_settings
+
+    settings = load_settings(config)
+    run_id = f"stress-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    document = rehearse_crash(
+        settings,
+        StressRequest(
+            candles=candles,
+            symbols=_names(symbols),
+            from_ms=_time(from_, "--from"),
+            to_ms=_time(to, "--to"),
+            positions=positions,
+            leverage=leverage,
+            latency_ms=latency_ms,
+            out=out or settings.home / "reports" / run_id,
+        ),
+    )
+    if as_json:
+        _print_json(document)
+    else:
+        for account in document["accounts"]:
+            stderr.print(
+                f"{account['name']}: {account['capital']:,.2f} before, "
+                f"{account['protected']:,.2f} protected, {account['unprotected']:,.2f} not; "
+                f"{len(account['actions'])} actions, {len(account['liquidations'])} liquidations.",
+                highlight=False,
+            )
+        stderr.print(f"Report: {document['report_html']}", highlight=False, soft_wrap=True)
+    if document["avoidable_liquidations"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -16,6 +16,9 @@ MOST_POINTS: Final = 900
 Line = tuple[str, str, Sequence[float]]
 """Name, CSS colour variable, values over the shared times."""
 
+Dot = tuple[int, float, str, str]
+"""Time (ms), value, CSS colour variable, what it marks."""
+
 
 def line_chart(
     times_ms: Sequence[int],
@@ -24,6 +27,7 @@ def line_chart(
     height: int,
     percent: bool = False,
     bands: Sequence[tuple[int, int, str]] = (),
+    dots: Sequence[Dot] = (),
     label: str,
 ) -> str:
     """Draw lines over time.
@@ -34,6 +38,7 @@ def line_chart(
         height: of the plot, in the units of its view box.
         percent: whether values are shares.
         bands: (from ms, to ms, CSS colour variable) behind the lines.
+        dots: single moments, drawn over the lines where they lie inside the plot.
         label: read by screen readers.
     """
     keep = _thin(len(times_ms))
@@ -87,6 +92,12 @@ def line_chart(
             f'<polyline points="{points}" fill="none" stroke="var({colour})" stroke-width="1.6">'
             f"<title>{escape(name)}</title></polyline>"
         )
+    parts += [
+        f'<circle cx="{x(time_ms):.1f}" cy="{y(value):.1f}" r="4.5" fill="var({colour})" '
+        f'stroke="var(--bg)"><title>{escape(what)}</title></circle>'
+        for time_ms, value, colour, what in dots
+        if low <= value <= high and times[0] <= time_ms <= times[-1]
+    ]
     parts.append("</svg>")
     legend = "".join(
         f'<span><i style="background:var({colour})"></i>{escape(name)}</span>'

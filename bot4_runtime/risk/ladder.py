@@ -133,6 +133,11 @@ class ActionLadder:
         self._busy.setdefault(symbol, []).append(number)
         self._next_number = max(self._next_number, number + 1)
 
+    def take_number(self) -> int:
+        """Return the number of an action that is not the ladder's, such as a stop's."""
+        self._next_number += 1
+        return self._next_number - 1
+
     def settle(self, number: int) -> None:
         """Take note that a plan is over: its order is terminal, or its margin was answered."""
         self._reserved.pop(number, None)

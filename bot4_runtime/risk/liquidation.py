@@ -188,9 +188,11 @@ class LiquidationMonitor:
         return alarms
 
     def check_venue(self) -> list[Alarm]:
-        """Compare our liquidation prices with the venue's own, where it told any."""
+        """Compare our liquidation prices with the venue's own, where both are known."""
         alarms: list[Alarm] = []
         for wallet in self.wallets:
+            if math.isnan(wallet.measure()):
+                continue
             for leg in wallet.legs:
                 theirs = leg.venue_liquidation_price
                 if math.isnan(theirs):

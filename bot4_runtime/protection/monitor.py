@@ -1,0 +1,503 @@
+"""Carries out what the liquidation monitor and its ladder decide, beside the engine.
+
+The order of things is the engine's own: an action is approved by the risk manager as a
+reduce-only emergency, its plan is journaled and durable, then the gate sends it, once. It stays
+in flight until its order is terminal and the account has been read after that; until then its
+symbol gets no other. What a lost answer leaves unknown stays in flight until it is known.
+
+Events come in by `on_mark`, `on_mid`, `on_trade`, `on_time` (every 100 ms), `on_order` and
+`hold`, all from one thread; alarms and plans go out as events through the ledger.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Final, Protocol
+
+from bot4_runtime.domain.client_id import client_id
+from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
+from bot4_runtime.domain.events import (
+    JournaledEvent,
+    OrderClosed,
+    OrderEvent,
+    OrderFilled,
+    OrderIntended,
+    OrderOutcomeUnknown,
+    OrderRejected,
+    ProtectionAlarm,
+    ProtectionPlanned,
+    ProtectionSettled,
+)
+from bot4_runtime.domain.order import (
+    Book,
+    OrderIntent,
+    OrderStatus,
+    OrderType,
+    Purpose,
+    Side,
+    TimeInForce,
+    payload_hash,
+)
+from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
+from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.protection.holdings import Holdings, MarginPosition
+from bot4_runtime.risk.alarm import (
+    ACTION_IMPOSSIBLE,
+    ACTION_REFUSED,
+    ACTION_UNKNOWN,
+    CRITICAL,
+    Alarm,
+)
+from bot4_runtime.risk.brackets import Brackets
+from bot4_runtime.risk.correlation import FixedCorrelations
+from bot4_runtime.risk.ladder import ActionLadder, LotRules, Plan
+from bot4_runtime.risk.liquidation import LiquidationLimits, LiquidationMonitor
+from bot4_runtime.risk.manager import HeldPosition, RiskApproved, RiskManager, RiskView
+from bot4_runtime.risk.margin import Leg, Wallet
+from bot4_runtime.risk.stop_watchdog import StopWatchdog
+
+PLACE_STOP: Final = "place_stop"
+CROSS: Final = "cross"
+UNKNOWN_AFTER_NS: Final = 10_000_000_000
+"""Time in flight from which people are told, and after which a margin move is looked up."""
+
+_ZERO: Final = Decimal(0)
+
+
+class ProtectionLedger(Protocol):
+    """Where alarms and plans go."""
+
+    def emit(self, event: JournaledEvent) -> None:
+        """Fold, journal and publish an event."""
+        ...
+
+    def make_durable(self) -> None:
+        """Return once everything emitted is durable."""
+        ...
+
+
+class MarginVenue(Protocol):
+    """Where margin of an isolated position is changed; orders go through the gate."""
+
+    def add_margin(self, number: int, symbol: str, side: int, amount: Decimal, now_ns: int) -> int:
+        """Move quote to an isolated position; return the venue's time from which it counts.
+
+        Raises VenueRefused, VenueUnreachable or OutcomeUnknown.
+        """
+        ...
+
+
+class _Action:
+    """An action in flight, and what its order did so far."""
+
+    def __init__(self, planned: ProtectionPlanned) -> None:
+        self.planned = planned
+        self.filled = _ZERO
+        self.spent = _ZERO
+        self.told = False
+        self.over: ProtectionSettled | None = None
+
+
+class ProtectionMonitor:
+    """Watches one account's margin positions and acts on them.
+
+    Args:
+        limits: thresholds and allowed steps.
+        rules: lot rules by symbol.
+        brackets: by symbol; a position without is unknown: it alarms and stops entries.
+        risk: approves every order.
+        gate: sends it; its venue is the account's.
+        margin: moves margin.
+        ledger: takes events.
+        epoch: of this process, for the orders' names.
+        first_number: `TradingState.next_protection_no`.
+
+    Attributes:
+        entries_allowed: whether the engine may open anything.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: LiquidationLimits,
+        rules: Mapping[str, LotRules],
+        brackets: Mapping[str, Brackets],
+        risk: RiskManager,
+        gate: Gate,
+        margin: MarginVenue,
+        ledger: ProtectionLedger,
+        epoch: int,
+        first_number: int = 1,
+    ) -> None:
+        self._brackets = brackets
+        self._risk = risk
+        self._gate = gate
+        self._margin = margin
+        self._ledger = ledger
+        self._epoch = epoch
+        self._monitor = LiquidationMonitor(limits)
+        self._ladder = ActionLadder(limits, dict(rules), first_number)
+        self._watchdog = StopWatchdog(limits.stop_watchdog_s)
+        self._free = _ZERO
+        self._as_of_ns = -1
+        self._open: dict[int, _Action] = {}
+        self._stuck: set[str] = set()
+        self._differs: set[str] = set()
+        self._stops_asked: dict[str, int] = {}
+
+    @property
+    def entries_allowed(self) -> bool:
+        """Whether nothing is unknown, stale or in danger."""
+        return self._monitor.entries_allowed
+
+    @property
+    def wallets(self) -> list[Wallet]:
+        """What is watched, as measured last."""
+        return self._monitor.wallets
+
+    @property
+    def busy(self) -> bool:
+        """Whether an action is in flight."""
+        return bool(self._open)
+
+    # ----------------------------------------------------------------- what comes in
+    def resume(self, planned: Iterable[ProtectionPlanned]) -> None:
+        """Take over actions that an earlier process left open: their symbols wait for them."""
+        for plan in planned:
+            self._open[plan.number] = action = _Action(plan)
+            self._ladder.begin(plan.number, plan.symbol)
+            if plan.intent is None:
+                self._end(action, OrderStatus.UNKNOWN, plan.ts_event_ns + UNKNOWN_AFTER_NS)
+
+    def hold(self, holdings: Holdings, now_ns: int) -> None:
+        """Take the account as it was read; an older reading than the last is left aside.
+
+        Actions that ended before the reading are over with it.
+        """
+        if holdings.as_of_ns < self._as_of_ns:
+            return
+        self._as_of_ns = holdings.as_of_ns
+        self._free = holdings.free
+        for number, action in list(self._open.items()):
+            if action.over is not None and action.over.ts_event_ns <= holdings.as_of_ns:
+                del self._open[number]
+                self._ladder.settle(number)
+                self._ledger.emit(action.over)
+        self._monitor.hold(_wallets(holdings, self._brackets))
+        differing = self._monitor.check_venue()
+        for alarm in differing:
+            if alarm.subject not in self._differs:
+                self._tell(alarm, now_ns)
+        self._differs = {alarm.subject for alarm in differing}
+        self._look(now_ns)
+
+    def on_mark(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
+        """Take a mark price and look."""
+        self._monitor.on_mark(symbol, price, ts_ns)
+        self._look(now_ns)
+
+    def on_marks(self, prices: Mapping[str, float], ts_ns: int, now_ns: int) -> None:
+        """Take the marks of many symbols that were made together, and look once."""
+        for symbol, price in prices.items():
+            self._monitor.on_mark(symbol, price, ts_ns)
+        self._look(now_ns)
+
+    def on_mid(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
+        """Take the middle of a book and look."""
+        self._monitor.on_mid(symbol, price, ts_ns)
+        self._look(now_ns)
+
+    def on_trade(self, now_ns: int) -> None:
+        """A trade was printed: look."""
+        self._look(now_ns)
+
+    def on_time(self, now_ns: int) -> None:
+        """A tenth of a second went by: look."""
+        self._look(now_ns)
+
+    def on_order(self, event: OrderEvent) -> None:
+        """Take what became of an order; events of orders that are not ours are left aside."""
+        if isinstance(event, OrderFilled):
+            action = self._open.get(event.fill.intent_no)
+            if action is not None and action.planned.intent is not None:
+                action.filled += event.fill.quantity
+                action.spent += event.fill.quantity * event.fill.price
+                if action.filled >= action.planned.intent.quantity:
+                    self._end(action, OrderStatus.FILLED, event.ts_event_ns)
+                elif action.over is not None:  # a fill that came after the order's end
+                    status = OrderStatus(action.over.status)
+                    self._end(action, status, event.ts_event_ns, action.over.text)
+            return
+        action = self._open.get(_number(event))
+        if action is None:
+            return
+        if isinstance(event, OrderRejected):
+            self._end(action, OrderStatus.REJECTED, event.ts_event_ns, event.reason)
+            self._failed(action.planned, ACTION_REFUSED, event.reason, event.ts_event_ns)
+        elif isinstance(event, OrderClosed):
+            self._end(action, OrderStatus(event.status), event.ts_event_ns, event.reason)
+        elif isinstance(event, OrderOutcomeUnknown):
+            action.told = True
+            self._failed(action.planned, ACTION_UNKNOWN, event.reason, event.ts_event_ns)
+
+    # ----------------------------------------------------------------- what goes out
+    def _look(self, now_ns: int) -> None:
+        wallets = self._monitor.wallets
+        for alarm in self._monitor.look(now_ns):
+            self._tell(alarm, now_ns)
+        watch = self._watchdog.look(wallets, now_ns)
+        for alarm in watch.alarms:
+            self._tell(alarm, now_ns)
+        for wallet, leg in watch.overdue:
+            closing = self._ladder.close(wallet, leg, f"{leg.stop_name} is not done", now_ns)
+            if closing is not None:
+                self._carry_out(closing, wallet, leg)
+        for wallet, leg in watch.missing:
+            self._place_stop(wallet, leg, now_ns)
+        for plan in self._ladder.plan(wallets, self._free, now_ns):
+            wallet = next(one for one in wallets if one.name == plan.wallet)
+            legs = (
+                leg for leg in wallet.legs if (leg.symbol, leg.side) == (plan.symbol, plan.side)
+            )
+            self._carry_out(plan, wallet, next(legs))
+        if self._ladder.stuck != self._stuck:
+            self._tell_stuck(now_ns)
+        if self._open:
+            self._tell_slow(now_ns)
+
+    def _carry_out(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
+        if plan.amount > 0:
+            self._add_margin(plan, wallet, leg)
+            return
+        intent = _intent(plan.number, leg, plan.quantity, plan.ts_ns, plan.action)
+        approved = self._approved(intent, wallet, leg)
+        if approved is None:
+            self._ladder.settle(plan.number)
+            return
+        self._send(approved, _planned(plan, intent, self._epoch))
+
+    def _approved(self, intent: OrderIntent, wallet: Wallet, leg: Leg) -> RiskApproved | None:
+        verdict = self._risk.validate(intent, _exit_view(wallet, leg, intent.ts_ns))
+        if isinstance(verdict, RiskApproved):
+            return verdict
+        text = f"{leg.name}: risk refused to cut {intent.quantity}: {verdict.text}"
+        numbers = {"quantity": float(intent.quantity), "held": leg.quantity}
+        self._tell(Alarm(CRITICAL, ACTION_REFUSED, leg.symbol, text, numbers), intent.ts_ns)
+        return None
+
+    def _send(self, approved: RiskApproved, planned: ProtectionPlanned) -> None:
+        self._open[planned.number] = _Action(planned)
+        self._ledger.emit(planned)
+        self._ledger.make_durable()
+        intended = OrderIntended(
+            ts_event_ns=planned.ts_event_ns,
+            intent=approved.intent,
+            client_id=planned.client_id,
+            payload_hash=planned.payload_hash,
+        )
+        for event in self._gate.send(approved, intended, durable=True, cash_free=0.0):
+            self.on_order(event)
+
+    def _add_margin(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
+        planned = _planned(plan, None, self._epoch)
+        self._open[plan.number] = action = _Action(planned)
+        self._ledger.emit(planned)
+        self._ledger.make_durable()
+        try:
+            at_ns = self._margin.add_margin(
+                plan.number, leg.symbol, leg.side, plan.amount, plan.ts_ns
+            )
+        except OutcomeUnknown as error:
+            action.told = True
+            self._failed(planned, ACTION_UNKNOWN, str(error), plan.ts_ns)
+            self._end(action, OrderStatus.UNKNOWN, plan.ts_ns + UNKNOWN_AFTER_NS, str(error))
+        except VenueError as error:
+            self._failed(planned, ACTION_REFUSED, str(error), plan.ts_ns)
+            self._end(action, OrderStatus.REJECTED, plan.ts_ns, str(error))
+        else:
+            self._end(action, OrderStatus.FILLED, at_ns)
+
+    def _place_stop(self, wallet: Wallet, leg: Leg, now_ns: int) -> None:
+        """Ask for a missing stop again, once for every reading of the account that lacks it."""
+        if not leg.stop_price > 0.0 or self._stops_asked.get(leg.stop_name, -1) >= self._as_of_ns:
+            return
+        self._stops_asked[leg.stop_name] = self._as_of_ns
+        number = self._ladder.take_number()
+        intent = _intent(number, leg, leg.size, now_ns, PLACE_STOP)
+        approved = self._approved(intent, wallet, leg)
+        if approved is None:
+            return
+        planned = ProtectionPlanned(
+            ts_event_ns=now_ns,
+            number=number,
+            action=PLACE_STOP,
+            wallet=wallet.name,
+            symbol=leg.symbol,
+            intent=intent,
+            client_id=client_id(self._epoch, number),
+            payload_hash=payload_hash(intent),
+            amount=_ZERO,
+            reason=f"{leg.stop_name} does not rest at the venue",
+            numbers={"price": _known(leg.price), "stop_price": leg.stop_price},
+        )
+        self._send(approved, planned)
+        action = self._open[number]
+        if action.over is None and not action.told:  # it rests: nothing more to wait for
+            self._end(action, OrderStatus.ACCEPTED, now_ns)
+
+    def _end(self, action: _Action, status: OrderStatus, ts_ns: int, text: str = "") -> None:
+        """Note that an action is over; it counts once the account is read after it."""
+        action.over = ProtectionSettled(
+            ts_event_ns=ts_ns,
+            number=action.planned.number,
+            status=status.value,
+            filled=action.filled,
+            spent=action.spent,
+            text=text,
+        )
+
+    def _failed(self, planned: ProtectionPlanned, code: str, reason: str, ts_ns: int) -> None:
+        text = f"{planned.action} {planned.symbol} ({planned.number}): {reason}"
+        self._tell(Alarm(CRITICAL, code, planned.symbol, text, {}), ts_ns)
+
+    def _tell_stuck(self, now_ns: int) -> None:
+        stuck = set(self._ladder.stuck)
+        for name in sorted(stuck - self._stuck):
+            text = f"{name}: no allowed step is possible; act by hand, or allow more steps"
+            self._tell(Alarm(CRITICAL, ACTION_IMPOSSIBLE, name, text, {}), now_ns)
+        self._stuck = stuck
+
+    def _tell_slow(self, now_ns: int) -> None:
+        for action in self._open.values():
+            if not action.told and now_ns - action.planned.ts_event_ns >= UNKNOWN_AFTER_NS:
+                action.told = True
+                reason = "not answered for 10 s; its symbol waits for it"
+                self._failed(action.planned, ACTION_UNKNOWN, reason, now_ns)
+
+    def _tell(self, alarm: Alarm, now_ns: int) -> None:
+        self._ledger.emit(
+            ProtectionAlarm(
+                ts_event_ns=now_ns,
+                severity=alarm.severity,
+                code=alarm.code,
+                subject=alarm.subject,
+                text=alarm.text,
+                numbers={name: _known(number) for name, number in alarm.numbers.items()},
+            )
+        )
+
+
+def _wallets(holdings: Holdings, brackets: Mapping[str, Brackets]) -> list[Wallet]:
+    """Return the account's wallets; a position without brackets makes its wallet unknown."""
+    wallets: list[Wallet] = []
+    cross: list[Leg] = []
+    for position in holdings.positions:
+        leg = _leg(position, brackets.get(position.symbol))
+        if position.isolated_wallet is None:
+            cross.append(leg)
+        else:
+            own = float(position.isolated_wallet)
+            wallets.append(Wallet(leg.name, own, [leg], isolated=True))
+    if cross:
+        wallets.append(Wallet(CROSS, float(holdings.cross_balance), cross, isolated=False))
+    return wallets
+
+
+def _leg(position: MarginPosition, brackets: Brackets | None) -> Leg:
+    venue = position.liquidation_price
+    stop = position.stop_price
+    return Leg(
+        position.symbol,
+        1 if position.side == "long" else -1,
+        position.size if brackets is not None else Decimal("NaN"),
+        float(position.entry_price),
+        brackets or Brackets(position.symbol, [0.0], [0.5]),
+        stop_price=math.nan if stop is None else float(stop),
+        stop_live=position.stop_live,
+        venue_liquidation_price=math.nan if venue is None else float(venue),
+    )
+
+
+def _intent(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) -> OrderIntent:
+    """Return the reduce-only order: against the leg, never more than it holds."""
+    stop = action == PLACE_STOP
+    return OrderIntent(
+        intent_no=number,
+        book=Book.VALIDATED,
+        purpose=Purpose.STOP if stop else Purpose.EMERGENCY,
+        symbol=leg.symbol,
+        side=Side.SELL if leg.side > 0 else Side.BUY,
+        order_type=OrderType.STOP_MARKET if stop else OrderType.MARKET,
+        quantity=quantity,
+        price=None,
+        stop_price=Decimal(repr(leg.stop_price)) if stop else None,
+        time_in_force=TimeInForce.GTC if stop else TimeInForce.IOC,
+        reduce_only=True,
+        reference_price=Decimal(repr(leg.known_price)),
+        stop_loss=None,
+        expires_after=0,
+        signal_id=f"protection:{leg.symbol}:{number}",
+        rule_id="protection",
+        ts_ns=ts_ns,
+    )
+
+
+def _planned(plan: Plan, intent: OrderIntent | None, epoch: int) -> ProtectionPlanned:
+    numbers = {
+        "worst": plan.worst,
+        "ratio": plan.ratio,
+        "consumed": plan.consumed,
+        "price": plan.price,
+        "liquidation_price": math.nan
+        if plan.liquidation_price is None
+        else plan.liquidation_price,
+    }
+    return ProtectionPlanned(
+        ts_event_ns=plan.ts_ns,
+        number=plan.number,
+        action=plan.action,
+        wallet=plan.wallet,
+        symbol=plan.symbol,
+        intent=intent,
+        client_id="" if intent is None else client_id(epoch, plan.number),
+        payload_hash="" if intent is None else payload_hash(intent),
+        amount=plan.amount,
+        reason=plan.reason,
+        numbers={name: _known(number) for name, number in numbers.items()},
+    )
+
+
+def _exit_view(wallet: Wallet, leg: Leg, now_ns: int) -> RiskView:
+    """Return the leg alone: an exit is judged by what it reduces, whatever else is true."""
+    equity = wallet.margin_balance
+    worth = Decimal(repr(equity)) if math.isfinite(equity) else _ZERO
+    return RiskView(
+        equity=equity,
+        cash_free=0.0,
+        marks={leg.symbol: leg.known_price},
+        positions=[HeldPosition(leg.symbol, leg.signed, leg.known_price)],
+        open_orders=[],
+        correlations=FixedCorrelations({}),
+        depth_quote=0.0,
+        breaker=BreakerState(),
+        metrics=RiskMetrics(
+            equity=worth,
+            peak_equity=worth,
+            drawdown=0.0,
+            day=0,
+            day_start_equity=worth,
+            exposure=_ZERO,
+            leverage=0.0,
+        ),
+        now_ns=now_ns,
+    )
+
+
+def _number(event: OrderEvent) -> int:
+    if isinstance(event, OrderIntended):
+        return event.intent.intent_no
+    return -1 if isinstance(event, OrderFilled) else event.intent_no
+
+
+def _known(number: float) -> float | None:
+    return number if math.isfinite(number) else None
