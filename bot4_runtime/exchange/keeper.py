@@ -176,6 +176,7 @@ class AccountKeeper:
             self._read()
         except VenueError as error:
             self._failure = f"the account could not be read: {error}"
+            self._suspects.clear()
             self._unclear = True
         else:
             state = self._ledger.state
@@ -207,10 +208,9 @@ class AccountKeeper:
         opening = None
         if state.account.opening is None:
             opening = self._opening(balances)
-        elif after == through:
+        elif after == through and not self._unclear:
             self._found |= {d.key: d for d in compare_balances(state.account, balances)}
-        else:
-            self._unclear = True
+        self._unclear |= after != through
         self._conclude(after, opening)
 
     def _measure_clock(self) -> None:
@@ -267,7 +267,8 @@ class AccountKeeper:
     def _book_trades(self, through: dict[str, int]) -> dict[str, int]:
         """Read and book all trades after the given ids; return the new ones.
 
-        What is there when a symbol is first read was traded before us.
+        What is there when a symbol is first read was traded before us. Reading stops before a
+        trade that may be ours though its order is not known yet, so that it is read again.
         """
         state = self._ledger.state
         live = {order.intent.symbol for order in state.all_live_orders()}
@@ -275,23 +276,30 @@ class AccountKeeper:
             first = symbol not in through
             last = through.get(symbol, 0)
             for trade in self._venue.trades(symbol, last):
-                last = max(last, trade.trade_id)
-                if not first:
-                    self._claim_trade(trade)
+                if not first and not self._claimed(trade):
+                    self._unclear = True
+                    break
+                last = trade.trade_id
             through[symbol] = last
         return through
 
-    def _claim_trade(self, trade: VenueTrade) -> None:
+    def _claimed(self, trade: VenueTrade) -> bool:
+        """Book a trade of ours; False for one that nobody is known to have made."""
         state = self._ledger.state
         intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
         if intent_no is None:
             self._look_for_contradicted(trade.symbol)
             intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
         order = None if intent_no is None else state.orders.get(intent_no)
-        if order is None:
-            self._trip(foreign_trade(trade))
-        else:
+        if order is not None:
             self._book(order, trade)
+            return True
+        foreign = foreign_trade(trade)
+        if self._settled(foreign.key):
+            return True
+        if not any(o.status is OrderStatus.UNKNOWN for o in state.live_orders(trade.symbol)):
+            self._found[foreign.key] = foreign
+        return False
 
     def _look_for_contradicted(self, symbol: str) -> None:
         """Ask again for orders taken for never placed: a trade is nobody's."""
@@ -366,10 +374,14 @@ class AccountKeeper:
         return balances
 
     def _trip(self, found: Difference) -> None:
-        """Journal at once what needs no second look: an order or a trade that is not ours."""
+        """Journal at once what needs no second look: an order that is not ours."""
+        if not self._settled(found.key):
+            self._tell({}, None, (*self._ledger.state.account.differences, found))
+
+    def _settled(self, key: str) -> bool:
+        """Whether a difference was told already."""
         account = self._ledger.state.account
-        if found.key not in {*account.accepted, *(d.key for d in account.differences)}:
-            self._tell({}, None, (*account.differences, found))
+        return key in account.accepted or any(d.key == key for d in account.differences)
 
     def _conclude(self, through: dict[str, int], opening: dict[str, Decimal] | None) -> None:
         """Journal what this reading found, if anything is new."""
