@@ -182,7 +182,7 @@ class FeeCalculator:
         if rate is None:
             rate = self._commission(symbol).rate(liquidity, side, self._discount)
             rates[symbol] = rate
-        if self._discount and bnb_price is not None:
+        if bnb_price is not None and self._discounted(symbol):
             _check_positive("BNB price", bnb_price)
             fee, asset = price * quantity * rate / bnb_price, BNB
         elif self._in_base(side):
@@ -251,6 +251,10 @@ class FeeCalculator:
                 known = self._scheduled(symbol)
             self._commissions[symbol] = known
         return known
+
+    def _discounted(self, symbol: str) -> bool:
+        told = self._commission(symbol).discount
+        return (self._discount if told is None else told) > 0
 
     def _scheduled(self, symbol: str) -> SymbolCommission:
         row = self._schedule.tiers[self._tier]

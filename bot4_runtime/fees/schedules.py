@@ -105,15 +105,21 @@ class SymbolCommission:
     """What the venue says an account pays on a symbol; the BNB discount is on `standard` only.
 
     Source: Binance spot documentation, ``GET /api/v3/account/commission``.
+
+    Attributes:
+        discount: what paying in BNB takes off the standard part, as the account was told
+            (0.25 = a quarter off); None leaves it to the schedule and the settings.
     """
 
     standard: CommissionPart
     tax: CommissionPart
     special: CommissionPart
+    discount: Decimal | None = None
 
     def rate(self, liquidity: Liquidity, side: Side, discount: Decimal) -> Decimal:
-        """Return the share charged, `discount` (0.25 = a quarter off) taken off the standard."""
-        standard = self.standard.rate(liquidity, side) * (1 - discount)
+        """Return the share charged, the account's discount or else this one taken off."""
+        off = discount if self.discount is None else self.discount
+        standard = self.standard.rate(liquidity, side) * (1 - off)
         return standard + self.tax.rate(liquidity, side) + self.special.rate(liquidity, side)
 
 
@@ -244,8 +250,45 @@ def binance_schedule(market: Market, day: dt.date | None = None) -> FeeSchedule:
     return in_force[-1]
 
 
+def ccxt_schedules(venue: str, fees: Mapping[str, object]) -> dict[str, FeeSchedule]:
+    """Read every table of rates in the metadata that ccxt carries for an exchange.
+
+    Args:
+        venue: the exchange's ccxt id.
+        fees: ``exchange.fees``.
+
+    Returns:
+        Schedules by market as ccxt names it (``spot``, ``linear``, ``swap`` …); ``trading`` is
+        what it states for all.
+
+    Raises:
+        DataError: it states no usable rates; the message says why, table by table.
+    """
+    found: dict[str, FeeSchedule] = {}
+    reasons: list[str] = []
+    for market, table in _tables("", fees):
+        try:
+            found[market] = ccxt_schedule(venue, market, table)
+        except DataError as error:
+            reasons.append(str(error))
+    if not found:
+        raise DataError("; ".join(reasons) or f"ccxt carries no fees of {venue}")
+    return found
+
+
+def _tables(path: str, part: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    """Return the tables within ccxt's metadata that name a maker or taker, with their market."""
+    found: list[tuple[str, Mapping[str, object]]] = []
+    if "maker" in part or "taker" in part:
+        found.append((path or "trading", part))
+    for name, inner in part.items():
+        if isinstance(inner, Mapping) and name != "tiers":
+            found.extend(_tables(path if path and name == "trading" else name, inner))
+    return found
+
+
 def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> FeeSchedule:
-    """Read the fee metadata that ccxt carries for an exchange.
+    """Read one table of rates of ccxt.
 
     Args:
         venue: the exchange's ccxt id.
@@ -257,7 +300,7 @@ def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> Fee
         DataError: ccxt states no rates, or not as shares of the notional.
     """
     maker, taker = trading.get("maker"), trading.get("taker")
-    if maker is None or taker is None or trading.get("percentage") is not True:
+    if maker is None or taker is None or trading.get("percentage") is False:
         raise DataError(
             f"ccxt states no maker and taker share for {venue} {market} "
             f"(maker {maker!r}, taker {taker!r}); give the account's own rates"
