@@ -10,9 +10,10 @@ A liquidation counts as avoidable unless the step that caused it began below `ac
 was due yet, and the step alone was larger than the whole remaining distance.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -36,7 +37,7 @@ from bot4_runtime.protection.simulated import NS_PER_MS, Costs, Faults, Simulate
 from bot4_runtime.risk.brackets import Brackets, published_brackets
 from bot4_runtime.risk.ladder import LotRules
 from bot4_runtime.risk.limits import RiskLimits
-from bot4_runtime.risk.liquidation import LiquidationLimits
+from bot4_runtime.risk.liquidation import ADD_MARGIN, LiquidationLimits
 from bot4_runtime.risk.manager import RiskManager
 
 CAPITAL: Final = Decimal(10_000)
@@ -44,6 +45,7 @@ ISOLATED_SHARE: Final = Decimal("0.75")
 """Share of the capital an isolated position gets as margin; the rest stays free."""
 
 LONGEST_GAP_MS: Final = 86_400_000
+_LAST_NS: Final = 60_000 * NS_PER_MS
 _DAY_ORDERS: Final = 1_000_000
 _DRAWN: Final = 800
 
@@ -110,6 +112,7 @@ class StressResult:
     Attributes:
         capital: margin balances at the beginning, in quote.
         protected, unprotected: the same at the end.
+        without_margin: the same, protected by all allowed steps but that of adding margin.
         times_ms: of the drawn series below.
         prices, liquidation_prices: by leg; None where there is none.
         worst: the largest measure of all wallets.
@@ -120,6 +123,7 @@ class StressResult:
     capital: float
     protected: float
     unprotected: float
+    without_margin: float
     fees: float
     actions: list[Action]
     alarms: dict[str, int]
@@ -291,11 +295,15 @@ def stress(
     capital = run.account.equity_at(first)
     every = max(len(path) // _DRAWN, 1)
     drawing = _Drawing([position.name for position in holdings.positions])
-    for index, (ts_ns, marks) in enumerate(path):
-        until_ns = path[index + 1][0] if index + 1 < len(path) else ts_ns + 60_000 * NS_PER_MS
-        acted = run.step(ts_ns, until_ns, {s: p for s, p in marks.items() if s in symbols})
+    for index, (ts_ns, until_ns, marks) in enumerate(_steps(path, symbols)):
+        acted = run.step(ts_ns, until_ns, marks)
         if acted or index % every == 0 or index + 1 == len(path):
             drawing.add(ts_ns, run.account)
+    fewer = [action for action in settings.limits.actions if action != ADD_MARGIN]
+    limits = dataclasses.replace(settings.limits, actions=tuple(fewer))
+    spared = _Protected(holdings, ladders, rules, dataclasses.replace(settings, limits=limits))
+    for ts_ns, until_ns, marks in _steps(path, symbols):
+        spared.step(ts_ns, until_ns, marks)
     twin = SimulatedUsdm(holdings, ladders, costs=settings.costs)
     unprotected: list[Liquidation] = []
     for ts_ns, marks in path:
@@ -306,6 +314,7 @@ def stress(
         capital=capital,
         protected=run.account.equity,
         unprotected=twin.equity,
+        without_margin=spared.account.equity,
         fees=run.account.fees,
         actions=_actions(run.ledger.events),
         alarms=_alarms(run.ledger.events),
@@ -316,6 +325,15 @@ def stress(
         liquidation_prices=drawing.liquidation_prices,
         worst=drawing.worst,
     )
+
+
+def _steps(
+    path: Sequence[Point], symbols: Collection[str]
+) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Yield each point's time, the next one's (ns), and the marks of some symbols."""
+    for index, (ts_ns, marks) in enumerate(path):
+        until_ns = path[index + 1][0] if index + 1 < len(path) else ts_ns + _LAST_NS
+        yield ts_ns, until_ns, {s: price for s, price in marks.items() if s in symbols}
 
 
 class _Protected:
@@ -372,7 +390,7 @@ class _Protected:
             self.liquidations += _stepped(self.account, {}, now_ns, self._act)
             self.monitor.hold(self.account.holdings(now_ns), now_ns)
             self.monitor.on_marks(self._marks, now_ns, now_ns)
-        if until_ns - now_ns > 60_000 * NS_PER_MS:  # candles are missing: the marks grow old
+        if until_ns - now_ns > _LAST_NS:  # candles are missing: the marks grow old
             self.monitor.on_time(now_ns + self._stale_ns + self._tick_ns)
         return len(self.ledger.events) > seen
 

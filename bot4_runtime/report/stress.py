@@ -90,6 +90,7 @@ def render_stress(
     avoidable = sum(len(result.avoidable) for result in results)
     gaps = sum(len(result.liquidations) for result in results) - avoidable
     saved = sum(result.protected - result.unprotected for result in results)
+    spared = sum(result.without_margin - result.unprotected for result in results)
     verdict = (
         "no avoidable liquidation" if not avoidable else f"{avoidable} AVOIDABLE LIQUIDATIONS"
     )
@@ -100,7 +101,8 @@ def render_stress(
         f"{escape(facts['candles'])} candles standing in for mark prices. The positions were "
         "opened before, outside Bot4.</p>",
         f"<p>Against the same accounts without protection, {saved:+,.2f} quote over "
-        f"{len(results)} accounts. Liquidations that one step larger than the whole remaining "
+        f"{len(results)} accounts; {spared:+,.2f} had no margin been added. "
+        "Liquidations that one step larger than the whole remaining "
         f"distance caused, which nothing prevents: {gaps}.</p>",
         _overview(results),
         *(_account(result) for result in results),
@@ -119,18 +121,36 @@ def render_stress(
 
 
 def _overview(results: Sequence[StressResult]) -> str:
+    heads = (
+        "Account",
+        "Before",
+        "Protected",
+        "Protected, no margin added",
+        "Not protected",
+        "Actions",
+        "Liquidated",
+        "Liquidated if not protected",
+    )
     rows = "".join(
         f"<tr><td>{escape(result.name)}</td><td>{result.capital:,.2f}</td>"
-        f"<td>{result.protected:,.2f}</td><td>{result.unprotected:,.2f}</td>"
-        f"<td>{result.protected - result.unprotected:+,.2f}</td><td>{len(result.actions)}</td>"
-        f"<td>{_ends(result.liquidations)}</td><td>{_ends(result.unprotected_liquidations)}</td></tr>"
+        f"<td>{result.protected:,.2f}</td><td>{result.without_margin:,.2f}</td>"
+        f"<td>{result.unprotected:,.2f}</td><td>{len(result.actions)}</td>"
+        f"<td>{_ends(result.liquidations)}</td><td>{_ends(result.unprotected_liquidations)}</td>"
+        "</tr>"
         for result in results
     )
     return (
-        '<h2>Capital, quote</h2><div class="wrap"><table><thead><tr><th>Account</th>'
-        "<th>Before</th><th>Protected</th><th>Not protected</th><th>Difference</th><th>Actions</th>"
-        "<th>Liquidated, protected</th><th>Liquidated, not protected</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        "<h2>Capital, quote</h2><p>Margin that is added is at risk too: a position that is "
+        "defended and falls on loses more than one that is given up. The third column leaves that "
+        'step out.</p><div class="wrap"><table><thead><tr>'
+        + "".join(f"<th>{head}</th>" for head in heads)
+        + f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        + "<p class='legend'>Dots in the charts: "
+        + "".join(
+            f'<span><i style="background:var({colour})"></i>{_NAMES[action]}</span>'
+            for action, colour in _COLOURS.items()
+        )
+        + "</p>"
     )
 
 
