@@ -29,6 +29,7 @@ from bot4_runtime.domain.events import (
     JournaledEvent,
     OperatorCommand,
     OrderIntended,
+    OverrideSet,
     RegimeNamed,
     RiskDecided,
     SignalDecided,
@@ -62,6 +63,7 @@ from bot4_runtime.risk.manager import (
     RiskManager,
     RiskView,
 )
+from bot4_runtime.risk.overrides import overrides_of
 from bot4_runtime.signals.desk import Desk
 from bot4_runtime.signals.validator import (
     Approved,
@@ -248,24 +250,27 @@ class Engine:
                 self._cover(book, instrument, candle)
         return self._commands
 
-    def obey(self, command: OperatorCommand) -> list[Command]:
+    def obey(self, command: OperatorCommand | OverrideSet) -> list[Command]:
         """Carry out an operator's order; return what must be done once its batch is durable.
 
         ``halt``, ``flatten`` and ``resume`` move every book's breaker, and ``flatten`` leaves
-        every market; what ``accept`` and ``reset_peak`` do is in the fold.
+        every market; what ``accept``, ``reset_peak`` and overrides do is in the fold, but an
+        override that halts calls back the entries that wait.
         """
         self._commands = []
         self._ledger.emit(command)
         now_ns, reason = command.ts_event_ns, f"operator: {command.reason}"
+        if isinstance(command, OverrideSet):
+            for book in self._books if command.halt else ():
+                self._call_back(book, now_ns, reason)
+            return self._commands
         for book in self._books:
             before = self._state.books[book].breaker
             after = self._breaker_told(before, command)
             if after is not before:
                 self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=after))
             if after.halted:
-                for order in self._state.all_live_orders(book):
-                    if order.intent.purpose is Purpose.ENTRY:
-                        self._cancel(order, now_ns, reason)
+                self._call_back(book, now_ns, reason)
             if command.verb == "flatten":
                 for symbol in self._state.books[book].positions:
                     candle = self._last.get(symbol)
@@ -312,9 +317,13 @@ class Engine:
         state = msgspec.structs.replace(state, trades_seen=book_state.trades_total)
         self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=state))
         if breaker.probing_factor(state) == 0.0:
-            for order in self._state.all_live_orders(book):
-                if order.intent.purpose is Purpose.ENTRY:
-                    self._cancel(order, now_ns, f"circuit breaker: {state.reason}")
+            self._call_back(book, now_ns, f"circuit breaker: {state.reason}")
+
+    def _call_back(self, book: Book, now_ns: int, reason: str) -> None:
+        """Cancel the entries of a book that wait."""
+        for order in self._state.all_live_orders(book):
+            if order.intent.purpose is Purpose.ENTRY:
+                self._cancel(order, now_ns, reason)
 
     def _protect(self, book: Book, instrument: Instrument, candle: Candle, now_ns: int) -> None:
         """Give every held quantity a live stop, and end entries that waited too long."""
@@ -604,6 +613,7 @@ class Engine:
             breaker=book_state.breaker,
             metrics=book_state.metrics,
             now_ns=now_ns,
+            overrides=overrides_of(self._state.overrides),
         )
 
     def _engaged(self, book: Book, symbol: str) -> bool:

@@ -133,6 +133,23 @@ class RiskDecided(Event, frozen=True, kw_only=True, gc=False, tag=True):
     risk_score: float
 
 
+class OverrideSet(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """The operator tightened limits of risk, or halted entries, until the order expires.
+
+    Attributes:
+        expires_ts_ns: UTC; from then on it has no effect. Nothing else lifts it.
+        halt: no entries at all.
+        limits: the tightened ones, by name.
+        command_id: the operator's; the same order is obeyed once.
+    """
+
+    reason: str
+    command_id: str
+    expires_ts_ns: int
+    halt: bool
+    limits: dict[str, float]
+
+
 class BreakerChanged(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """A book's circuit breaker moved."""
 
@@ -306,7 +323,7 @@ OrderEvent = (
     | CancelRequested
 )
 ProtectionEvent = ProtectionAlarm | ProtectionPlanned | ProtectionSettled
-RiskEvent = SignalDecided | RiskDecided | BreakerChanged | ProtectionEvent
+RiskEvent = SignalDecided | RiskDecided | OverrideSet | BreakerChanged | ProtectionEvent
 SystemEvent = (
     SessionStarted
     | SessionEnded

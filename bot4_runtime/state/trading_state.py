@@ -31,6 +31,7 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    OverrideSet,
     ProtectionAlarm,
     ProtectionPlanned,
     ProtectionSettled,
@@ -84,6 +85,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelPromoted]
     account: VenueAccount
     counts: dict[str, int]
+    overrides: list[OverrideSet]
     protection: dict[int, ProtectionPlanned]
     next_protection_no: int
 
@@ -103,6 +105,7 @@ class TradingState:
         first_session: what the account began with; `session` is the latest.
         account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
+        overrides: the operator's tightened limits; some may have expired.
         protection: actions against liquidation that are not over, by number.
         next_protection_no: number the next action must carry, or a larger one.
     """
@@ -123,6 +126,7 @@ class TradingState:
         self.models: dict[str, ModelPromoted] = {}
         self.account = VenueAccount()
         self.counts: dict[str, int] = {}
+        self.overrides: list[OverrideSet] = []
         self.protection: dict[int, ProtectionPlanned] = {}
         self.next_protection_no = 1
         self._live: dict[str, dict[int, Order]] = {}
@@ -141,6 +145,7 @@ class TradingState:
             CancelRequested: self._cancel_requested,
             SignalDecided: self._decided,
             RiskDecided: self._decided,
+            OverrideSet: self._override_set,
             BreakerChanged: self._breaker_changed,
             ProtectionAlarm: self._protection_alarm,
             ProtectionPlanned: self._protection_planned,
@@ -229,6 +234,7 @@ class TradingState:
             models=self.models,
             account=self.account,
             counts=self.counts,
+            overrides=self.overrides,
             protection=self.protection,
             next_protection_no=self.next_protection_no,
         )
@@ -251,6 +257,7 @@ class TradingState:
         state.models = image.models
         state.account = image.account
         state.counts = image.counts
+        state.overrides = image.overrides
         state.protection = image.protection
         state.next_protection_no = image.next_protection_no
         state._trade_ids = image.trade_ids
@@ -493,6 +500,13 @@ class TradingState:
     # --------------------------------------------------------- risk and system
     def _decided(self, event: SignalDecided | RiskDecided) -> bool:
         self._count(f"{type(event).__name__}:{event.code}")
+        return True
+
+    def _override_set(self, event: OverrideSet) -> bool:
+        self._count("OverrideSet")
+        now_ns = event.ts_event_ns
+        self.overrides = [each for each in self.overrides if now_ns < each.expires_ts_ns]
+        self.overrides.append(event)
         return True
 
     def _breaker_changed(self, event: BreakerChanged) -> bool:

@@ -27,6 +27,7 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    OverrideSet,
     ProtectionAlarm,
     ProtectionPlanned,
     ProtectionSettled,
@@ -339,6 +340,17 @@ class Scenario:
             verb = rng.choice(("halt", "resume", "reset_peak", "accept"))
             command_id = str(number)
             say(OperatorCommand(ts_event_ns=now_ns, verb=verb, reason="r", command_id=command_id))
+        if rng.random() < 0.05:
+            say(
+                OverrideSet(
+                    ts_event_ns=now_ns,
+                    reason="r",
+                    command_id=str(number),
+                    expires_ts_ns=now_ns + rng.randrange(1, 50) * HOUR_MS * 1_000_000,
+                    halt=rng.random() < 0.3,
+                    limits={"max_position_pct": 0.01},
+                )
+            )
         if rng.random() < 0.05:
             say(
                 GapSeen(ts_event_ns=now_ns, symbol=symbol, interval="1h", from_ms=0, to_ms=HOUR_MS)
