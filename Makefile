@@ -38,8 +38,9 @@ test: setup ## all tests, compiled; the compiled rooms again interpreted; covera
 check: setup ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: setup ## benchmarks with floors and peers
-	@$(BIN)/python -m benchmarks
+bench: setup ## benchmarks with floors and peers: one table of all targets
+	@bash .ci/peers $(BIN)/python
+	@$(BIN)/python -m benchmarks --write
 
 mutation: setup ## change the code of risk and signals, count what tests notice; ROOM=risk.entry
 	@bash .ci/mutation $(BIN)/python $(ROOM)

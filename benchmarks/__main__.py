@@ -1,7 +1,8 @@
-"""Runs every ``bench_*.py`` beside it: ``python -m benchmarks [NAME …]``.
+"""Runs every ``bench_*.py`` beside it: ``python -m benchmarks [NAME …] [--write]``.
 
 A benchmark module has a ``TITLE`` and a ``run()`` that returns results. JSON goes to
-``$BOT4_HOME/bench``, one file a benchmark. A missed target is printed, not an error.
+``$BOT4_HOME/bench``, one file a benchmark; one table of all targets is printed at the end,
+and with ``--write`` also becomes ``docs/benchmarks.md``. A missed target is no error.
 """
 
 import importlib
@@ -9,23 +10,31 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.harness import report
+from benchmarks import table
+from benchmarks.harness import ROOT, report
 
 
 def main() -> None:
     """Run all, or those named."""
     here = Path(__file__).parent
     known = sorted(path.stem.removeprefix("bench_") for path in here.glob("bench_*.py"))
-    wanted = sys.argv[1:] or known
+    write = "--write" in sys.argv
+    wanted = [name for name in sys.argv[1:] if name != "--write"] or known
     unknown = [name for name in wanted if name not in known]
     if unknown:
         sys.stderr.write(f"unknown benchmark {unknown[0]!r}; known: {' '.join(known)}\n")
         sys.exit(2)
     folder = Path(os.environ.get("BOT4_HOME", ".bot4")) / "bench"
+    groups = []
     for name in wanted:
         module = importlib.import_module(f"benchmarks.bench_{name}")
-        report(module.TITLE, module.run(), folder)
+        results = module.run()
+        report(module.TITLE, results, folder)
+        groups.append((module.TITLE, results))
+    print("\n" + table.text(groups))
     print(f"\nJSON in {folder}")
+    if write:
+        (ROOT / "docs" / "benchmarks.md").write_text(table.page(groups), encoding="utf-8")
 
 
 main()

@@ -16,7 +16,7 @@ def run() -> list[Result]:
         for _ in range(count):
             bus.subscribe(Heartbeat, empty_call)
         results.append(
-            measure(f"publish, {count} Python subscribers", bus.publish, event, target_ns=target)
+            measure(f"publish, {count} Python subscribers", bus.publish, event, specified=target)
         )
     bus = EventBus()
     for _ in range(4):
@@ -26,7 +26,7 @@ def run() -> list[Result]:
         bus.publish(Heartbeat(ts_event_ns=1, events_total=1))
 
     results.append(
-        measure("construct + publish, 4 Python subscribers", construct_and_publish, target_ns=1000)
+        measure("construct + publish, 4 Python subscribers", construct_and_publish, specified=1000)
     )
     queued = EventBus()
     queued.subscribe_queue(Heartbeat, Overflow.DROP_OLDEST, capacity=100)

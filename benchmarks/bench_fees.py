@@ -21,15 +21,15 @@ def run() -> list[Result]:
     venues = [VenueQuote(each, 1e-4, 1e5, 0.5, 1e-4) for each in (fees, usdm)]
     results = floors()
     results += [
-        measure("float estimate", fees.estimate, 1000.0, taker, target_ns=50),
-        measure("cached rate", fees.rate, "binance", "BTCUSDT", taker, target_ns=50),
+        measure("float estimate", fees.estimate, 1000.0, taker, specified=50),
+        measure("cached rate", fees.rate, "binance", "BTCUSDT", taker, specified=50),
         measure(
             "exact fee of a fill, Decimal",
             fees.exact, price, quantity, taker, Side.BUY, "BTC", "USDT",
         ),
         measure(
             "optimize_order_routing, 2 venues",
-            optimize_order_routing, order, venues, target_ns=1_000_000,
+            optimize_order_routing, order, venues, specified=1_000_000,
         ),
     ]  # fmt: skip
     print(f"fee rate cache: {fees.hit_rate:.4%} hits (target > 90 %)")
