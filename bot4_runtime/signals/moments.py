@@ -9,6 +9,8 @@ import math
 from typing import Final
 
 NAN: Final = math.nan
+LEAST_VARIANCE: Final = 1e-100
+"""Below it higher powers of the spread are no numbers any more."""
 EQUAL: Final = 1e-14
 """Numbers that differ by less than this share of their mean are equal but for rounding."""
 
@@ -93,7 +95,7 @@ class RunningMoments:
             return NAN
         value = self.m2 / self.n
         least = EQUAL * self.mean
-        return value if value > least * least else NAN
+        return value if value > max(least * least, LEAST_VARIANCE) else NAN
 
     def std(self) -> float:
         """Return the sample's standard deviation (n - 1); NaN without variance."""
