@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import DEFAULT_SEED, EPOCH_MS
@@ -92,6 +93,7 @@ class Run:
         total: candles to come where that is known, for progress bars.
         notices: what the user should know before it starts.
         models: what the manifests say of the models that trade; None when none do.
+        bridge: forwards the events to other processes; None when it is off.
     """
 
     session: Session
@@ -102,13 +104,18 @@ class Run:
     total: int | None
     notices: list[str]
     models: dict[str, Any] | None
+    bridge: RedisBridge | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
         """Run to the end, or until `stop` is set; the journal is closed in any case."""
         try:
+            if self.bridge is not None:
+                self.bridge.start()
             return self.session.run(stop, self.recovery)
         finally:
             self.store.close()
+            if self.bridge is not None:
+                self.bridge.stop()
 
 
 class PromotedModels:
@@ -250,6 +257,11 @@ def build(
         metrics = metrics or Metrics()
         bus = EventBus()
         bus.subscribe(AnyEvent, metrics.count)
+        metrics.watch("bus", bus.counters)
+        bridge = None
+        if settings.bridge.redis_url and mode == "paper":
+            bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
+            metrics.watch("bridge", bridge.counters)
         ledger = Ledger(store, bus)
         engine = Engine(
             EngineParts(
@@ -316,6 +328,7 @@ def build(
         total=total,
         notices=notices,
         models=describe(models.pair) if models is not None else None,
+        bridge=bridge,
     )
 
 

@@ -144,6 +144,15 @@ class TelemetrySection(_Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
+class BridgeSection(_Section):
+    """``[bridge]``: events for other processes; `redis_url` empty forwards none.
+
+    A URL with a password belongs into the environment: ``BOT4_BRIDGE__REDIS_URL``.
+    """
+
+    redis_url: str = ""
+
+
 class Settings(_Section):
     """All settings of a runtime."""
 
@@ -155,6 +164,7 @@ class Settings(_Section):
     liquidation: LiquidationSection = LiquidationSection()
     fees: FeesSection = FeesSection()
     telemetry: TelemetrySection = TelemetrySection()
+    bridge: BridgeSection = BridgeSection()
 
     @property
     def initial_cash(self) -> Decimal:
