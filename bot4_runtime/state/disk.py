@@ -37,12 +37,49 @@ class Disk(Protocol):
         """Make frames durable, all or none; raises OSError or JournalError when it cannot."""
         ...
 
+    def release(self, seq: int) -> None:
+        """Allow events up to `seq` to be archived; may do nothing."""
+        ...
+
     def tidy(self) -> None:
         """Do housekeeping while nothing waits; may do nothing."""
         ...
 
     def close(self) -> None:
         """Let go of the disk and of the account."""
+        ...
+
+
+class FrameSource(Protocol):
+    """A journal opened for reading, beside its writer or after it."""
+
+    @property
+    def where(self) -> str:
+        """Where it lies, in words."""
+        ...
+
+    def account(self) -> str:
+        """Return whose journal it is."""
+        ...
+
+    def last_seq(self) -> int:
+        """Return the sequence number of the last durable event, 0 when there is none."""
+        ...
+
+    def read(self, after_seq: int) -> Iterator[Frame]:
+        """Yield the frames that hold events after `after_seq`, in order."""
+        ...
+
+    def keys(self) -> Keys:
+        """Return all keys that are held unique, in the order of their events."""
+        ...
+
+    def check(self) -> None:
+        """Raise JournalCorrupt when the storage engine finds damage."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
         ...
 
 
@@ -103,6 +140,9 @@ class MemoryDisk:
             raise JournalWriteFailed("an intent or trade is not unique")
         self._unique |= unique
         self.frames.extend(frames)
+
+    def release(self, seq: int) -> None:
+        """Do nothing."""
 
     def tidy(self) -> None:
         """Do nothing."""

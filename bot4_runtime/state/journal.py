@@ -68,6 +68,15 @@ class Journal:
         """Sequence number up to which everything is durable."""
         return self._durable_seq
 
+    @property
+    def distress(self) -> str:
+        """Why no new exposure may be taken though events are still written; empty when none."""
+        return self._disk.distress
+
+    def release(self, seq: int) -> None:
+        """Allow durable events up to `seq` to be archived."""
+        self.after_durable(lambda: self._disk.release(seq))
+
     def read(self, after_seq: int) -> Iterator[tuple[int, JournaledEvent]]:
         """Yield durable events after `after_seq` with their numbers; only before `append`.
 

@@ -184,6 +184,9 @@ class PostgresDisk:
         except psycopg.Error as error:
             raise JournalWriteFailed(f"{self._where}: {_said(error)}") from error
 
+    def release(self, seq: int) -> None:
+        """Do nothing: a server's journal is kept whole, since snapshots lie on this host."""
+
     def tidy(self) -> None:
         """Do nothing: the server keeps its own house."""
 
@@ -193,6 +196,67 @@ class PostgresDisk:
             with suppress(psycopg.Error):
                 self._connection.close()
             self._lock.close()
+
+
+class PostgresSource:
+    """A `FrameSource` over an account's schema; made by `open`."""
+
+    def __init__(self, url: str, account: str, connection: psycopg.Connection[Any]) -> None:
+        self._url = url
+        self._account = account
+        self._connection = connection
+
+    @classmethod
+    def open(cls, url: str, account: str) -> Self:
+        """Connect for reading.
+
+        Raises:
+            JournalError: the server cannot be reached, there is no journal, or it is of another
+                layout or schema version.
+        """
+        connection = connect(url, account, writes=False)
+        try:
+            _check_there(connection, url, account)
+            check_version(connection, url, account)
+        except psycopg.Error as error:
+            connection.close()
+            raise JournalError(f"{url}: {_said(error)}") from error
+        except JournalError:
+            connection.close()
+            raise
+        return cls(url, account, connection)
+
+    @property
+    def where(self) -> str:
+        """URL and schema."""
+        return f"{self._url} ({schema_of(self._account)})"
+
+    def account(self) -> str:
+        """Return whose journal it is."""
+        return self._account
+
+    def last_seq(self) -> int:
+        """Return the sequence number of the last durable event, 0 when there is none."""
+        return last_seq(self._connection)
+
+    def read(self, after_seq: int) -> Iterator[Frame]:
+        """Yield the frames that hold events after `after_seq`, in order."""
+        return read_frames(self._connection, after_seq)
+
+    def keys(self) -> Keys:
+        """Return all keys that are held unique, in order."""
+        sql = self._connection
+        return Keys(
+            sql.execute("SELECT intent_no, seq FROM intent ORDER BY seq").fetchall(),
+            sql.execute("SELECT book, symbol, trade_id, seq FROM trade ORDER BY seq").fetchall(),
+        )
+
+    def check(self) -> None:
+        """Do nothing: the server checks its pages itself where checksums are on."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 def _start(connection: psycopg.Connection[Any], url: str, account: str) -> int:
@@ -244,6 +308,14 @@ def lock_key(account: str) -> int:
     """Return the key of an account's advisory lock, one for all hosts."""
     digest = hashlib.sha256(f"bot4 account {account}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _check_there(connection: psycopg.Connection[Any], url: str, account: str) -> None:
+    if connection.execute("SELECT to_regclass('meta')").fetchone() == (None,):
+        raise JournalError(
+            f"there is no journal of account {account!r} at {url}; start the runtime first, or "
+            "name its account"
+        )
 
 
 def check_version(connection: psycopg.Connection[Any], where: str, account: str) -> None:

@@ -1,52 +1,42 @@
-"""Read-only access to a journal, beside a running writer or after it.
+"""Read-only access to a journal, beside a running writer or after it."""
 
-Readers open SQLite with ``mode=ro``: they can neither write nor checkpoint.
-"""
-
-import sqlite3
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from bot4_runtime.domain.errors import JournalCorrupt, JournalError
+from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
-from bot4_runtime.state.frames import decode_frame
-from bot4_runtime.state.sqlite import check_journal, check_version, last_seq, read_frames
+from bot4_runtime.state.disk import FrameSource
+from bot4_runtime.state.frames import Keys, decode_frame, keys_of
+from bot4_runtime.state.sqlite_file import SqliteSource
 from bot4_runtime.state.trading_state import TradingState
 
 
 class JournalReader:
     """Reads a journal; made by `open`, closed by `close` or a with block."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path = path
-        self._sql = connection
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, where: Path | str, account: str = "") -> Self:
         """Open a journal for reading.
 
+        Args:
+            where: the file, or the URL of a PostgreSQL database.
+            account: whose journal in that database.
+
         Raises:
-            JournalError: there is no journal, or it is of another schema version.
+            JournalError: there is no journal, or it is of another layout or schema version.
             JournalCorrupt: the file is no journal.
         """
-        if not path.is_file():
-            raise JournalError(
-                f"there is no journal at {path}; start the runtime first, or name its account"
-            )
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            check_version(connection, path)
-        except sqlite3.Error as error:
-            connection.close()
-            raise JournalCorrupt(
-                f"{path} cannot be read as a journal ({error}); expected a Bot4 journal"
-            ) from error
-        except JournalError:
-            connection.close()
-            raise
-        return cls(path, connection)
+        if isinstance(where, Path):
+            return cls(SqliteSource.open(where))
+        from bot4_runtime.state.postgres import PostgresSource
+
+        return cls(PostgresSource.open(where, account))
 
     def __enter__(self) -> Self:
         return self
@@ -55,17 +45,21 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self._sql.close()
+        """Let go of the journal."""
+        self._source.close()
+
+    @property
+    def where(self) -> str:
+        """Where the journal lies, in words."""
+        return self._source.where
 
     def last_seq(self) -> int:
         """Return the sequence number of the last durable event, 0 when there is none."""
-        return last_seq(self._sql)
+        return self._source.last_seq()
 
     def account(self) -> str:
         """Return whose journal it is."""
-        row = self._sql.execute("SELECT value FROM meta WHERE key = 'account'").fetchone()
-        return str(row[0])
+        return self._source.account()
 
     def events(
         self, from_seq: int = 0, kinds: Collection[type] | None = None
@@ -81,7 +75,7 @@ class JournalReader:
         """
         wanted = None if kinds is None else {kind.__name__ for kind in kinds}
         types = () if kinds is None else tuple(kinds)
-        for frame in read_frames(self._sql, from_seq - 1):
+        for frame in self._source.read(from_seq - 1):
             if wanted is not None and wanted.isdisjoint(frame.kinds.split()):
                 continue
             for seq, event in enumerate(decode_frame(frame), frame.first_seq):
@@ -109,20 +103,36 @@ class JournalReader:
         return state
 
     def verify(self) -> int:
-        """Check the whole file, every frame and its place; return the number of events.
+        """Check every frame, its place, and the unique keys; return the number of events.
 
         Raises:
             JournalCorrupt: anything is damaged, unknown or missing.
         """
-        check_journal(self._sql, self._path)
+        self._source.check()
+        end = self._source.last_seq()  # a writer beside us may go on
+        keys = self._source.keys()
+        intents = iter([key for key in keys.intents if key[-1] <= end])
+        trades = iter([key for key in keys.trades if key[-1] <= end])
         last = 0
-        for frame in read_frames(self._sql, 0):
+        for frame in self._source.read(0):
             if frame.first_seq != last + 1:
                 raise JournalCorrupt(
-                    f"{self._path}: event {last + 1} is missing (found {frame.first_seq})"
+                    f"{self.where}: event {last + 1} is missing (found {frame.first_seq})"
                 )
-            decode_frame(frame)
+            if frame.first_seq > end:
+                break
+            due = keys_of(frame.first_seq, decode_frame(frame))
+            held = Keys(
+                list(islice(intents, len(due.intents))), list(islice(trades, len(due.trades)))
+            )
+            if held != due:
+                raise JournalCorrupt(
+                    f"{self.where}: the unique keys of events {frame.first_seq} to "
+                    f"{frame.last_seq} are not those of its intents and trades"
+                )
             last = frame.last_seq
+        if next(intents, None) or next(trades, None):
+            raise JournalCorrupt(f"{self.where}: there are unique keys of no event")
         return last
 
     def _newest_snapshot(self, folder: Path | None) -> TradingState:

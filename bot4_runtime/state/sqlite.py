@@ -7,47 +7,66 @@ compared in every transaction, so that a writer that was passed over cannot comm
 Checkpoints are the journal thread's own and happen when it is idle, since an automatic one
 would land in a commit that somebody waits for. SQLite before 3.51.3 can lose frames when two
 connections reset the log (sqlite.org/wal.html); here one connection writes and checkpoints.
+
+A full disk is the one failure that is not final: SQLite then takes the transaction back whole.
+A reserve is freed, the write repeated, and `distress` says that nothing new may be opened.
 """
 
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
-from bot4_runtime.domain.errors import (
-    JournalCorrupt,
-    JournalError,
-    JournalWriteFailed,
-)
+from bot4_runtime.domain.errors import JournalCorrupt, JournalError, JournalWriteFailed
 from bot4_runtime.domain.events import SCHEMA_VERSION
 from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.frames import Frame, Keys
-from bot4_runtime.state.migrations import check_revision, statements
+from bot4_runtime.state.migrations import statements
+from bot4_runtime.state.sqlite_file import archive_of, check_journal, last_seq, meta, read_all
 from bot4_runtime.state.wal import check_log
 
 _ROWS: Final = (512, 64, 8, 1)
 _PAGE: Final = 4_096
 _TIDY_BYTES: Final = 1 << 20
 _FORCED_TIDY_BYTES: Final = 64 << 20
+_MOVED_AT_ONCE: Final = 1_024
 
 
 class SqliteDisk:
     """A `Disk` in one SQLite file; made by `open`."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: AccountLock, epoch: int
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock: AccountLock,
+        epoch: int,
+        *,
+        archives: bool = False,
     ) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = connection
         self._lock = lock
         self._epoch = epoch
+        self._archives = archives
+        self._released = 0
+        self._distress = ""
         self._log_bytes = 0
 
     @classmethod
-    def open(cls, path: Path, account: str, lock_dir: Path | None = None) -> Self:
+    def open(
+        cls,
+        path: Path,
+        account: str,
+        lock_dir: Path | None = None,
+        *,
+        durable: bool = True,
+        archives: bool = False,
+        reserve_bytes: int = 0,
+    ) -> Self:
         """Take the account, check the file, and take the next epoch.
 
         Args:
@@ -55,11 +74,15 @@ class SqliteDisk:
             account: whose journal it is; a file of another account is refused.
             lock_dir: where the account's lock file lies; the database's folder by default.
                 All runtimes that could trade an account must be given the same one.
+            durable: False leaves it to the system when the disk is written, for journals that
+                are thrown away with their run; after a power cut they may be damaged.
+            archives: whether released events move to a file of their own.
+            reserve_bytes: space kept for the day the disk is full.
 
         Raises:
             JournalLocked: another runtime holds the account.
             JournalCorrupt: the file is damaged or no journal.
-            JournalError: the journal is of another schema version or account.
+            JournalError: the journal is of another layout, schema version or account.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = AccountLock((lock_dir or path.parent) / f"{account}.lock", account)
@@ -69,7 +92,9 @@ class SqliteDisk:
             connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            epoch = _start(connection, path, account)
+            epoch = _start(connection, path, account, durable=durable)
+            disk = cls(path, connection, lock, epoch, archives=archives)
+            disk._put_by(reserve_bytes)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -80,7 +105,7 @@ class SqliteDisk:
                     "Restore it from a copy, or set it and its -wal file aside"
                 ) from error
             raise
-        return cls(path, connection, lock, epoch)
+        return disk
 
     @property
     def epoch(self) -> int:
@@ -90,7 +115,7 @@ class SqliteDisk:
     @property
     def distress(self) -> str:
         """Why no new exposure may be taken; empty when there is no reason."""
-        return ""
+        return self._distress
 
     @property
     def _sql(self) -> sqlite3.Connection:
@@ -103,8 +128,8 @@ class SqliteDisk:
         return last_seq(self._sql)
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, in order."""
-        return read_frames(self._sql, after_seq)
+        """Yield the frames that hold events after `after_seq`, archived ones included."""
+        return read_all(self._sql, self._path, after_seq)
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:
         """Commit frames in one transaction, if this writer's epoch still stands.
@@ -112,38 +137,112 @@ class SqliteDisk:
         Raises:
             JournalWriteFailed: it could not be committed, or a newer runtime took over.
         """
+        try:
+            self._commit(frames, keys)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._free_reserve():
+                raise JournalWriteFailed(f"{self._path}: {error}") from error
+            try:
+                self._commit(frames, keys)
+            except sqlite3.Error as again:
+                raise JournalWriteFailed(f"{self._path}: {again}") from again
+        except sqlite3.Error as error:
+            raise JournalWriteFailed(f"{self._path}: {error}") from error
+        self._log_bytes += 3 * _PAGE + sum(len(frame.body) for frame in frames)
+        if self._log_bytes > _FORCED_TIDY_BYTES:
+            self._checkpoint()
+
+    def _commit(self, frames: Sequence[Frame], keys: Keys) -> None:
         sql = self._sql
         try:
-            sql.execute("BEGIN IMMEDIATE")
-            self._check_epoch(sql)
+            self._begin(sql)
             _insert(sql, "frame", 6, frames)
             _insert(sql, "intent", 2, keys.intents)
             _insert(sql, "trade", 4, keys.trades)
             sql.execute("COMMIT")
-        except (sqlite3.Error, JournalWriteFailed) as error:
-            with suppress(sqlite3.Error):  # never retried; a newer runtime must not wait for us
+        except (sqlite3.Error, JournalWriteFailed):
+            with suppress(sqlite3.Error):  # a newer runtime must not wait for us
                 sql.rollback()
-            raise JournalWriteFailed(f"{self._path}: {error}") from error
-        self._log_bytes += 3 * _PAGE + sum(len(frame.body) for frame in frames)
-        if self._log_bytes > _FORCED_TIDY_BYTES:
-            self.tidy()
+            raise
 
-    def _check_epoch(self, sql: sqlite3.Connection) -> None:
-        epoch = _meta(sql, "epoch")
+    def _begin(self, sql: sqlite3.Connection) -> None:
+        """Begin a transaction that only the newest epoch may commit."""
+        sql.execute("BEGIN IMMEDIATE")
+        epoch = meta(sql, "epoch")
         if epoch != self._epoch:
             raise JournalWriteFailed(
-                f"a newer runtime (epoch {epoch}) took this journal over from epoch "
-                f"{self._epoch}; this one must stop"
+                f"{self._path}: a newer runtime (epoch {epoch}) took this journal over from "
+                f"epoch {self._epoch}; this one must stop"
             )
 
-    def tidy(self) -> None:
-        """Move the log into the database when enough has gathered."""
-        if self._log_bytes < _TIDY_BYTES:
+    # ------------------------------------------------------------- the full disk
+    @property
+    def _reserve(self) -> Path:
+        return self._path.with_name(self._path.name + "-reserve")
+
+    def _put_by(self, size: int) -> None:
+        """Keep space for later; where there is none, trading begins in distress."""
+        if not size:
             return
+        try:
+            with self._reserve.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            self._distress = (
+                f"there is no room for the reserve of {size // 2**20} MiB at {self._reserve} "
+                f"({error.strerror}); free some and start again"
+            )
+
+    def _free_reserve(self) -> bool:
+        if not self._reserve.exists():
+            return False
+        self._reserve.unlink()
+        self._distress = (
+            f"the disk of {self._path} is full; its reserve was freed so that what is held can "
+            "be closed. Free some space and start again"
+        )
+        return True
+
+    # ---------------------------------------------------------------- when idle
+    def release(self, seq: int) -> None:
+        """Allow events up to `seq` to be archived: every kept snapshot contains them."""
+        self._released = seq
+
+    def tidy(self) -> None:
+        """Move the log into the database when enough has gathered, and released frames out."""
+        if self._archives and self._released:
+            self._archive()
+        if self._log_bytes >= _TIDY_BYTES:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._log_bytes = 0
         try:
             self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
+            raise JournalWriteFailed(f"{self._path}: {error}") from error
+
+    def _archive(self) -> None:
+        """Copy some frames to the archive durably, then delete them here; keys stay."""
+        sql = self._sql
+        try:
+            rows = sql.execute(
+                "SELECT * FROM frame WHERE last_seq <= ? ORDER BY first_seq LIMIT ?",
+                (self._released, _MOVED_AT_ONCE),
+            ).fetchall()
+            if len(rows) < _MOVED_AT_ONCE:
+                self._released = 0
+            if not rows:
+                return
+            with closing(_open_archive(archive_of(self._path))) as archive, archive:
+                archive.executemany("INSERT OR IGNORE INTO frame VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._begin(sql)
+            sql.execute("DELETE FROM frame WHERE first_seq <= ?", (rows[-1][0],))
+            sql.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                sql.rollback()
             raise JournalWriteFailed(f"{self._path}: {error}") from error
 
     def close(self) -> None:
@@ -154,7 +253,20 @@ class SqliteDisk:
             self._lock.close()
 
 
-def _start(sql: sqlite3.Connection, path: Path, account: str) -> int:
+def _open_archive(path: Path) -> sqlite3.Connection:
+    new = not path.exists()
+    archive = sqlite3.connect(path)
+    archive.execute("PRAGMA synchronous = EXTRA")
+    archive.execute(
+        "CREATE TABLE IF NOT EXISTS frame (first_seq INTEGER PRIMARY KEY, last_seq INTEGER, "
+        "epoch INTEGER, kinds TEXT, body BLOB, crc INTEGER)"
+    )
+    if new:
+        _sync_folder(path.parent)
+    return archive
+
+
+def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) -> int:
     """Prepare and check the file, then raise the epoch by one and return it."""
     sql.execute("PRAGMA busy_timeout = 5000")
     (mode,) = sql.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -163,7 +275,7 @@ def _start(sql: sqlite3.Connection, path: Path, account: str) -> int:
             f"{path}: the file system gives SQLite journal mode {mode!r}, expected 'wal'; "
             "put the account folder on a local disk"
         )
-    sql.execute("PRAGMA synchronous = FULL")
+    sql.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     sql.execute("PRAGMA wal_autocheckpoint = 0")
     if not sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         sql.execute("BEGIN IMMEDIATE")
@@ -176,66 +288,14 @@ def _start(sql: sqlite3.Connection, path: Path, account: str) -> int:
         sql.execute("COMMIT")
         _sync_folder(path.parent)
     check_journal(sql, path)
-    found = _meta(sql, "account")
+    found = meta(sql, "account")
     if found != account:
         raise JournalError(f"{path} is the journal of account {found!r}, expected {account!r}")
     sql.execute("BEGIN IMMEDIATE")
     sql.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
-    epoch = int(str(_meta(sql, "epoch")))
+    epoch = int(str(meta(sql, "epoch")))
     sql.execute("COMMIT")
     return epoch
-
-
-def last_seq(sql: sqlite3.Connection) -> int:
-    """Return the sequence number of the last event, 0 when there is none."""
-    row = sql.execute("SELECT last_seq FROM frame ORDER BY first_seq DESC LIMIT 1").fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def read_frames(sql: sqlite3.Connection, after_seq: int) -> Iterator[Frame]:
-    """Yield the frames that hold events after `after_seq` in order."""
-    try:
-        for row in sql.execute(
-            "SELECT first_seq, last_seq, epoch, kinds, body, crc FROM frame WHERE first_seq >= "
-            "(SELECT coalesce(max(first_seq), 0) FROM frame WHERE first_seq <= ?1) "
-            "AND last_seq >= ?1 ORDER BY first_seq",
-            (after_seq + 1,),
-        ):
-            yield Frame._make(row)
-    except sqlite3.DatabaseError as error:
-        raise JournalCorrupt(
-            f"the journal cannot be read on after {after_seq}: {error}"
-        ) from error
-
-
-def check_journal(sql: sqlite3.Connection, path: Path) -> None:
-    """Check that an open database is a whole journal of this program's schema version.
-
-    Raises:
-        JournalCorrupt: SQLite finds damage, or it is not a journal.
-        JournalError: it is of another schema version.
-    """
-    verdict = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise JournalCorrupt(f"{path} is damaged: {verdict}. Restore it from a copy")
-    check_version(sql, path)
-
-
-def check_version(sql: sqlite3.Connection, path: Path) -> None:
-    """Raise JournalError when an open database is of another schema version."""
-    (revision,) = sql.execute("SELECT version_num FROM alembic_version").fetchone()
-    check_revision(str(revision), str(path), str(_meta(sql, "account")))
-    version = _meta(sql, "schema_version")
-    if version != SCHEMA_VERSION:
-        raise JournalError(
-            f"{path} is of schema version {version}; this program reads version "
-            f"{SCHEMA_VERSION}. Use the release that wrote it, or another account folder"
-        )
-
-
-def _meta(sql: sqlite3.Connection, key: str) -> object:
-    row = sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else row[0]
 
 
 def _insert(

@@ -20,7 +20,7 @@ from bot4_runtime.domain.order import Book, Fill
 from bot4_runtime.domain.portfolio import Portfolio
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.journal import Journal
-from bot4_runtime.state.trading_state import TradingState
+from bot4_runtime.state.trading_state import StateImage, TradingState
 
 SNAPSHOT_EVENTS: Final = 20_000
 SNAPSHOT_NS: Final = 60 * 1_000_000_000
@@ -89,6 +89,11 @@ class StateStore:
     def durable_seq(self) -> int:
         """Sequence number up to which everything is durable."""
         return self._journal.durable_seq
+
+    @property
+    def distress(self) -> str:
+        """Why no new exposure may be taken though events are still written; empty when none."""
+        return self._journal.distress
 
     # ------------------------------------------------------------------- writing
     def stage(self, event: JournaledEvent) -> bool:
@@ -251,8 +256,16 @@ class StateStore:
         self._snapshot_seq = image.seq
         self._snapshot = self._journal.beside(
             image.seq,
-            lambda durable: snapshot.write(folder, image.seq, snapshot.encode(image), durable),
+            lambda durable: self._write_snapshot(folder, image, durable),
         )
+
+    def _write_snapshot(
+        self, folder: Path, image: StateImage, durable: Callable[[], object]
+    ) -> None:
+        snapshot.write(folder, image.seq, snapshot.encode(image), durable)
+        kept = snapshot.list_snapshots(folder)
+        if len(kept) == snapshot.KEEP:
+            self._journal.release(int(kept[-1].stem))
 
     def _finish_snapshot(self, timeout_s: float) -> None:
         if self._snapshot is not None:

@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from state_scenario import Scenario, session
+from state_scenario import Scenario, intended, session
 
 from bot4_runtime.domain.errors import JournalCorrupt, JournalError
 from bot4_runtime.domain.events import OrderFilled, SessionStarted
@@ -76,7 +76,7 @@ def test_a_reader_cannot_write(tmp_path, store):
         JournalReader.open(tmp_path / "journal.db") as reader,
         pytest.raises(sqlite3.OperationalError, match="readonly"),
     ):
-        reader._sql.execute("DELETE FROM frame")
+        reader._source._sql.execute("DELETE FROM frame")
 
 
 def test_what_is_missing_or_no_journal_is_refused(tmp_path, store):
@@ -112,3 +112,46 @@ def test_verify_finds_what_is_missing_or_changed(tmp_path, store):
         pytest.raises(JournalCorrupt, match=f"frame {firsts[2]} fails its checksum"),
     ):
         reader.verify()
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (
+            "UPDATE trade SET trade_id = trade_id || 'x' WHERE seq = (SELECT max(seq) FROM trade)",
+            "not those",
+        ),
+        ("DELETE FROM intent WHERE intent_no = 2", "not those"),
+        ("INSERT INTO intent VALUES (10000, 1)", "not those"),
+        (
+            "INSERT INTO trade VALUES ('validated', 'X', '1', (SELECT max(last_seq) FROM frame))",
+            "of no event",
+        ),
+    ],
+)
+def test_verify_finds_unique_keys_that_are_not_those_of_the_events(
+    tmp_path, store, statement, words
+):
+    store.close()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute(statement)
+    sql.close()
+    with (
+        JournalReader.open(tmp_path / "journal.db") as reader,
+        pytest.raises(JournalCorrupt, match=words),
+    ):
+        reader.verify()
+
+
+def test_verify_beside_a_writer_looks_at_what_was_there_when_it_began(tmp_path, store):
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        end = reader.last_seq()
+        before = reader._source.keys
+
+        def late_keys():
+            number = store.state.next_intent_no
+            store.wait_durable(store.append([intended(number)]))
+            return before()
+
+        reader._source.keys = late_keys
+        assert reader.verify() == end

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from bot4_runtime.domain.errors import (
     JournalWriteFailed,
 )
 from bot4_runtime.state import sqlite as sqlite_module
+from bot4_runtime.state import sqlite_file
 from bot4_runtime.state.frames import Frame, Keys, encode_frames, keys_of
 from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import StateStore
 
@@ -284,3 +287,140 @@ def test_a_torn_last_commit_is_dropped_and_damage_before_it_is_refused(written, 
         result = recovered(folder)
         assert recovered(folder) == result, "a second start must not accept what the first refused"
         assert result == (None if expected is None else (expected, hashes[expected]))
+
+
+# ------------------------------------------------------------------ the full disk
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(
+            f"mount: this user may not mount a small disk ({made.stderr.decode().strip()})"
+        )
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill_until_refused(store: StateStore) -> list[int]:
+    """Append until the journal fails; return the acknowledged numbers."""
+    told = []
+    with pytest.raises(JournalWriteFailed, match="full"):
+        while True:
+            seq = store.append([session(1)] * 200)
+            store.wait_durable(seq)
+            told.append(seq)
+    return told
+
+
+def test_on_a_full_disk_the_reserve_lets_what_is_held_be_closed(small_disk):
+    path = small_disk / "journal.db"
+    disk = SqliteDisk.open(path, "paper", reserve_bytes=1 << 20)
+    store = StateStore(Journal(disk), None)
+    store.recover()
+    distressed_at = None
+    with pytest.raises(JournalWriteFailed, match="full"):
+        while True:
+            seq = store.append([session(1)] * 200)
+            store.wait_durable(seq)
+            if store.distress and distressed_at is None:
+                distressed_at = seq
+    assert distressed_at is not None
+    assert "is full; its reserve was freed" in store.distress
+    assert seq - distressed_at >= 2_000  # the closing path had room
+    with pytest.raises(JournalWriteFailed):
+        store.close()
+    (small_disk / "journal.db-shm").unlink(missing_ok=True)
+    again = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    assert again.recover().last_seq == seq - 200
+    again.close()
+
+
+def test_without_a_reserve_a_full_disk_ends_it_with_nothing_lost(small_disk):
+    path = small_disk / "journal.db"
+    store = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    store.recover()
+    told = fill_until_refused(store)
+    with pytest.raises(JournalWriteFailed):
+        store.close()
+    again = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    assert again.recover().last_seq == told[-1]
+    again.close()
+
+
+def test_without_room_for_the_reserve_it_starts_in_distress(small_disk):
+    disk = SqliteDisk.open(small_disk / "journal.db", "paper", reserve_bytes=64 << 20)
+    assert "no room for the reserve of 64 MiB" in disk.distress
+    disk.write(*frames_of(1, session(1)))
+    assert not (small_disk / "journal.db-reserve").exists()
+    disk.close()
+
+
+# ------------------------------------------------------------------- the archive
+def test_released_frames_move_to_the_archive_and_are_read_as_before(path):
+    scenario = Scenario(9, 200)
+    disk = SqliteDisk.open(path, "paper", archives=True)
+    store = StateStore(Journal(disk, threaded=False), path.parent / "snapshots")
+    store.recover()
+    for number, batch in enumerate(scenario.batches()):
+        store.wait_durable(store.append(batch))
+        if number % 50 == 0:
+            store.create_snapshot()
+        disk.tidy()
+    store._journal.pump()
+    disk.tidy()
+    kept = min(int(p.stem) for p in (path.parent / "snapshots").iterdir())
+    events = [event for batch in scenario.batches() for event in batch]
+    first = disk._sql.execute("SELECT min(first_seq) FROM frame").fetchone()[0]
+    assert 1 < first <= kept + 1
+    with JournalReader.open(path) as reader:
+        assert reader.verify() == len(events)
+        assert [event for _, event in reader.events()] == events
+        assert [seq for seq, _ in reader.events(first - 3)] == [*range(first - 3, len(events) + 1)]
+    assert [seq for seq, _ in store._journal.read(0)] == [*range(1, len(events) + 1)]
+    with pytest.raises(JournalWriteFailed, match="UNIQUE"):  # keys outlive their frames
+        disk.write(*frames_of(len(events) + 1, intended(1)))
+    store.close()
+    for version in (None, kept):
+        again = StateStore(Journal(SqliteDisk.open(path, "paper")), path.parent / "snapshots")
+        again.recover(version)
+        assert again.state.state_hash() == scenario.hashes[-1]
+        again.close()
+    sqlite_file.archive_of(path).unlink()
+    again = StateStore(Journal(SqliteDisk.open(path, "paper")), path.parent / "snapshots")
+    again.recover()
+    assert again.state.state_hash() == scenario.hashes[-1]
+    again.close()
+    without = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    with pytest.raises(JournalCorrupt, match="event 1 is missing"):
+        without.recover()
+    without.close()
+
+
+def test_a_move_that_was_cut_short_is_made_again(path, monkeypatch):
+    monkeypatch.setattr(sqlite_module, "_MOVED_AT_ONCE", 2)
+    disk = SqliteDisk.open(path, "paper", archives=True)
+    for seq in range(1, 6):
+        disk.write(*frames_of(seq, candle("A", seq, 1.0)))
+    disk.tidy()
+    assert not sqlite_file.archive_of(path).exists()
+    disk.release(5)
+    begin = disk._begin
+
+    def cut(sql):
+        raise sqlite3.OperationalError("cut")
+
+    disk._begin = cut
+    with pytest.raises(JournalWriteFailed, match="cut"):
+        disk.tidy()
+    assert [f.first_seq for f in disk.read(0)] == [1, 2, 3, 4, 5]
+    disk._begin = begin
+    for left in ([3, 4, 5], [5], [], []):
+        disk.tidy()
+        assert [f.first_seq for f in sqlite_file.read_frames(disk._sql, 0)] == left
+        assert [f.first_seq for f in disk.read(0)] == [1, 2, 3, 4, 5]
+    disk.close()
