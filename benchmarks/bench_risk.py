@@ -1,0 +1,150 @@
+"""Risk: the flat check, the whole manager, batches, metrics.
+
+The flat check (`EntryCheck.check`) takes an entry as four numbers and returns a code; what it is
+held against was worked out before, by `RiskManager.prepare`, which has its own row. The whole
+manager takes an intent and a view and answers with a verdict, its numbers and the size that
+would pass. Building the view is a row too, since the engine builds one for each intent.
+"""
+
+import random
+from decimal import Decimal
+
+import numpy as np
+
+from benchmarks.harness import Result, floors, measure, peers, throughput
+from bot4_runtime.domain.order import Book, OrderIntent, OrderType, Purpose, Side, TimeInForce
+from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
+from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.limits import RiskLimits
+from bot4_runtime.risk.manager import (
+    HeldPosition,
+    OpenOrder,
+    Revision,
+    RiskApproved,
+    RiskManager,
+    RiskRefused,
+    RiskView,
+)
+from bot4_runtime.risk.metrics import portfolio_risk
+
+TITLE = "Risk: 7 limits, spot, empty book and 8 positions + 8 open orders"
+NOW_NS = 1_780_000_000_000_000_000
+SYMBOL = "BTCUSDT"
+OTHERS = [f"ALT{number}USDT" for number in range(8)]
+ROWS = 100_000
+WHOLE = 10_000
+
+
+def run() -> list[Result]:
+    manager = RiskManager(RiskLimits())
+    table = _correlations()
+    intent, large = _intent("1"), _intent("5")
+    results = floors()
+    for name, held in (("empty book", []), ("8 + 8", OTHERS)):
+        view = _view(held, table)
+        check = manager.prepare(SYMBOL, Side.BUY, view, Revision(), 1_000_000_000)
+        refused, approved = manager.validate(large, view), manager.validate(intent, view)
+        assert isinstance(approved, RiskApproved)
+        assert isinstance(refused, RiskRefused)
+        assert refused.would_pass_size > 1
+        assert check.check(1.0, 100.0, 95.0, NOW_NS) == 0
+        assert check.check(5.0, 100.0, 95.0, NOW_NS) != 0
+        results += [
+            measure(
+                f"flat check, passes, {name}",
+                check.check, 1.0, 100.0, 95.0, NOW_NS, specified=100, goal=50,
+            ),
+            measure(
+                f"flat check, refuses, {name}",
+                check.check, 5.0, 100.0, 95.0, NOW_NS, specified=100, goal=50,
+            ),
+            measure(f"prepare the flat check, {name}", manager.prepare, SYMBOL, Side.BUY, view),
+            measure(f"validate, approves, {name}", manager.validate, intent, view),
+            measure(f"validate, refuses, {name}", manager.validate, large, view),
+            measure(f"build the view, {name}", _view, held, table),
+        ]  # fmt: skip
+    quantities = [0.5 + number / ROWS for number in range(ROWS)]
+    prices, stops = [100.0] * ROWS, [95.0] * ROWS
+
+    def batch() -> int:
+        return len(check.check_many(quantities, prices, stops, NOW_NS))
+
+    def one_by_one() -> int:
+        for _ in range(WHOLE):
+            manager.validate(intent, view)
+        return WHOLE
+
+    results += [
+        throughput("flat checks in batch, 8 + 8", batch, specified=10_000, goal=10_000_000),
+        throughput("whole validations, 8 + 8", one_by_one, specified=10_000),
+    ]
+    return results + _metrics() + peers("risk")
+
+
+def _metrics() -> list[Result]:
+    rng = np.random.default_rng(1)
+    returns = 0.01 * rng.standard_normal((500, 20))
+    equity = 10_000.0 * np.exp(np.cumsum(0.01 * rng.standard_normal(500)))
+    held = [HeldPosition(f"S{number}", 1.0 + number, 10.0) for number in range(20)]
+    return [
+        measure(
+            "all metrics, 20 positions x 500 returns",
+            portfolio_risk, held, equity, returns, specified=1_000_000,
+        ),
+    ]  # fmt: skip
+
+
+def _correlations() -> CorrelationTable:
+    table, draw = CorrelationTable(), random.Random(1)
+    for hour in range(200):
+        for symbol in (SYMBOL, *OTHERS):
+            table.update(symbol, hour * 3_600_000, draw.gauss(0, 0.01))
+    return table
+
+
+def _view(held: list[str], table: CorrelationTable) -> RiskView:
+    return RiskView(
+        equity=10_000.0,
+        cash_free=9_000.0,
+        marks={SYMBOL: 100.0} | dict.fromkeys(held, 50.0),
+        positions=[HeldPosition(symbol, 1.0, 50.0) for symbol in held],
+        open_orders=[OpenOrder(symbol, 1, 0.5, 49.0) for symbol in held],
+        correlations=table,
+        depth_quote=1e6,
+        breaker=BreakerState(),
+        metrics=_METRICS,
+        now_ns=NOW_NS,
+    )
+
+
+def _intent(quantity: str) -> OrderIntent:
+    return OrderIntent(
+        intent_no=1,
+        book=Book.VALIDATED,
+        purpose=Purpose.ENTRY,
+        symbol=SYMBOL,
+        side=Side.BUY,
+        order_type=OrderType.MARKET,
+        quantity=Decimal(quantity),
+        price=None,
+        stop_price=None,
+        time_in_force=TimeInForce.GTC,
+        reduce_only=False,
+        reference_price=Decimal(100),
+        stop_loss=Decimal(95),
+        expires_after=3,
+        signal_id="rule:BTCUSDT:0",
+        rule_id="rule",
+        ts_ns=NOW_NS,
+    )
+
+
+_METRICS = RiskMetrics(
+    equity=Decimal(10_000),
+    peak_equity=Decimal(10_000),
+    drawdown=0.0,
+    day=0,
+    day_start_equity=Decimal(10_000),
+    exposure=Decimal(0),
+    leverage=0.0,
+)
