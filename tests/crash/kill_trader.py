@@ -226,7 +226,7 @@ class Life:
     def __init__(self, stage: Stage, death: Death | None = None) -> None:
         self._stage = stage
         self._door = Door(stage.admin_port)
-        self._clock = ManualClock(self._door.advance(0) * 1_000_000)
+        self._clock = ManualClock()
         self._venue = MortalVenue(stage.port, self._clock, death)
         self._store = StateStore(
             Journal(SqliteDisk.open(stage.folder / "journal.sqlite", "campaign", stage.lock_dir)),
@@ -236,6 +236,7 @@ class Life:
     def run(self) -> None:
         store, clock = self._store, self._clock
         recovery = store.recover()
+        clock.advance_to(self._venue.server_time_ms() * 1_000_000)
         self._venue.start()
         bus = EventBus()
         bus.subscribe(AnyEvent, lambda _event: None)
