@@ -27,6 +27,11 @@ USDM_BNB_DISCOUNT: Final = Decimal("0.10")
 FEE_SIDES: Final = ("get", "give", "quote", "base")
 """In which asset a fee is taken: the one received, the one given, or always the same."""
 
+LEAST_RATE: Final = Decimal("-0.005")
+MOST_RATE: Final = Decimal("0.03")
+"""What a venue's rate may be to be believed from foreign metadata: half a per cent of rebate to
+three per cent of fee. ccxt 4.5.90 has 0.1 for weex's 0.1 % and -0.02 for -0.02 % of gate."""
+
 _ZERO: Final = Decimal(0)
 _MAKER: Final = Liquidity.MAKER
 _BUY: Final = Side.BUY
@@ -353,14 +358,21 @@ def check_tier(schedule: FeeSchedule, tier: int) -> None:
 def _number(value: object) -> Decimal:
     if isinstance(value, int | float | str):
         number = Decimal(str(value))
-        if number.is_finite() and abs(number) < 1:
+        if number.is_finite() and LEAST_RATE <= number <= MOST_RATE:
             return number
-    raise DataError(f"fee rate {value!r} is not a share of the notional")
+    raise DataError(
+        f"fee rate {value!r} is no share that a venue charges; expected {LEAST_RATE} to "
+        f"{MOST_RATE} (ccxt states some in per cent); give the account's own rates"
+    )
 
 
 def _rows(rows: object) -> dict[Decimal, Decimal]:
+    """Return rates by volume, up to the first that no venue charges: later ones are less safe."""
     found: dict[Decimal, Decimal] = {}
     if isinstance(rows, Sequence):
         for row in rows:
-            found[Decimal(str(row[0])).normalize()] = _number(row[1])
+            try:
+                found[Decimal(str(row[0])).normalize()] = _number(row[1])
+            except DataError:
+                break
     return found

@@ -127,7 +127,7 @@ def test_every_exchange_of_ccxt_gives_finite_fees_or_the_reason_why_not():
             tables += 1
             fees = FeeCalculator(schedule, tier=len(schedule.tiers) - 1)
             for liquidity in Liquidity:
-                assert abs(fees.estimate(100.0, liquidity)) <= 2
+                assert abs(fees.estimate(100.0, liquidity)) <= 3
                 for side in Side:
                     fee, asset = fees.exact(D(100), D(1), liquidity, side, "A", "B")
                     assert fee.is_finite()
@@ -136,10 +136,12 @@ def test_every_exchange_of_ccxt_gives_finite_fees_or_the_reason_why_not():
             stated = [told["trading"].get("taker"), told.get("taker")]
             assert float(schedules["trading"].tiers[0].taker) in stated
     assert len(priced) + len(unpriced) == len(ccxt.exchanges)
-    # ccxt 4.5.90: 104 exchanges, 90 priced by 126 tables, 14 whose rates only the account knows
-    assert len(priced) >= 90
-    assert tables >= 126
-    assert len(unpriced) <= 14
+    # ccxt 4.5.90: 104 exchanges, 89 priced by 123 tables; of 13 it knows none,
+    # of p2b and weex only such in per cent: the account's own go
+    assert len(priced) >= 89
+    assert tables >= 123
+    assert len(unpriced) <= 15
+    assert "per cent" in unpriced["weex"]
     assert all("share" in reason for reason in unpriced.values())
 
 
@@ -154,6 +156,15 @@ def test_ccxt_tiers_with_different_steps_are_merged():
         (D(10), D("0.001"), D("0.003")),
         (D(20), D("0.001"), D("0.002")),
     ]
+
+
+def test_tiers_end_before_a_rate_that_no_venue_charges():
+    fees = {
+        "maker": 0.0, "taker": 0.0005,
+        "tiers": {"maker": [[0, 0.0], [10, -0.0001], [20, -0.02], [30, -0.0002]]},
+    }  # fmt: skip
+    tiers = ccxt_schedule("x", "swap", fees).tiers
+    assert [(tier.min_volume, tier.maker) for tier in tiers] == [(0, D(0)), (10, D("-0.0001"))]
 
 
 def test_every_market_of_an_exchange_has_its_table():
@@ -179,12 +190,12 @@ def test_metadata_without_any_fees_is_refused():
     ("fees", "words"),
     [
         ({}, "states no maker"),
-        ({"maker": 0.1, "taker": 0.1}, None),
-        ({"maker": 0.1, "taker": 0.1, "percentage": False}, "states no maker"),
-        ({"maker": 0.1, "taker": 0.1, "percentage": True, "feeSide": "moon"}, "'moon'"),
-        ({"maker": float("nan"), "taker": 0.1, "percentage": True}, "not a share"),
-        ({"maker": 12, "taker": 0.1, "percentage": True}, "not a share"),
-        ({"maker": 0.1, "taker": 0.1, "percentage": True, "tiers": {"maker": None}}, None),
+        ({"maker": 0.01, "taker": 0.01}, None),
+        ({"maker": 0.01, "taker": 0.01, "percentage": False}, "states no maker"),
+        ({"maker": 0.01, "taker": 0.01, "percentage": True, "feeSide": "moon"}, "'moon'"),
+        ({"maker": float("nan"), "taker": 0.01, "percentage": True}, "no share"),
+        ({"maker": 12, "taker": 0.01, "percentage": True}, "no share"),
+        ({"maker": 0.01, "taker": 0.01, "percentage": True, "tiers": {"maker": None}}, None),
     ],
 )
 def test_ccxt_metadata_without_usable_rates_is_refused(fees, words):
