@@ -293,9 +293,7 @@ def test_a_bridge_never_started_can_be_stopped(bus):
     assert bus.counters()["subscriptions"] == 0
 
 
-@pytest.mark.parametrize(
-    "url", ["http://u:word@host/0", "redis", "redis://:word@host:number/0"]
-)
+@pytest.mark.parametrize("url", ["http://u:word@host/0", "redis", "redis://:word@host:number/0"])
 def test_what_is_no_url_of_redis_is_refused_without_its_password(bus, url):
     with pytest.raises(ConfigError, match=r"bridge\.redis_url leads to") as refused:
         RedisBridge(bus, url, "test")
