@@ -6,8 +6,8 @@ Every step waits until the orders of the one before are terminal: an order that 
 or whose outcome is unknown is not. So cuts never overlap, and their sum never passes the plan.
 
 Quantities are exact and only ever reduce: at most what a leg holds, against its side. Where both
-sides of a symbol share a wallet, the larger one is cut first, down to the smaller, and equal ones
-together, so that the symbol's net exposure never grows.
+sides of a symbol share a wallet, the larger one is cut, and the smaller only by as much as the
+larger one falls below it, so that the symbol's net exposure never grows or turns.
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -247,13 +247,12 @@ def _to_reduce(wallet: Wallet) -> list[tuple[Leg, Decimal]]:
     others: list[tuple[Leg, Decimal]] = []
     for legs in _by_symbol(wallet):
         net = sum((leg.size * leg.side for leg in legs), _NONE)
+        fifth = max(leg.size for leg in legs) * REDUCE_SHARE
         cuts = losing if sum(leg.unrealised for leg in legs) < 0.0 else others
         for leg in legs:
-            fifth = leg.size * REDUCE_SHARE
-            if net == 0:
-                cuts.append((leg, fifth))
-            elif net * leg.side > 0:
-                cuts.append((leg, min(fifth, abs(net))))
+            cut = fifth if net * leg.side >= 0 else fifth - abs(net)
+            if cut > 0:
+                cuts.append((leg, cut))
     return losing or others
 
 
