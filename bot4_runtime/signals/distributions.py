@@ -7,6 +7,8 @@ import math
 from statistics import NormalDist
 from typing import Final
 
+from bot4_runtime.domain.errors import UndefinedStatistic
+
 _STEPS: Final = 300
 _TINY: Final = 1e-300
 _PRECISION: Final = 1e-15
@@ -36,6 +38,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
     Raises:
         ValueError: x is outside [0, 1], or a or b is not positive.
+        UndefinedStatistic: a and b are too large for the fraction to converge.
     """
     if not (0.0 <= x <= 1.0 and a > 0.0 and b > 0.0):
         raise ValueError(f"incomplete beta of a={a} b={b} x={x}; expected a, b > 0, x in [0, 1]")
@@ -79,8 +82,10 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
         c = _away_from_zero(1.0 + odd / c)
         value *= d * c
         if abs(d * c - 1.0) < _PRECISION:
-            break
-    return value
+            return value
+    raise UndefinedStatistic(
+        f"incomplete beta of a={a} b={b} x={x} did not converge in {_STEPS} steps"
+    )
 
 
 def _away_from_zero(value: float) -> float:

@@ -24,6 +24,8 @@ LEAST_SAMPLE: Final = 30
 """Trades below which the specification's test answers p = 1."""
 PERIODS: Final[dict[str, int]] = {"1m": 525_600, "1h": 8_760, "1d": 365}
 """Periods a year of the specification's annualisation."""
+LARGEST: Final = 1e70
+"""Fourth powers of larger numbers are not finite any more."""
 _EULER: Final = 0.5772156649015329
 
 
@@ -35,12 +37,15 @@ def sample_moments(values: Floats) -> tuple[float, float, float, float]:
         UndefinedStatistic: fewer than two numbers, one is not finite, or all are equal.
     """
     n = len(values)
-    if n < 2 or not bool(np.isfinite(values).all()):
-        raise UndefinedStatistic(f"moments of {n} numbers; expected at least 2, all finite")
+    scale = float(np.abs(values).max()) if n else 0.0
+    if n < 2 or not scale < LARGEST:
+        raise UndefinedStatistic(
+            f"moments of {n} numbers up to {scale:g}; expected at least 2, finite and smaller "
+            f"than {LARGEST:g}"
+        )
     mean = float(values.mean())
     centred = values - mean
     variance = float(np.dot(centred, centred)) / n
-    scale = float(np.abs(values).max())
     if not variance > (1e-14 * scale) ** 2:
         raise UndefinedStatistic(f"{n} equal numbers have no variance")
     skewness = float((centred**3).mean()) / variance**1.5

@@ -64,6 +64,14 @@ def test_an_impossible_beta_is_refused(arguments):
         incomplete_beta(*arguments)
 
 
+def test_a_beta_that_does_not_converge_is_refused():
+    with pytest.raises(UndefinedStatistic) as refused:
+        incomplete_beta(1e9, 1e9, 0.5)
+    assert str(refused.value) == (
+        "incomplete beta of a=1000000000.0 b=1000000000.0 x=0.5 did not converge in 300 steps"
+    )
+
+
 @pytest.mark.parametrize("arguments", [(math.nan, 5.0), (1.0, 0.0)])
 def test_an_impossible_student_t_is_refused(arguments):
     with pytest.raises(ValueError, match="Student"):
@@ -81,7 +89,7 @@ def test_moments_are_scipys():
 
 
 @pytest.mark.parametrize(
-    "values", [[], [1.0], [0.1] * 7, [0.0] * 5, [1.0, math.nan], [1.0, math.inf]]
+    "values", [[], [1.0], [0.1] * 7, [0.0] * 5, [1.0, math.nan], [1.0, math.inf], [1.0, -1e200]]
 )
 def test_constant_too_few_or_broken_numbers_have_no_moments_sharpe_or_p(values):
     array = np.array(values)
@@ -117,6 +125,12 @@ def test_newey_west_is_statsmodels(lags):
         cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": False}
     )
     assert ours.newey_west_t(values, lags) == pytest.approx(float(fit.tvalues[0]))
+
+
+def test_a_long_run_variance_that_is_no_number_is_refused():
+    with pytest.raises(UndefinedStatistic) as refused:
+        ours.newey_west_t(np.array([1.0, -1.0] * 20), 10**18)  # all lags cancel
+    assert str(refused.value) == "the long-run variance is not positive"
 
 
 def test_newey_west_picks_its_lags_and_gives_a_one_sided_p():
