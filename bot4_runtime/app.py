@@ -50,7 +50,9 @@ from bot4_runtime.sources import (
     utc,
     wall_ms,
 )
+from bot4_runtime.state.disk import Disk
 from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.place import JOURNAL, Elsewhere, read_note, write_note
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import RecoveryReport, StateStore
@@ -61,6 +63,8 @@ POLL_SECONDS: Final = 1.0
 """How often the pointer of promoted models is looked at."""
 PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
 NS_PER_MS: Final = 1_000_000
+SERVER_PATIENCE_S: Final = 0.5
+"""How long an order may wait for a journal on a server; then it is never sent."""
 DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
 DEFAULT_SIMULATED_SPEED: Final = 3600.0
 """One hour of simulated market a second."""
@@ -242,16 +246,7 @@ def build(
     )
     venue = PaperVenue(settings.paper.model(), fees)
     limits = settings.risk.limits()
-    store = StateStore(
-        Journal(
-            SqliteDisk.open(
-                folder / "journal.sqlite",
-                settings.runtime.account,
-                settings.home / "locks" if mode == "paper" else folder,
-            )
-        ),
-        folder / "snapshots",
-    )
+    store = open_store(settings, mode, folder)
     try:
         recovery = store.recover()
         metrics = metrics or Metrics()
@@ -335,6 +330,50 @@ def build(
 def _commands(folder: Path, clock: Clock) -> CommandReader:
     journal = folder / "journal.sqlite"
     return CommandReader(folder, clock, JournaledOrders(lambda: JournalReader.open(journal)))
+
+
+def open_store(settings: Settings, mode: str, folder: Path) -> StateStore:
+    """Open the journal of an account, or of a replay, for writing.
+
+    A replay's journal is thrown away with its run, so the system may write it when it likes.
+
+    Raises:
+        ConfigError: the account was begun in another store, or a package is missing.
+        JournalError: it is held by another runtime, damaged, or cannot be reached.
+    """
+    account, chosen = settings.runtime.account, settings.state
+    begun = read_note(folder)
+    if mode == "replay" or chosen.journal == "sqlite":
+        if begun is not None:
+            raise ConfigError(
+                f"the journal of account {account!r} is at {begun.url}; set state.journal to "
+                "that, or name another account with --account"
+            )
+        durable = mode != "replay"
+        disk: Disk = SqliteDisk.open(
+            folder / JOURNAL,
+            account,
+            settings.home / "locks" if durable else folder,
+            durable=durable,
+            archives=durable and chosen.history == "archive",
+            reserve_bytes=chosen.reserve_mb << 20 if durable else 0,
+        )
+        return StateStore(Journal(disk), folder / "snapshots")
+    if (folder / JOURNAL).exists():
+        raise ConfigError(
+            f"the journal of account {account!r} is the file {folder / JOURNAL}; set "
+            "state.journal to 'sqlite', or name another account with --account"
+        )
+    try:
+        from bot4_runtime.state.postgres import PostgresDisk
+    except ImportError as error:
+        raise ConfigError(
+            f"a journal in PostgreSQL needs {error.name}; install Bot4 with its extra: pip "
+            "install 'bot4[postgres]'"
+        ) from None
+    disk = PostgresDisk.open(chosen.journal, account, settings.home / "locks")
+    write_note(folder, Elsewhere(url=chosen.journal, account=account))
+    return StateStore(Journal(disk), folder / "snapshots", patience_s=SERVER_PATIENCE_S)
 
 
 def build_source(

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bot4_runtime import cli_operator
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.errors import Bot4Error, ConfigError
+from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
 
 app = typer.Typer(
     name="bot4-runtime",
@@ -219,6 +219,55 @@ def status(
         _print_json(found)
     else:
         print_status(found, Console())
+
+
+@app.command()
+def verify(
+    account: AccountOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Check an account's journal, unique keys and snapshots offline; exit 1 when one fails."""
+    from bot4_runtime.settings import load_settings
+    from bot4_runtime.state.place import has_journal
+    from bot4_runtime.state.verify import verify_account
+    from bot4_runtime.status import holder_of
+
+    settings = load_settings(config, overrides={"runtime": {"account": account}})
+    name = settings.runtime.account
+    folder = settings.home / "state" / name
+    if not has_journal(folder):
+        raise DataError(f"account {name!r} has no journal in {folder}; `start` begins one")
+    running = holder_of(settings.home / "locks" / f"{name}.lock") is not None
+    found = {"account": name, **verify_account(folder, running=running)}
+    problems = found["problems"]
+    if as_json:
+        _print_json({"ok": not problems, **found})
+    elif problems:
+        for problem in problems:
+            _complain("damage", problem)
+    else:
+        print(
+            f"{found['journal']}: {found['events']:,} events, every checksum and key holds; "
+            f"{len(found['snapshots'])} snapshots agree with it. State hash {found['state_hash']}"
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate(account: AccountOption = None, config: ConfigOption = None) -> None:
+    """Bring an account's journal of an older release up to this one's layout."""
+    from bot4_runtime.settings import load_settings
+    from bot4_runtime.state import migrate as migration
+    from bot4_runtime.state.migrations import HEAD
+    from bot4_runtime.state.place import JOURNAL, read_note
+
+    settings = load_settings(config, overrides={"runtime": {"account": account}})
+    name = settings.runtime.account
+    folder = settings.home / "state" / name
+    elsewhere = read_note(folder)
+    where = folder / JOURNAL if elsewhere is None else elsewhere.url
+    found = migration.migrate(where, name, settings.home / "locks")
+    print(f"{where}: layout {found} is now {HEAD}" if found != HEAD else f"{where}: nothing to do")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from bot4_runtime.domain.errors import Bot4Error
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
+from bot4_runtime.state.place import JOURNAL, has_journal
 from bot4_runtime.state.reader import JournalReader
 
 LEAST_FREE_BYTES = 512 * 1024 * 1024
@@ -106,10 +107,10 @@ def _models(settings: Settings) -> str:
 
 
 def _journal(settings: Settings) -> str:
-    path = settings.home / "state" / settings.runtime.account / "journal.sqlite"
-    if not path.exists():
+    folder = settings.home / "state" / settings.runtime.account
+    if not has_journal(folder):
         return f"account {settings.runtime.account!r} has none yet"
-    with JournalReader.open(path) as journal:
+    with JournalReader.open(folder / JOURNAL) as journal:
         count = journal.verify()
     return f"{count} events, every checksum holds"
 

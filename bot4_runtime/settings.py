@@ -137,6 +137,20 @@ class FeesSection(_Section):
     bnb_discount: bool = False
 
 
+class StateSection(_Section):
+    """``[state]``: how the account is remembered; `bot4_runtime.state` explains each.
+
+    `journal` is ``sqlite`` or ``postgresql://user@host/database``, without a password.
+    """
+
+    journal: Annotated[str, Field(pattern=r"^(sqlite|postgres(ql)?://([^:@/]*@)?[^@]+)$")] = (
+        "sqlite"
+    )
+    history: Literal["all", "archive"] = "all"
+    reserve_mb: Annotated[int, Field(ge=0, le=65_536)] = 64
+    series: bool = False
+
+
 class TelemetrySection(_Section):
     """``[telemetry]``: logs and metrics. `metrics_port` 0 serves none; it binds to loopback."""
 
@@ -163,6 +177,7 @@ class Settings(_Section):
     risk: RiskSection = RiskSection()
     liquidation: LiquidationSection = LiquidationSection()
     fees: FeesSection = FeesSection()
+    state: StateSection = StateSection()
     telemetry: TelemetrySection = TelemetrySection()
     bridge: BridgeSection = BridgeSection()
 
@@ -248,6 +263,11 @@ def _explain(item: Any) -> str:
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.3)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown setting {where!r}; {hint}"
+    if where == "state.journal":
+        return (
+            "setting 'state.journal' must be 'sqlite' or a URL without a password, like "
+            "postgresql://user@host/database; the password comes from PGPASSWORD or PGPASSFILE"
+        )
     return f"setting {where!r} is {item['input']!r}: {item['msg']}"
 
 

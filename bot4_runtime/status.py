@@ -12,6 +12,7 @@ from rich.table import Table
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.portfolio import BreakerState
+from bot4_runtime.state.place import JOURNAL, has_journal
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
 
@@ -23,13 +24,14 @@ def account_status(home: Path, account: str) -> dict[str, Any]:
         DataError: the account has no journal.
     """
     folder = home / "state" / account
-    path = folder / "journal.sqlite"
-    if not path.exists():
+    path = folder / JOURNAL
+    if not has_journal(folder):
         raise DataError(
             f"account {account!r} has no journal at {path}; `bot4-runtime start` begins one"
         )
     with JournalReader.open(path) as journal:
         state = journal.state(folder / "snapshots")
+        where = journal.where
     session = state.session
     return {
         "account": account,
@@ -49,7 +51,7 @@ def account_status(home: Path, account: str) -> dict[str, Any]:
             for interval, m in sorted(state.models.items())
         },
         "books": {name.value: _book(state, name) for name in state.books},
-        "journal": str(path.resolve()),
+        "journal": str(path.resolve()) if path.exists() else where,
     }
 
 

@@ -10,6 +10,7 @@ from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import FrameSource
 from bot4_runtime.state.frames import Keys, decode_frame, keys_of
+from bot4_runtime.state.place import read_note
 from bot4_runtime.state.sqlite_file import SqliteSource
 from bot4_runtime.state.trading_state import TradingState
 
@@ -21,22 +22,22 @@ class JournalReader:
         self._source = source
 
     @classmethod
-    def open(cls, where: Path | str, account: str = "") -> Self:
+    def open(cls, path: Path) -> Self:
         """Open a journal for reading.
 
         Args:
-            where: the file, or the URL of a PostgreSQL database.
-            account: whose journal in that database.
+            path: its file; where a note lies in the file's place, the database it names.
 
         Raises:
             JournalError: there is no journal, or it is of another layout or schema version.
             JournalCorrupt: the file is no journal.
         """
-        if isinstance(where, Path):
-            return cls(SqliteSource.open(where))
+        elsewhere = None if path.is_file() else read_note(path.parent)
+        if elsewhere is None:
+            return cls(SqliteSource.open(path))
         from bot4_runtime.state.postgres import PostgresSource
 
-        return cls(PostgresSource.open(where, account))
+        return cls(PostgresSource.open(elsewhere.url, elsewhere.account))
 
     def __enter__(self) -> Self:
         return self

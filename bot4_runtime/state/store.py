@@ -56,11 +56,15 @@ class StateStore:
     Args:
         journal: where batches go; closed by `close`.
         snapshot_dir: folder of the snapshots; None takes none.
+        patience_s: how long an order may wait for its journal; longer is a failed journal.
     """
 
-    def __init__(self, journal: Journal, snapshot_dir: Path | None) -> None:
+    def __init__(
+        self, journal: Journal, snapshot_dir: Path | None, *, patience_s: float = 30.0
+    ) -> None:
         self._journal = journal
         self._snapshot_dir = snapshot_dir
+        self._patience_s = patience_s
         self._state = TradingState()
         self._lock = threading.RLock()
         self._staged: list[JournaledEvent] = []
@@ -172,13 +176,17 @@ class StateStore:
         """Book what became of an order; return the event's number."""
         return self.append([event])
 
-    def wait_durable(self, seq: int, timeout_s: float = 30.0) -> None:
+    def wait_durable(self, seq: int, timeout_s: float | None = None) -> None:
         """Return once everything up to `seq` would survive a power cut.
+
+        Args:
+            seq: a sequence number.
+            timeout_s: the store's patience when None.
 
         Raises:
             JournalWriteFailed: it cannot become durable, or did not in time.
         """
-        self._journal.wait_durable(seq, timeout_s)
+        self._journal.wait_durable(seq, self._patience_s if timeout_s is None else timeout_s)
 
     def _check(self) -> None:
         if self._staged:
