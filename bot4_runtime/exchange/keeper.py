@@ -43,6 +43,8 @@ INTERVAL_MS: Final = 30_000
 """From one whole reading of the account to the next."""
 URGENT_MS: Final = 2_000
 """The same while something is unclear."""
+FRESH_MS: Final = 40_000
+"""How long a whole comparison holds; entries wait when the last one is older."""
 MAX_CLOCK_ERROR_MS: Final = 500
 """How far our clock may be from the venue's before entries wait."""
 ASKED_AGAIN: Final = 20
@@ -101,6 +103,7 @@ class AccountKeeper:
         self._failure = FIRST_READING
         self._balances: dict[str, Decimal] | None = None
         self._clock_error_ms = 0
+        self._compared_ms = -FRESH_MS - 1
         self._suspects: dict[str, tuple[Decimal, int]] = {}
         self._told: dict[int, VenueOrder] = {}
         self._found: dict[str, Difference] = {}
@@ -120,6 +123,8 @@ class AccountKeeper:
             return "the user stream is down"
         if self._suspects:
             return f"to be confirmed: {', '.join(sorted(self._suspects))}"
+        if not self._now_ms() <= self._compared_ms + FRESH_MS:
+            return "the last whole comparison is too old: an order's outcome is not known"
         if not self._clock_error_ms <= MAX_CLOCK_ERROR_MS:
             return f"our clock and the venue's are {self._clock_error_ms} ms apart"
         return ""
@@ -177,6 +182,7 @@ class AccountKeeper:
         except VenueError as error:
             self._failure = f"the account could not be read: {error}"
             self._suspects.clear()
+            self._balances = None
             self._unclear = True
         else:
             state = self._ledger.state
@@ -208,8 +214,11 @@ class AccountKeeper:
         opening = None
         if state.account.opening is None:
             opening = self._opening(balances)
+            if opening is not None:
+                self._compared_ms = self._now_ms()
         elif after == through and not self._unclear:
             self._found |= {d.key: d for d in compare_balances(state.account, balances)}
+            self._compared_ms = self._now_ms()
         self._unclear |= after != through
         self._conclude(after, opening)
 
@@ -297,7 +306,9 @@ class AccountKeeper:
         foreign = foreign_trade(trade)
         if self._settled(foreign.key):
             return True
-        if not any(o.status is OrderStatus.UNKNOWN for o in state.live_orders(trade.symbol)):
+        if any(o.status is OrderStatus.UNKNOWN for o in state.live_orders(trade.symbol)):
+            self._failure = f"{foreign.key} may be of an order whose outcome is not known"
+        else:
             self._found[foreign.key] = foreign
         return False
 

@@ -44,8 +44,11 @@ NOTICE_MS = INTERVAL_MS + 12_000
 """How long meddling and a wrong clock may go unnoticed: a reading, repeated."""
 MOST_CALLS = 3_000
 MOST_ORDERS_A_MINUTE = 6
+MEDDLING = frozenset({"foreign", "deposit"})
+OPENING = {"USDT": Decimal(15_000), "BNB": Decimal(3)}
 ZERO = Decimal(0)
 _IMAGE = msgspec.msgpack.Decoder(StateImage)
+_ENCODE = msgspec.msgpack.Encoder().encode
 
 
 class Referee(Judge):
@@ -92,8 +95,16 @@ class Referee(Judge):
     def _reducing(self, intent: OrderIntent) -> None:
         position = self._store.state.books[intent.book].positions.get(intent.symbol)
         held = ZERO if position is None else position.quantity
-        if intent.side is not Side.SELL or intent.quantity > held:
-            self._violated("I6", f"{intent.side} {intent.quantity} reduces a position of {held}")
+        leaving = sum(
+            (
+                order.open_quantity
+                for order in self._store.state.live_orders(intent.symbol, intent.book)
+                if order.intent.reduce_only and not order.cancel_requested
+            ),
+            ZERO,
+        )
+        if intent.side is not Side.SELL or leaving > held:
+            self._violated("I6", f"{intent.side} orders of {leaving} on a position of {held}")
 
     def _entering(self, intent: OrderIntent, client_id: str) -> None:
         world, state = self._world, self._store.state
@@ -118,13 +129,12 @@ class Referee(Judge):
     def placed(self, held: HeldOrder) -> None:
         """The exchange holds a new order."""
         exchange, symbol = self._world.exchange, held.told.symbol
-        meddled = [e for e in exchange.journal if e[1] in {"foreign", "deposit"}]
         if held.told.side is not Side.BUY:
             return
-        accepted = self._store.state.counts.get("OperatorCommand:accept", 0)
-        if meddled and not accepted and self._world.now_ms > meddled[0][0] + NOTICE_MS:
+        meddled_ms = meddled_after_opening(self._world, self._store.state)
+        if meddled_ms is not None and self._world.now_ms > meddled_ms + NOTICE_MS:
             self._violated("I11", f"{held.told.client_id} enters though somebody meddled")
-        if meddled:
+        if any(what in MEDDLING for _, what, _ in exchange.journal):
             return
         base = exchange.balances.get(symbol.removesuffix(QUOTE), ZERO)
         buys = sum(
@@ -145,18 +155,8 @@ class Referee(Judge):
         state = self._store.state
         for book in state.books.values():
             for symbol, position in book.positions.items():
-                leaving = sum(
-                    (
-                        order.open_quantity
-                        for order in state.live_orders(symbol, book.book)
-                        if order.intent.reduce_only and not order.cancel_requested
-                    ),
-                    ZERO,
-                )
-                if position.quantity < 0 or leaving > position.quantity:
-                    self._violated(
-                        "I6", f"orders to sell {leaving} {symbol} of {position.quantity} held"
-                    )
+                if position.quantity < 0:
+                    self._violated("I6", f"the position in {symbol} is {position.quantity}")
         self._world.boundary("candle done")
 
 
@@ -176,10 +176,6 @@ class Case:
     @cached_property
     def intents(self) -> dict[str, OrderIntended]:
         return {e.client_id: e for _, e in self.events if type(e) is OrderIntended}
-
-    @cached_property
-    def meddled(self) -> bool:
-        return any(what in {"foreign", "deposit"} for _, what, _ in self.world.exchange.journal)
 
 
 def i1_intent_before_send(case: Case) -> str:
@@ -265,16 +261,14 @@ def i6_protected(case: Case) -> str:
 
 
 def i7_replay(case: Case) -> str:
-    live = case.store.state.state_hash()
-    account = case.store.state.account
-    whole = folded(TradingState(), case.events)
-    if whole.state_hash() != live or whole.account != account:
+    live = to_bytes(case.store.state)
+    if to_bytes(folded(TradingState(), case.events)) != live:
         return "the journal replays to another state"
     if case.world.snapshots:
         seq, payload = case.world.snapshots[0]
         state = from_bytes(payload)
         tail = [(number, event) for number, event in case.events if number > seq]
-        if folded(state, tail).state_hash() != live:
+        if to_bytes(folded(state, tail)) != live:
             return f"the snapshot at {seq} and its tail lead to another state"
     return ""
 
@@ -289,9 +283,10 @@ def i8_money(case: Case) -> str:
     if state.books[Book.VALIDATED].cash != cash:
         return f"cash is {state.books[Book.VALIDATED].cash}, its flows come to {cash}"
     if state.account.differences:
-        return "" if case.meddled else f"differences without a cause: {state.account.differences}"
-    accepted = state.counts.get("OperatorCommand:accept", 0)
-    if case.meddled and not accepted:
+        if any(what in MEDDLING for _, what, _ in case.world.exchange.journal):
+            return ""
+        return f"differences without a cause: {state.account.differences}"
+    if meddled_after_opening(case.world, state) is not None:
         return "meddling was not noticed"
     for asset, amount in case.world.exchange.balances.items():
         if state.account.expected(asset) != amount:
@@ -371,12 +366,24 @@ AT_THE_END: dict[str, Callable[[Case], str]] = {
 """By number; I10 and I11 are judged by the `Referee` as orders happen."""
 
 
+def meddled_after_opening(world: World, state: TradingState) -> int | None:
+    """When somebody meddled with an account that was read before; None after an accept."""
+    if state.account.opening != OPENING or state.counts.get("OperatorCommand:accept"):
+        return None
+    return next((ms for ms, what, _ in world.exchange.journal if what in MEDDLING), None)
+
+
+def to_bytes(state: TradingState) -> bytes:
+    """The whole state, not only what its hash covers."""
+    return _ENCODE(state.to_snapshot())
+
+
 def from_bytes(payload: bytes) -> TradingState:
     return TradingState.from_snapshot(_IMAGE.decode(payload))
 
 
 def folded(state: TradingState, events: Sequence[tuple[int, JournaledEvent]]) -> TradingState:
-    for _, event in events:
+    for state.seq, event in events:  # noqa: B020  the store numbers what it folds
         state.apply(event)
     return state
 

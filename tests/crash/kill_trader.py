@@ -53,8 +53,8 @@ WARM: Final = 80
 """Candles shown before the first decision: enough for depth and correlations."""
 QUIET_TURNS: Final = 8
 """Turns after the last candle, in which what is unclear clears up."""
-TIME_LAPSE: Final = 600
-"""How much slower the timer of the UNKNOWN protocol runs than the candles: 6 s a candle."""
+TIME_LAPSE: Final = 300
+"""How much slower the timer of the UNKNOWN protocol runs than the candles: 12 s a candle."""
 LIMITS: Final = RiskLimits(
     max_correlation=1.0,
     correlation_min_observations=24,
