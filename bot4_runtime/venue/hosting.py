@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bot4_runtime.venue.loopback import Loopback
-from bot4_runtime.venue.server import VenueServer
+from bot4_runtime.venue.server import PING_S, VenueServer
 
 
 @contextmanager
-def hosted(venue: Loopback, *, admin: bool = False) -> Iterator[VenueServer]:
+def hosted(
+    venue: Loopback, *, admin: bool = False, ping_s: float = PING_S
+) -> Iterator[VenueServer]:
     """Serve a venue on a thread of its own while the block runs.
 
     The venue belongs to that thread; look at it only while nobody calls it.
@@ -18,7 +20,7 @@ def hosted(venue: Loopback, *, admin: bool = False) -> Iterator[VenueServer]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="venue", daemon=True)
     thread.start()
-    server = VenueServer(venue, admin_port=0 if admin else None)
+    server = VenueServer(venue, admin_port=0 if admin else None, ping_s=ping_s)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
         yield server

@@ -42,10 +42,19 @@ class VenueServer:
     Args:
         port: of the exchange; 0 lets the system choose.
         admin_port: of the operator's door; None for no such door.
+        ping_s: how often a stream is pinged; one that does not answer ends.
     """
 
-    def __init__(self, venue: Loopback, port: int = 0, admin_port: int | None = None) -> None:
+    def __init__(
+        self,
+        venue: Loopback,
+        port: int = 0,
+        admin_port: int | None = None,
+        *,
+        ping_s: float = PING_S,
+    ) -> None:
         self._venue = venue
+        self._ping_s = ping_s
         self._wanted = (port, admin_port)
         self._runners: list[web.AppRunner] = []
         self.port = 0
@@ -113,7 +122,7 @@ class VenueServer:
 
     # ------------------------------------------------------------------ user stream
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(heartbeat=PING_S)
+        socket = web.WebSocketResponse(heartbeat=self._ping_s)
         await socket.prepare(request)
         filled = asyncio.Event()
         connection = Connection(filled.set)

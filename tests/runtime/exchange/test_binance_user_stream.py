@@ -1,0 +1,274 @@
+"""The user stream brings every report, or says that it missed some."""
+
+import time
+from contextlib import contextmanager
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from bot4_runtime.clock import LiveClock
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import Liquidity, OrderStatus
+from bot4_runtime.exchange.binance.messages import ExecutionReport
+from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
+from bot4_runtime.exchange.binance.spot import BinanceSpot
+from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.rules import SymbolRules
+from bot4_runtime.venue.stream import Hub
+
+SYMBOL = "BTCUSDT"
+
+
+def until(wanted, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def venue():
+    rules = SymbolRules.of(Instrument.assume(SYMBOL, Market.SPOT, 40_000.0))
+    made = Loopback(LiveClock(), [(rules, Decimal(40_000))])
+    made.open_account(1, "key", "secret", [("USDT", Decimal(100_000)), ("BTC", Decimal(1))])
+    return made
+
+
+@contextmanager
+def following(server, secret="secret", **options):
+    stream = UserStream(
+        f"ws://127.0.0.1:{server.port}/ws-api/v3",
+        Signer(Secret("key"), Secret(secret)),
+        VenueClock(LiveClock()),
+        **options,
+    )
+    stream.start()
+    try:
+        yield stream
+    finally:
+        stream.close()
+        stream.close()
+
+
+class Wire:
+    """Places orders over REST, so that the venue's own thread does the work."""
+
+    def __init__(self, server):
+        self.client = BinanceSpot(f"http://127.0.0.1:{server.port}", None, Signer(Secret("key"), Secret("secret")), LiveClock())  # fmt: skip
+
+    def buy(self, name, **more):
+        fields = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.01", "newClientOrderId": name} | more  # fmt: skip
+        self.client._http.post("/api/v3/order", self.client._signed(fields), self.client._headers)
+
+    def cancel(self, name):
+        fields = {"symbol": SYMBOL, "origClientOrderId": name}
+        self.client._http.delete(
+            "/api/v3/order", self.client._signed(fields), self.client._headers
+        )
+
+    def close(self):
+        self.client.close()
+
+
+@contextmanager
+def wired(venue, **options):
+    with hosted(venue) as server, following(server, **options) as stream:
+        wire = Wire(server)
+        until(lambda: stream._connected)
+        try:
+            yield stream, wire
+        finally:
+            wire.close()
+
+
+def collected(stream, number):
+    found = []
+
+    def enough():
+        found.extend(stream.poll())
+        return len(found) >= number
+
+    until(enough)
+    return found
+
+
+def test_reports_come_with_the_trades_that_caused_them(venue):
+    with wired(venue) as (stream, wire):
+        assert (stream.alive(), stream.alive()) == (False, True), "the start is a gap, told once"
+        wire.buy("mine")
+        new, filled = collected(stream, 2)
+        assert (new.order.status, new.trade) == (OrderStatus.ACCEPTED, None)
+        assert (filled.order.status, filled.order.filled) == (OrderStatus.FILLED, Decimal("0.01"))
+        trade = filled.trade
+        assert (trade.trade_id, trade.price, trade.liquidity) == (1, Decimal("40000.1"), Liquidity.TAKER)  # fmt: skip
+        assert (trade.fee, trade.fee_asset) == (Decimal("0.00001"), "BTC")
+        assert stream.poll() == []
+        until(lambda: stream.counts["outboundAccountPosition"] == 2)
+
+
+def test_a_cancelled_order_keeps_its_own_name(venue):
+    with wired(venue) as (stream, wire):
+        wire.buy("mine", type="LIMIT", timeInForce="GTC", price="39000")
+        wire.cancel("mine")
+        _new, gone = collected(stream, 2)
+        assert (gone.order.client_id, gone.order.status) == ("mine", OrderStatus.CANCELED)
+
+
+def test_a_lost_line_is_told_and_found_again(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_CUT, method="EVENT", times=1)]))
+    with wired(venue) as (stream, wire):
+        stream.alive()
+        assert stream.alive()
+        wire.buy("mine")
+        until(lambda: not stream.alive())
+        until(lambda: stream._connected)
+        until(stream.alive)
+        assert stream.counts["reconnects"] == 1
+        wire.buy("other")
+        assert collected(stream, 2)[0].order.client_id == "other"
+
+
+def test_a_gap_between_two_looks_is_told_once(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_CUT, method="EVENT", times=1)]))
+    with wired(venue) as (stream, wire):
+        stream.alive()
+        assert stream.alive()
+        before = stream._gaps
+        wire.buy("mine")
+        until(lambda: stream._gaps > before and stream._connected)
+        assert (stream.alive(), stream.alive()) == (False, True)
+
+
+def test_a_full_queue_ends_the_stream_instead_of_losing_an_update(venue):
+    with wired(venue, queue=3) as (stream, wire):
+        for number in range(4):
+            wire.buy(f"b{number}")
+        until(lambda: stream.counts["overflow"] > 0)
+        assert not stream.alive()
+        assert [update.order.client_id for update in stream.poll()] == ["b0", "b0", "b1"]
+
+
+def test_a_silent_line_is_dead(venue):
+    with wired(venue, silence_s=0.2) as (stream, _wire):
+        until(lambda: stream.counts["reconnects"] > 0)
+        assert not stream.alive()
+
+
+def test_pings_are_answered_and_keep_a_quiet_line_alive(venue):
+    with hosted(venue, ping_s=0.1) as server, following(server, silence_s=0.5) as stream:
+        until(lambda: stream._connected)
+        time.sleep(0.8)  # the venue ends a line whose pings are not answered
+        assert stream.counts["reconnects"] == 0
+        assert (stream.alive(), stream.alive()) == (False, True)
+
+
+def test_the_client_follows_the_stream_from_start_to_close(venue):
+    with hosted(venue) as server:
+        url = f"127.0.0.1:{server.port}"
+        client = BinanceSpot(f"http://{url}", f"ws://{url}/ws-api/v3", Signer(Secret("key"), Secret("secret")), LiveClock())  # fmt: skip
+        assert not client.stream_alive()
+        client.start()
+        until(client.stream_alive)
+        assert client.poll() == []
+        client.close()
+        assert not client.stream_alive()
+
+
+def test_a_refused_subscription_is_tried_again_and_a_wrong_time_doubted(venue):
+    with hosted(venue) as server, following(server, secret="wrong") as stream:
+        until(lambda: stream.counts["reconnects"] > 0)
+        assert not stream.alive()
+    with hosted(venue) as server:
+        stream = UserStream(f"ws://127.0.0.1:{server.port}/ws-api/v3", Signer(Secret("key"), Secret("secret")), VenueClock(LiveClock()))  # fmt: skip
+        stream._clock._offset_ms = -60_000.0
+        stream._clock.synchronised = True
+        stream.start()
+        until(lambda: not stream._clock.synchronised)
+        stream.close()
+
+
+def test_nobody_listening_is_no_end(venue):
+    with hosted(venue) as server:
+        port = server.port
+    stream = UserStream(f"ws://127.0.0.1:{port}/ws-api/v3", Signer(Secret("k"), Secret("s")), VenueClock(LiveClock()))  # fmt: skip
+    stream.start()
+    until(lambda: stream.counts["reconnects"] > 1)
+    assert not stream.alive()
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "{",
+        '{"event":5}',
+        '{"event":{"x":1}}',
+        '{"event":{"e":"executionReport"}}',
+        '{"status":"200"}',
+    ],
+)
+def test_an_unreadable_frame_is_counted_and_passed_over_and_is_a_gap(venue, frame):
+    with wired(venue) as (stream, wire):
+        stream.alive()
+        assert stream.alive()
+        stream._take(frame)
+        assert stream.counts["unreadable"] == 1
+        assert (stream.alive(), stream.alive()) == (False, True)
+        wire.buy("mine")
+        assert len(collected(stream, 2)) == 2
+
+
+@pytest.mark.parametrize("kind", ["eventStreamTerminated", "serverShutdown"])
+def test_the_venue_may_end_the_stream(venue, kind, monkeypatch):
+    def farewell(self, account, report):
+        for connection in self._connections:
+            connection.send(msgspec.json.encode({"subscriptionId": 0, "event": {"e": kind}}))
+
+    monkeypatch.setattr(Hub, "report", farewell)
+    with wired(venue) as (stream, wire):
+        wire.buy("mine")
+        until(lambda: stream.counts["reconnects"] == 1)
+        until(lambda: stream._connected)
+
+
+def test_unknown_frames_and_pings_of_the_api_are_left_alone(venue):
+    with wired(venue) as (stream, _wire):
+        stream._take('{"id":null,"rateLimits":[]}')
+        stream._take('{"event":{"e":"balanceUpdate"}}')
+        assert stream.counts["balanceUpdate"] == 1
+        assert stream._connected
+
+
+REPORT = {"e": "executionReport", "s": SYMBOL, "c": "mine", "C": "", "S": "BUY", "x": "TRADE", "X": "FILLED", "i": 5, "q": "1", "z": "1", "Z": "2", "l": "1", "L": "2", "n": "0", "N": "BTC", "T": 1, "t": 3, "m": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"S": "HOLD"},
+        {"X": "DREAMING"},
+        {"q": "NaN"},
+        {"z": "-1"},
+        {"Z": "Infinity"},
+        {"l": "0"},
+        {"L": "-2"},
+        {"n": "NaN"},
+        {"N": None},
+        {"t": -1},
+    ],
+)
+def test_a_report_that_cannot_be_true_is_not_believed(changed):
+    message = msgspec.json.decode(msgspec.json.encode(REPORT | changed), type=ExecutionReport)
+    with pytest.raises(DataError):
+        message.meaning()
+
+
+def test_a_report_of_a_maker_says_so():
+    message = msgspec.json.decode(msgspec.json.encode(REPORT | {"m": True}), type=ExecutionReport)
+    assert message.meaning().trade.liquidity is Liquidity.MAKER
