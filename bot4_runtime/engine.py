@@ -45,7 +45,7 @@ from bot4_runtime.domain.order import (
     Side,
     payload_hash,
 )
-from bot4_runtime.domain.portfolio import BreakerState
+from bot4_runtime.domain.portfolio import BreakerPhase, BreakerState, RiskMetrics
 from bot4_runtime.domain.position import ClosedTrade, Position
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.exchange.protocols import Venue
@@ -156,6 +156,7 @@ class Engine:
         self._desk = Desk(parts.evidence, KEPT)
         self._commands: list[Command] = []
         self._last: dict[str, Candle] = {}
+        self._shown: dict[Book, tuple[BreakerState, RiskMetrics, int]] = {}
 
     def swap(self, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]) -> None:
         """Decide by other models and their evidence from the next candle on."""
@@ -193,12 +194,13 @@ class Engine:
 
     def process(self, candle: Candle) -> list[Command]:
         """Process an admitted candle; return what must be done once its batch is durable."""
-        parts, symbol = self._parts, candle.symbol
+        parts, state, symbol = self._parts, self._state, candle.symbol
         self._commands = []
         self._last[symbol] = candle
         now_ns = candle.close_time_ms * NS_PER_MS
-        instrument = self._instrument(candle, now_ns)
-        fills = parts.venue.on_candle(candle, self._state.live_orders(symbol), instrument)
+        instrument = state.instruments.get(symbol) or self._define(candle, now_ns)
+        live = state.live_orders(symbol)
+        fills = parts.venue.on_candle(candle, live, instrument) if live else ()
         missing_from_ms = parts.memory.gap_before(candle)
         if missing_from_ms is not None:
             self._ledger.emit(
@@ -210,23 +212,27 @@ class Engine:
                     to_ms=candle.open_time_ms,
                 )
             )
-        previous = self._state.regimes.get(symbol)
+        previous = state.regimes.get(symbol)
         self._ledger.emit(CandleClosed(ts_event_ns=now_ns, candle=candle))
         for event in fills:
             self._ledger.emit(event)
         row = parts.memory.update(candle)
         for book in self._books:
             self._watch_breaker(book, now_ns)
-            self._protect(book, instrument, candle, now_ns)
-        signals = list(parts.strategy.on_candle(candle))
+            if live or symbol in state.books[book].positions:
+                self._protect(book, instrument, candle, now_ns)
+        signals = parts.strategy.on_candle(candle)
         if parts.detector is not None and row is not None:
             estimate = parts.detector.update(candle, row)
             if estimate is not None:
                 self._ledger.emit(RegimeNamed(ts_event_ns=now_ns, estimate=estimate))
                 length_ms = candle.close_time_ms - candle.open_time_ms
                 fresh = previous and previous.open_time_ms + length_ms == candle.open_time_ms
-                signals += parts.strategy.on_regime(
-                    estimate, previous.regime if previous and fresh else None, candle
+                signals = (
+                    *signals,
+                    *parts.strategy.on_regime(
+                        estimate, previous.regime if previous and fresh else None, candle
+                    ),
                 )
         for signal in signals:
             if signal.symbol != symbol:
@@ -294,10 +300,7 @@ class Engine:
         return float(free)
 
     # ------------------------------------------------------------------ the parts
-    def _instrument(self, candle: Candle, now_ns: int) -> Instrument:
-        known = self._state.instruments.get(candle.symbol)
-        if known is not None:
-            return known
+    def _define(self, candle: Candle, now_ns: int) -> Instrument:
         instrument = Instrument.assume(candle.symbol, self._parts.market, candle.close)
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
@@ -305,14 +308,24 @@ class Engine:
     def _watch_breaker(self, book: Book, now_ns: int) -> None:
         """Show the breaker every round trip it has not counted, wherever it was closed.
 
-        Trades that change nothing are shown again until one does; that changes nothing either.
+        Trades that change nothing need not be shown again, but may be, as after a restart:
+        that changes nothing either.
         """
         book_state, breaker = self._state.books[book], self._parts.breaker
-        state = breaker.on_time(book_state.breaker, now_ns)
-        for trade in trades_since(book_state, book_state.breaker.trades_seen):
+        before, metrics = book_state.breaker, book_state.metrics
+        shown = self._shown.get(book)
+        seen = before.trades_seen
+        if shown is not None and shown[0] is before:
+            seen = shown[2]
+            closed = before.phase is not BreakerPhase.OPEN  # an open one also moves with time
+            if closed and shown[1] is metrics and seen == book_state.trades_total:
+                return
+        state = breaker.on_time(before, now_ns)
+        for trade in trades_since(book_state, seen):
             state = breaker.on_trade_closed(state, float(trade.pnl), now_ns)
-        state = breaker.on_equity(state, book_state.metrics, now_ns)
-        if state == book_state.breaker:
+        state = breaker.on_equity(state, metrics, now_ns)
+        if state is before or state == before:
+            self._shown[book] = (before, metrics, book_state.trades_total)
             return
         state = msgspec.structs.replace(state, trades_seen=book_state.trades_total)
         self._ledger.emit(BreakerChanged(ts_event_ns=now_ns, book=book, state=state))
@@ -360,7 +373,10 @@ class Engine:
             ),
             Decimal(0),
         )
-        unprotected = instrument.floor_quantity(position.quantity - leaving)
+        unprotected = position.quantity - leaving
+        if unprotected < instrument.min_quantity:
+            return
+        unprotected = instrument.floor_quantity(unprotected)
         if instrument.tradable(unprotected, position.stop_price):
             self._reduce(
                 position, instrument, candle, unprotected, Purpose.STOP, position.signal_id

@@ -24,11 +24,11 @@ VOLATILITY_CANDLES: Final = 72
 class _SymbolMemory:
     """One symbol's windows; they restart after a gap."""
 
-    __slots__ = ("closes", "features", "last_open_ms", "quote_volumes", "returns")
+    __slots__ = ("closes", "features", "next_open_ms", "quote_volumes", "returns")
 
     def __init__(self, features: FeatureState | None) -> None:
         self.features = features
-        self.last_open_ms = -1
+        self.next_open_ms = -1
         self.closes: deque[float] = deque(maxlen=RECENT_CANDLES + 1)
         self.quote_volumes: deque[float] = deque(maxlen=DEPTH_CANDLES)
         self.returns: deque[float] = deque(maxlen=VOLATILITY_CANDLES)
@@ -59,17 +59,17 @@ class MarketMemory:
                 FeatureState(candle.symbol, candle.interval) if self._with_features else None
             )
             memory = self._symbols[candle.symbol] = _SymbolMemory(features)
-        length_ms = candle.close_time_ms - candle.open_time_ms
-        if memory.last_open_ms + length_ms == candle.open_time_ms:
-            log_return = math.log(candle.close / memory.closes[-1])
+        closes, close = memory.closes, candle.close
+        if memory.next_open_ms == candle.open_time_ms:
+            log_return = math.log(close / closes[-1])
             memory.returns.append(log_return)
             self.correlations.update(candle.symbol, candle.open_time_ms, log_return)
         else:
-            memory.closes.clear()
+            closes.clear()
             memory.returns.clear()
-        memory.last_open_ms = candle.open_time_ms
-        memory.closes.append(candle.close)
-        memory.quote_volumes.append(candle.volume * candle.close)
+        memory.next_open_ms = candle.close_time_ms
+        closes.append(close)
+        memory.quote_volumes.append(candle.volume * close)
         return memory.features.update(candle) if memory.features is not None else None
 
     def gap_before(self, candle: Candle) -> int | None:
@@ -77,7 +77,7 @@ class MarketMemory:
         memory = self._symbols.get(candle.symbol)
         if memory is None:
             return None
-        expected = memory.last_open_ms + candle.close_time_ms - candle.open_time_ms
+        expected = memory.next_open_ms
         return expected if candle.open_time_ms > expected else None
 
     def depth_quote(self, symbol: str) -> float:

@@ -134,7 +134,8 @@ class RecordedSource:
         """The recorded candles past the cursor, at the chosen speed."""
         pace = Pace(self._speed)
         for candle in merged(self._rest(from_ms, cursor)):
-            yield from pace.wait(candle.close_time_ms, stop)
+            if self._speed is not None:
+                yield from pace.wait(candle.close_time_ms, stop)
             if stop.is_set():
                 return
             yield candle
@@ -213,11 +214,14 @@ def merged(series: Sequence[CandleSeries]) -> Iterator[Candle]:
     held = sorted((s for s in series if len(s)), key=lambda s: s.id.symbol)
     if not held:
         return
+    if len(held) == 1:
+        yield from held[0]
+        return
     times = np.concatenate([s.open_time_ms for s in held])
-    owner = np.concatenate([np.full(len(s), i) for i, s in enumerate(held)])
-    row = np.concatenate([np.arange(len(s)) for s in held])
-    for position in np.lexsort((owner, times)):
-        yield held[owner[position]].candle(int(row[position]))
+    owner = np.concatenate([np.full(len(s), i, np.int16) for i, s in enumerate(held)])
+    rows = [iter(s) for s in held]
+    for turn in owner[np.lexsort((owner, times))]:
+        yield next(rows[turn])
 
 
 def wall_ms() -> int:

@@ -18,6 +18,8 @@ from bot4_runtime.domain.errors import DataError
 
 PRICE_COLUMNS: Final = ("open", "high", "low", "close")
 COLUMNS: Final = (*PRICE_COLUMNS, "volume")
+_CHUNK: Final = 1_024
+"""Rows turned into Python's numbers at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +101,21 @@ class CandleSeries:
         )
 
     def __iter__(self) -> Iterator[Candle]:
-        for row in range(len(self)):
-            yield self.candle(row)
+        symbol, interval = self.id.symbol, self.id.interval
+        columns = (self.open_time_ms, *(getattr(self, name) for name in COLUMNS))
+        for at in range(0, len(self), _CHUNK):
+            rows = (column[at : at + _CHUNK].tolist() for column in columns)
+            for open_time_ms, open_, high, low, close, volume in zip(*rows, strict=True):
+                yield Candle(
+                    symbol=symbol,
+                    interval=interval,
+                    open_time_ms=open_time_ms,
+                    open=open_,
+                    high=high,
+                    low=low,
+                    close=close,
+                    volume=volume,
+                )
 
     def content_sha256(self) -> str:
         """Return the sha256 (hex) over identity and columns; the same on every machine."""

@@ -116,20 +116,12 @@ class Candle(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             DataError: a price is not positive and finite, the range is torn,
                 or the volume is negative.
         """
-        finite = (
-            math.isfinite(self.open)
-            and math.isfinite(self.high)
-            and math.isfinite(self.low)
-            and math.isfinite(self.close)
-            and math.isfinite(self.volume)
-        )
-        whole = (
-            finite
-            and 0.0 < self.low <= min(self.open, self.close)
-            and max(self.open, self.close) <= self.high
-            and self.volume >= 0.0
-        )
-        if not whole:
+        low, high = self.low, self.high
+        if not (
+            0.0 < low <= self.open <= high < math.inf
+            and low <= self.close <= high
+            and 0.0 <= self.volume < math.inf
+        ):
             raise DataError(
                 f"impossible candle {self.symbol} {self.interval} at {self.open_time_ms}: "
                 f"open {self.open} high {self.high} low {self.low} close {self.close} "

@@ -106,18 +106,22 @@ class PaperVenue:
         An entry must not take the volume that a stop of the same candle needs.
         """
         events: list[OrderEvent] = []
-        left = dict.fromkeys(Book, self._model.volume_share * candle.volume)
-        for order in sorted(orders, key=lambda order: not order.intent.reduce_only):
-            if order.status not in {OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED}:
+        whole = self._model.volume_share * candle.volume
+        left: dict[Book, float] = {}
+        if len(orders) > 1:
+            orders = sorted(orders, key=lambda order: not order.intent.reduce_only)
+        for order in orders:
+            status = order.status
+            if status is not OrderStatus.ACCEPTED and status is not OrderStatus.PARTIALLY_FILLED:
                 continue
             intent = order.intent
             execution = self._execution(order, candle, instrument)
             if execution is not None:
                 price, liquidity = execution
-                cap = instrument.floor_quantity(_decimal(left[intent.book]))
-                quantity = min(order.open_quantity, cap)
+                rest = left.get(intent.book, whole)
+                quantity = min(order.open_quantity, instrument.floor_quantity(_decimal(rest)))
                 if quantity > 0:
-                    left[intent.book] -= float(quantity)
+                    left[intent.book] = rest - float(quantity)
                     events.append(
                         self._fill(order, candle, instrument, price, quantity, liquidity)
                     )
