@@ -115,6 +115,7 @@ class RiskView:
 
     def fault(self) -> str:  # noqa: PLR0911 - one line a number
         """Name the first number that cannot be judged, with its value; empty when none is."""
+        metrics = self.metrics
         if not positive(self.equity):
             return f"equity is {self.equity!r}"
         if not abs(self.cash_free) <= _LARGEST:
@@ -123,10 +124,13 @@ class RiskView:
             return f"depth is {self.depth_quote!r}"
         if not (positive(self.margin_rate) and self.margin_rate <= 1.0):
             return f"margin rate is {self.margin_rate!r}"
-        if not usable(self.metrics.leverage):
-            return f"leverage is {self.metrics.leverage!r}"
+        if not usable(metrics.leverage):
+            return f"leverage is {metrics.leverage!r}"
+        for amount in (metrics.equity, metrics.day_start_equity, metrics.exposure):
+            if not amount.is_finite():
+                return f"one of the book's amounts is {amount}"
         if not self.drawdown >= 0.0:
-            return f"drawdown is {self.metrics.drawdown!r} of a peak of {self.metrics.peak_equity}"
+            return f"drawdown is {metrics.drawdown!r} of a peak of {metrics.peak_equity}"
         return self._market_fault()
 
     def _market_fault(self) -> str:

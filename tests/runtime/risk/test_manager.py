@@ -1,4 +1,5 @@
 import ast
+import inspect
 import itertools
 import json
 import math
@@ -25,6 +26,7 @@ from bot4_runtime.risk.manager import (
     RiskApproved,
     RiskManager,
     RiskRefused,
+    RiskView,
 )
 
 MANAGER = RiskManager(RiskLimits())
@@ -644,3 +646,167 @@ def test_many_threads_get_the_answers_of_one(intent, view):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
             assert list(pool.map(lambda o: _code(MANAGER.validate(o, seen)), intents)) == alone
+
+
+# ----------------------------------------------------------- exits that come before entries
+def test_an_exit_that_fills_first_is_part_of_an_entry_s_worst_case(intent, view):
+    """Short 3, an exit of 3 waits, 18 bought: the exit first, and the book is 18 long."""
+    book = {
+        "positions": [HeldPosition("BTCUSDT", -3.0, 10.0)],
+        "open_orders": [OpenOrder("BTCUSDT", 1, 3.0, 10.0, reduce_only=True)],
+        "mark": 10.0,
+    }
+    wanted = {"reference_price": Decimal(10), "stop_loss": Decimal(9)}
+    answer = MANAGER.validate(intent(quantity=Decimal(21), **wanted), view(**book))
+    assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(0.021))
+    assert float(answer.would_pass_size) == pytest.approx(20.0)
+    assert _code(MANAGER.validate(intent(quantity=Decimal(20), **wanted), view(**book))) == (
+        "APPROVED"
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "orders", "long", "short"),
+    [
+        (-3.0, [(1, 3.0, True)], 0.0, 3.0),
+        (-3.0, [(1, 9.0, True)], 0.0, 3.0),  # it cannot flip
+        (-3.0, [(1, 1.0, True), (1, 1.0, True)], -1.0, 3.0),
+        (-3.0, [(1, 2.0, True), (1, 5.0, False)], 4.0, 3.0),
+        (3.0, [(1, 2.0, True), (1, 5.0, False)], 8.0, -3.0),
+        (3.0, [(-1, 2.0, True), (-1, 5.0, False)], 3.0, 4.0),
+        (3.0, [(-1, 9.0, True)], 3.0, 0.0),
+        (0.0, [(1, 2.0, True), (-1, 2.0, True)], 0.0, 0.0),
+    ],
+)
+def test_the_ends_of_a_symbol_with_exits_waiting(view, held, orders, long, short):
+    seen = view(
+        mark=1.0,
+        positions=[HeldPosition("BTCUSDT", held, 1.0)] if held else [],
+        open_orders=[
+            OpenOrder("BTCUSDT", sign, quantity, 1.0, reduce_only=reduce_only)
+            for sign, quantity, reduce_only in orders
+        ],
+    )
+    case = worst_cases(seen, "BTCUSDT")["BTCUSDT"]
+    assert (case.long, case.short) == (long, short)
+    assert case.most() == max(long, short, 0.0)
+
+
+def test_a_symbol_held_twice_cannot_be_judged(intent, view):
+    """Two legs would hide each other: 5 long and 5 short are not nothing."""
+    legs = [HeldPosition("ETHUSDT", 5.0, 50.0), HeldPosition("ETHUSDT", -5.0, 50.0)]
+    answer = MANAGER.validate(intent(), view(positions=legs))
+    assert answer.code == "NOT_FINITE"
+    assert answer.text == (
+        "cannot be judged: a symbol is held twice, and its two positions would hide each other"
+    )
+
+
+# ------------------------------------------------- every number there is, found by itself
+BAD_NUMBERS = (math.nan, math.inf, -math.inf, -0.0, 1e308, -1e308, 5e-324, -5e-324)
+MONEY = ("quantity", "price", "stop_price", "reference_price", "stop_loss")
+
+
+def test_the_numbers_of_an_intent_are_those_that_are_tested(intent):
+    money = {
+        field.name
+        for field in msgspec.structs.fields(type(intent()))
+        if field.type in (Decimal, Decimal | None)
+    }
+    assert money == set(MONEY)
+
+
+@pytest.mark.parametrize("field", MONEY)
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("kind", OrderType)
+@pytest.mark.parametrize("bad", [*map(repr, BAD_NUMBERS), "sNaN", "0", "-1"])
+def test_a_bad_number_anywhere_in_an_intent_is_refused_or_changes_nothing(
+    intent, view, field, side, kind, bad
+):
+    stop = Decimal(95) if side is Side.BUY else Decimal(105)
+    sane = intent(side=side, order_type=kind, stop_loss=stop)
+    wanted = msgspec.structs.replace(sane, **{field: Decimal(bad)})
+    answer = MANAGER.validate(wanted, view())
+    usable = math.isfinite(float(bad if bad != "sNaN" else "nan")) and float(bad) > 1e-300
+    if isinstance(answer, RiskApproved):
+        assert usable
+        assert field == "stop_loss"  # 1e308, far above a short
+        assert side is Side.SELL
+    elif field != "stop_loss" and not usable:
+        assert answer.code == "NOT_FINITE"
+        assert bad.lower().strip("s") in answer.text.lower()
+
+
+def _leaves(value, path=()):
+    """Return the path to every float or Decimal a view is made of, lists and structs inside."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, (float, Decimal)):
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for at, item in enumerate(value):
+            yield from _leaves(item, (*path, at))
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _leaves(getattr(value, name), (*path, name))
+    elif isinstance(value, (HeldPosition, OpenOrder)):
+        for name in ("quantity", "mark", "price"):
+            if hasattr(value, name):
+                yield from _leaves(getattr(value, name), (*path, name))
+
+
+def _put(value, path, bad):
+    """Return the value with another number at the end of the path."""
+    if not path:
+        return Decimal(repr(bad)) if isinstance(value, Decimal) else bad
+    step, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        return value | {step: _put(value[step], rest, bad)}
+    if isinstance(value, list):
+        return [_put(item, rest, bad) if at == step else item for at, item in enumerate(value)]
+    inner = _put(getattr(value, step), rest, bad)
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.replace(value, **{step: inner})
+    if isinstance(value, HeldPosition):
+        numbers = {"quantity": value.quantity, "mark": value.mark} | {step: inner}
+        return HeldPosition(value.symbol, **numbers)
+    numbers = {"quantity": value.quantity, "price": value.price} | {step: inner}
+    return OpenOrder(value.symbol, value.sign, reduce_only=value.reduce_only, **numbers)
+
+
+def test_a_bad_number_anywhere_in_a_view_is_refused_or_judged_safely(intent, view, metrics):
+    sane = {
+        "equity": 10_000.0,
+        "cash_free": 10_000.0,
+        "marks": {"BTCUSDT": 100.0, "ETHUSDT": 50.0},
+        "positions": [HeldPosition("ETHUSDT", 1.0, 50.0)],
+        "open_orders": [OpenOrder("ETHUSDT", 1, 1.0, 50.0)],
+        "correlations": _pair(0.1),
+        "depth_quote": 1e6,
+        "breaker": BreakerState(),
+        "metrics": metrics(),
+        "now_ns": 1_000,
+        "margin_rate": 1.0,
+        "overrides": [],
+    }
+    parameters = set(inspect.signature(RiskView).parameters)
+    assert parameters == set(sane), "a new field of the view has to be tested here"
+    assert _code(MANAGER.validate(intent(), view(**sane))) == "APPROVED"
+    paths = [(name, *path) for name, value in sane.items() for path in _leaves(value)]
+    assert len(paths) == 16
+    for path in paths:
+        for bad in BAD_NUMBERS:
+            seen = view(**sane | {path[0]: _put(sane[path[0]], path[1:], bad)})
+            answer = MANAGER.validate(intent(), seen)
+            where = f"{path} = {bad!r}: {_code(answer)}"
+            if isinstance(answer, RiskApproved):
+                assert math.isfinite(bad), where
+                assert abs(bad) == 1e308 or path[0] == "metrics" or path[-1] == "quantity", where
+                assert 0.0 <= answer.risk_score <= 1.0, where
+            else:
+                assert math.isfinite(answer.limit), where
+                assert math.isfinite(answer.value), where
+                assert answer.would_pass_size.is_finite(), where
