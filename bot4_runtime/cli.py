@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime import cli_operator
+from bot4_runtime import cli_fees, cli_operator
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
 
@@ -404,6 +404,7 @@ def _complain(kind: str, text: str) -> None:
 
 
 cli_operator.register(app)
+cli_fees.register(app)
 
 
 def main() -> None:
