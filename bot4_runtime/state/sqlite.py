@@ -88,6 +88,8 @@ class SqliteDisk:
         lock = AccountLock((lock_dir or path.parent) / f"{account}.lock", account)
         connection: sqlite3.Connection | None = None
         try:
+            if not path.exists():
+                _create(path, account)
             check_log(path)
             connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -266,6 +268,30 @@ def _open_archive(path: Path) -> sqlite3.Connection:
     return archive
 
 
+def _create(path: Path, account: str) -> None:
+    """Make a journal whole or not at all, so that an empty file is damage and not a new one."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        raise JournalCorrupt(
+            f"{log} is the log of a journal that is gone; restore {path.name} beside it, or set "
+            "the log aside"
+        )
+    new = path.with_name(path.name + "-new")
+    new.unlink(missing_ok=True)
+    with closing(sqlite3.connect(new, isolation_level=None)) as sql:
+        sql.execute("PRAGMA synchronous = EXTRA")
+        sql.execute("BEGIN IMMEDIATE")
+        for text in statements("sqlite"):
+            sql.execute(text)
+        sql.execute(
+            "INSERT INTO meta VALUES ('schema_version', ?), ('epoch', 0), ('account', ?)",
+            (SCHEMA_VERSION, account),
+        )
+        sql.execute("COMMIT")
+    new.replace(path)
+    _sync_folder(path.parent)
+
+
 def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) -> int:
     """Prepare and check the file, then raise the epoch by one and return it."""
     sql.execute("PRAGMA busy_timeout = 5000")
@@ -277,16 +303,6 @@ def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) 
         )
     sql.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     sql.execute("PRAGMA wal_autocheckpoint = 0")
-    if not sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        sql.execute("BEGIN IMMEDIATE")
-        for text in statements("sqlite"):
-            sql.execute(text)
-        sql.execute(
-            "INSERT INTO meta VALUES ('schema_version', ?), ('epoch', 0), ('account', ?)",
-            (SCHEMA_VERSION, account),
-        )
-        sql.execute("COMMIT")
-        _sync_folder(path.parent)
     check_journal(sql, path)
     found = meta(sql, "account")
     if found != account:

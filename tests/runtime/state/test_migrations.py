@@ -63,8 +63,7 @@ def test_a_sqlite_journal_of_each_revision_comes_up_with_its_data(tmp_path, begi
 
 
 def test_a_new_sqlite_journal_is_laid_out_as_a_migrated_one(tmp_path):
-    for name in ("migrated.db", "new.db"):
-        (tmp_path / name).touch()
+    (tmp_path / "migrated.db").touch()
     migrate(tmp_path / "migrated.db", "paper", tmp_path)
     SqliteDisk.open(tmp_path / "new.db", "paper").close()
 

@@ -161,6 +161,20 @@ def test_a_file_that_is_no_journal_is_refused(path, content):
     SqliteDisk.open(path, "paper").close()
 
 
+def test_a_journal_is_made_whole_so_that_an_empty_file_is_damage(path):
+    path.parent.mkdir()
+    (path.parent / "journal.db-new").write_bytes(b"cut short while it was made")
+    SqliteDisk.open(path, "paper").close()
+    assert [p.name for p in sorted(path.parent.iterdir())] == ["journal.db", "paper.lock"]
+    path.write_bytes(b"")
+    with pytest.raises(JournalCorrupt, match="expected a Bot4 journal"):
+        SqliteDisk.open(path, "paper")
+    path.unlink()
+    (path.parent / "journal.db-wal").write_bytes(b"its log")
+    with pytest.raises(JournalCorrupt, match="log of a journal that is gone"):
+        SqliteDisk.open(path, "paper")
+
+
 def test_a_damaged_page_is_found_at_the_start(path):
     disk = SqliteDisk.open(path, "paper")
     disk.write(*frames_of(1, *(candle("A", n, 1.0) for n in range(500))))
