@@ -34,6 +34,20 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 DEFAULT_FILE = "bot4.toml"
 PREFIX = "BOT4_"
 FOLDERS = {"BOT4_HOME": "home", "BOT4_MODELS": "models"}
+CONFIG = "BOT4_CONFIG"
+
+_EXPECTED = {
+    "float_type": "a number, without quotes",
+    "int_type": "a whole number, without quotes",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false, without quotes",
+    "string_type": "text in quotes",
+    "tuple_type": 'a list of texts, ["A", "B"]',
+    "path_type": "the name of a folder, in quotes",
+    "model_type": "a section",
+    "model_attributes_type": "a section",
+}
+"""What each of pydantic's complaints means to somebody who wrote TOML."""
 
 
 class _Section(BaseModel):
@@ -222,7 +236,7 @@ def load_settings(
 
 
 def _read(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
-    named = path or (Path(env["BOT4_CONFIG"]) if env.get("BOT4_CONFIG") else None)
+    named = path or (Path(env[CONFIG]) if env.get(CONFIG) else None)
     file = named or Path(DEFAULT_FILE)
     if named is None and not file.exists():
         return {}
@@ -240,7 +254,10 @@ def _overlay_environment(values: dict[str, Any], env: Mapping[str, str]) -> None
             values[key] = env[name]
     for name, text in env.items():
         section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
-        if not name.startswith(PREFIX) or not separator:
+        if not name.startswith(PREFIX) or name in FOLDERS or name == CONFIG:
+            continue
+        if not separator:
+            _refuse_near_miss(name)
             continue
         table = values.setdefault(section, {})
         if not isinstance(table, dict):
@@ -268,7 +285,23 @@ def _explain(item: Any) -> str:
             "setting 'state.journal' must be 'sqlite' or a URL without a password, like "
             "postgresql://user@host/database; the password comes from PGPASSWORD or PGPASSFILE"
         )
-    return f"setting {where!r} is {item['input']!r}: {item['msg']}"
+    expected = _EXPECTED.get(item["type"]) or str(item["msg"]).removeprefix("Input should be ")
+    if item["type"] in {"model_type", "model_attributes_type"}:
+        expected += f", [{where}] and its keys"
+    return f"setting {where!r} is {item['input']!r}; expected {expected}"
+
+
+def _refuse_near_miss(name: str) -> None:
+    """Refuse a name that sets nothing but looks as if it should."""
+    settings = [
+        f"{PREFIX}{section}__{key}".upper()
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.default, BaseModel)
+        for key in type(field.default).model_fields
+    ]
+    near = difflib.get_close_matches(name, [*FOLDERS, CONFIG, *settings], n=1, cutoff=0.85)
+    if near:
+        raise ConfigError(f"{name} in the environment sets nothing; did you mean {near[0]} ?")
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
