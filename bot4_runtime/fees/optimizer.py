@@ -20,6 +20,8 @@ DEPTH_SPAN: Final = 0.001
 _INFINITY: Final = float("inf")
 _MAKER: Final = Liquidity.MAKER
 _TAKER: Final = Liquidity.TAKER
+_LIMIT: Final = OrderType.LIMIT
+_MARKET: Final = OrderType.MARKET
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Route:
         cost: expected fee and slippage, as a share of the notional.
         cost_quote: the same, in quote.
         fee: the fee's part of `cost`.
-        reason: the comparison, in words.
+        compared: every venue and order type with its cost, in the order asked.
     """
 
     venue: str
@@ -95,7 +97,16 @@ class Route:
     cost: float
     cost_quote: float
     fee: float
-    reason: str
+    compared: tuple[tuple[str, OrderType, float], ...]
+
+    @property
+    def reason(self) -> str:
+        """The comparison, in words."""
+        words = [
+            f"{venue} {order_type.value} {cost * 10_000:.2f} bps"
+            for venue, order_type, cost in self.compared
+        ]
+        return f"cheapest of {'; '.join(words)}"
 
 
 def suggest_order_type(order: OrderToRoute, quote: VenueQuote) -> OrderType:
@@ -126,37 +137,23 @@ def optimize_order_routing(order: OrderToRoute, exchanges: Sequence[VenueQuote])
     _check_notional(order.notional)
     if not exchanges:
         raise DataError(f"no venue to send {order.symbol} to; expected at least one")
-    best = _market_route(order, exchanges[0])
-    compared: list[str] = []
+    compared: list[tuple[str, OrderType, float]] = []
+    best, best_fee = 0, 0.0
     for quote in exchanges:
-        for route in (_market_route(order, quote), _limit_route(order, quote)):
-            words = f"{route.venue} {route.order_type.value} {route.cost * 10_000:.2f} bps"
-            compared.append(words)
-            if route.cost < best.cost:
-                best = route
-    return Route(
-        venue=best.venue,
-        order_type=best.order_type,
-        cost=best.cost,
-        cost_quote=best.cost_quote,
-        fee=best.fee,
-        reason=f"cheapest of {'; '.join(compared)}",
-    )
-
-
-def _market_route(order: OrderToRoute, quote: VenueQuote) -> Route:
-    fee = quote.calculator.rate(quote.calculator.venue, order.symbol, _TAKER)
-    cost = fee + quote.taking(order.notional)
-    return Route(quote.calculator.venue, OrderType.MARKET, cost, cost * order.notional, fee, "")
-
-
-def _limit_route(order: OrderToRoute, quote: VenueQuote) -> Route:
-    fees = quote.calculator
-    maker = fees.rate(fees.venue, order.symbol, _MAKER)
-    taker = fees.rate(fees.venue, order.symbol, _TAKER)
-    fee = quote.fill_probability * maker + (1.0 - quote.fill_probability) * taker
-    cost = fee + quote.waiting(order.notional)
-    return Route(fees.venue, OrderType.LIMIT, cost, cost * order.notional, fee, "")
+        fees = quote.calculator
+        maker = fees.rate(fees.venue, order.symbol, _MAKER)
+        taker = fees.rate(fees.venue, order.symbol, _TAKER)
+        resting = quote.fill_probability * maker + (1.0 - quote.fill_probability) * taker
+        market = taker + quote.taking(order.notional)
+        limit = resting + quote.waiting(order.notional)
+        compared.append((fees.venue, _MARKET, market))
+        if len(compared) == 1 or market < compared[best][2]:
+            best, best_fee = len(compared) - 1, taker
+        compared.append((fees.venue, _LIMIT, limit))
+        if limit < compared[best][2]:
+            best, best_fee = len(compared) - 1, resting
+    venue, order_type, cost = compared[best]
+    return Route(venue, order_type, cost, cost * order.notional, best_fee, tuple(compared))
 
 
 def _check(what: str, value: float, least: float, most: float) -> None:
