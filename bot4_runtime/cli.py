@@ -1,4 +1,4 @@
-"""The command line: bot4-runtime start | replay | stress | status | doctor.
+"""The command line: bot4-runtime start | replay | stress | status | venue | doctor.
 
 Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -20,6 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bot4_runtime import cli_fees, cli_operator
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from bot4_runtime.venue.server import VenueServer
 
 app = typer.Typer(
     name="bot4-runtime",
@@ -268,6 +272,50 @@ def migrate(account: AccountOption = None, config: ConfigOption = None) -> None:
     where = folder / JOURNAL if elsewhere is None else elsewhere.url
     found = migration.migrate(where, name, settings.home / "locks")
     print(f"{where}: layout {found} is now {HEAD}" if found != HEAD else f"{where}: nothing to do")
+
+
+@app.command()
+def venue(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 lets the system choose.")] = 0,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of the operator's door; none when left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Names the invented market.")] = 4,
+    symbols: SymbolsOption = None,
+    interval: Annotated[str, typer.Option(help="Candles the prices are drawn from.")] = "1m",
+    speed: Annotated[float, typer.Option(help="Time of the market over wall time.")] = 1.0,
+    cash: Annotated[float, typer.Option(help="What the account holds of each quote.")] = 100_000,
+    journal: Annotated[Path | None, typer.Option(help="File the journal is added to.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve an invented, Binance-compatible exchange on this machine until stopped."""
+    from bot4_runtime.venue import simulated
+
+    if not (0.0 < speed < float("inf") and 0.0 < cash < float("inf")):
+        raise ConfigError(f"--speed {speed} and --cash {cash}; expected numbers above 0")
+    made = simulated.simulated_venue(
+        seed=seed,
+        symbols=_names(symbols) or (),
+        interval=interval,
+        cash=Decimal(repr(cash)),
+        journal=journal,
+    )
+
+    def ready(server: "VenueServer") -> None:
+        told = {
+            "rest": f"http://127.0.0.1:{server.port}",
+            "stream": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            "admin": server.admin_port and f"http://127.0.0.1:{server.admin_port}",
+            "api_key": simulated.API_KEY,
+            "secret": simulated.SECRET,
+        }
+        if as_json:
+            print(json.dumps(told), flush=True)
+        else:
+            for name, value in told.items():
+                print(f"{name:8} {value or 'none'}", flush=True)
+
+    simulated.run_venue(made, port=port, admin_port=admin_port, speed=speed, ready=ready)
 
 
 @app.command()

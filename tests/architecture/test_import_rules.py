@@ -26,6 +26,8 @@ PLANTED = [
     ("5.", "bot4_runtime/risk/planted.py", "import time"),
     ("5.", "bot4_runtime/signals/planted.py", "import random"),
     ("6.", "bot4_runtime/strategy/planted.py", "import bot4_runtime.risk.limits"),
+    ("7.", "bot4_runtime/venue/planted.py", "import bot4_runtime.exchange.binance.signing"),
+    ("8.", "bot4_runtime/exchange/planted.py", "import bot4_runtime.venue.server"),
 ]
 
 
