@@ -21,7 +21,7 @@ from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
-from bot4_runtime.domain.events import AnyEvent, ModelPromoted
+from bot4_runtime.domain.events import ModelPromoted
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Book, Liquidity
 from bot4_runtime.engine import Engine, EngineParts
@@ -251,8 +251,7 @@ def build(
         recovery = store.recover()
         metrics = metrics or Metrics()
         bus = EventBus()
-        bus.subscribe(AnyEvent, metrics.count)
-        metrics.watch("bus", bus.counters)
+        metrics.follow(bus)
         bridge = None
         if settings.bridge.redis_url and mode == "paper":
             bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
@@ -358,7 +357,7 @@ def open_store(settings: Settings, mode: str, folder: Path) -> StateStore:
             archives=durable and chosen.history == "archive",
             reserve_bytes=chosen.reserve_mb << 20 if durable else 0,
         )
-        return StateStore(Journal(disk), folder / "snapshots")
+        return StateStore(Journal(disk), folder / "snapshots", disposable=not durable)
     if (folder / JOURNAL).exists():
         raise ConfigError(
             f"the journal of account {account!r} is the file {folder / JOURNAL}; set "

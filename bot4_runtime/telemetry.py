@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from structlog.typing import Processor
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.domain.events import CandleClosed, HandlerFailed
+from bot4_runtime.domain.events import CandleClosed
+from bot4_runtime.event_bus import EventBus
 
 SECRET_KEYS: Final = re.compile(
     r"(secret|token|passw|passphrase|api_?key|signature|private|credential|authorization)",
@@ -84,31 +85,30 @@ def configure_logging(level: str, file: Path | None = None) -> None:
 
 
 class Metrics:
-    """Counters for Prometheus, fed from the event bus."""
+    """What Prometheus may ask for: read from the rooms' own counters when it does."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._events = Counter("bot4_events", "Events by type", ["type"], registry=self.registry)
-        self._failures = Counter(
-            "bot4_handler_failures", "Bus handlers that raised", registry=self.registry
-        )
-        self._last_close = Gauge(
-            "bot4_last_candle_close_seconds",
-            "Close time of the last candle, seconds since 1970",
-            registry=self.registry,
-        )
+        self._last_close_ns = 0
+
+    def follow(self, bus: EventBus) -> None:
+        """Export a bus's counts of events by type, and when the last candle closed."""
+        bus.subscribe(CandleClosed, self._candle_closed)
+        self.registry.register(_Published(bus, self))
+        self.watch("bus", bus.counters)
+
+    @property
+    def last_close_s(self) -> float:
+        """Close time of the last candle in seconds since 1970; 0 before the first."""
+        return self._last_close_ns / 1e9
+
+    def _candle_closed(self, event: object) -> None:
+        if isinstance(event, CandleClosed):
+            self._last_close_ns = event.ts_event_ns
 
     def watch(self, room: str, counters: Callable[[], Mapping[str, int]]) -> None:
         """Export what a room counts itself, as ``bot4_<room>_<name>``, read at each request."""
         self.registry.register(_Counted(room, counters))
-
-    def count(self, event: object) -> None:
-        """Count one event."""
-        self._events.labels(type(event).__name__).inc()
-        if isinstance(event, CandleClosed):
-            self._last_close.set(event.candle.close_time_ms / 1000)
-        elif isinstance(event, HandlerFailed):
-            self._failures.inc()
 
     @contextmanager
     def served(self, port: int) -> Iterator[None]:
@@ -133,6 +133,27 @@ class Metrics:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Published(Collector):
+    """What went over a bus, by type."""
+
+    def __init__(self, bus: EventBus, metrics: Metrics) -> None:
+        self._bus = bus
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        events = CounterMetricFamily("bot4_events", "Events by type", labels=["type"])
+        for kind, count in self._bus.published().items():
+            events.add_metric([kind], count)
+        yield events
+        failures = self._bus.counters()["handler_errors"]
+        yield CounterMetricFamily("bot4_handler_failures", "Bus handlers that raised", failures)
+        yield GaugeMetricFamily(
+            "bot4_last_candle_close_seconds",
+            "Close time of the last candle, seconds since 1970",
+            self._metrics.last_close_s,
+        )
 
 
 class _Counted(Collector):

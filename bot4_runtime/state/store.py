@@ -57,14 +57,22 @@ class StateStore:
         journal: where batches go; closed by `close`.
         snapshot_dir: folder of the snapshots; None takes none.
         patience_s: how long an order may wait for its journal; longer is a failed journal.
+        disposable: the journal is thrown away with its run, as a replay's is: nothing waits
+            for the disk, and there is no snapshot before the end.
     """
 
     def __init__(
-        self, journal: Journal, snapshot_dir: Path | None, *, patience_s: float = 30.0
+        self,
+        journal: Journal,
+        snapshot_dir: Path | None,
+        *,
+        patience_s: float = 30.0,
+        disposable: bool = False,
     ) -> None:
         self._journal = journal
         self._snapshot_dir = snapshot_dir
         self._patience_s = patience_s
+        self._disposable = disposable
         self._state = TradingState()
         self._lock = threading.RLock()
         self._staged: list[JournaledEvent] = []
@@ -91,8 +99,8 @@ class StateStore:
 
     @property
     def durable_seq(self) -> int:
-        """Sequence number up to which everything is durable."""
-        return self._journal.durable_seq
+        """Sequence number up to which everything is as durable as it will be waited for."""
+        return self._state.seq if self._disposable else self._journal.durable_seq
 
     @property
     def distress(self) -> str:
@@ -186,7 +194,8 @@ class StateStore:
         Raises:
             JournalWriteFailed: it cannot become durable, or did not in time.
         """
-        self._journal.wait_durable(seq, self._patience_s if timeout_s is None else timeout_s)
+        if not self._disposable:
+            self._journal.wait_durable(seq, self._patience_s if timeout_s is None else timeout_s)
 
     def _check(self) -> None:
         if self._staged:
@@ -225,7 +234,7 @@ class StateStore:
         Args:
             now_ns: time of the machine, not of the candles.
         """
-        if self._snapshot_dir is None:
+        if self._snapshot_dir is None or self._disposable:
             return False
         if self._snapshot_ns is None:
             self._snapshot_ns = now_ns

@@ -9,7 +9,8 @@ import pytest
 
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.domain.events import CandleClosed, HandlerFailed, Heartbeat
+from bot4_runtime.domain.events import CandleClosed, Heartbeat
+from bot4_runtime.event_bus import EventBus
 from bot4_runtime.telemetry import Metrics
 
 
@@ -33,10 +34,12 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_events_are_counted_by_type_and_the_last_close_is_kept() -> None:
-    metrics = Metrics()
-    for event in (closed(0), closed(3_600_000), Heartbeat(ts_event_ns=0, events_total=1)):
-        metrics.count(event)
-    metrics.count(HandlerFailed(ts_event_ns=0, event_type="X", handler="h", error="e"))
+    metrics, bus = Metrics(), EventBus(on_error=lambda *_: None)
+    metrics.follow(bus)
+    for event in (closed(0), closed(3_600_000)):
+        bus.publish(event)
+    bus.subscribe(Heartbeat, lambda _: 1 / 0)
+    bus.publish(Heartbeat(ts_event_ns=0, events_total=1))
     assert sample(metrics, "bot4_events_total", type="CandleClosed") == 2
     assert sample(metrics, "bot4_events_total", type="Heartbeat") == 1
     assert sample(metrics, "bot4_handler_failures_total") == 1
@@ -53,13 +56,18 @@ def test_what_rooms_count_themselves_is_read_when_it_is_asked_for() -> None:
 
 def test_two_sessions_do_not_share_counters() -> None:
     one, two = Metrics(), Metrics()
-    one.count(closed(0))
+    buses = EventBus(), EventBus()
+    one.follow(buses[0])
+    two.follow(buses[1])
+    buses[0].publish(closed(0))
+    assert sample(one, "bot4_events_total", type="CandleClosed") == 1
     assert sample(two, "bot4_events_total", type="CandleClosed") is None
 
 
 def test_metrics_are_served_on_loopback_and_no_longer_than_the_block(port: int) -> None:
-    metrics = Metrics()
-    metrics.count(closed(0))
+    metrics, bus = Metrics(), EventBus()
+    metrics.follow(bus)
+    bus.publish(closed(0))
     with metrics.served(port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
