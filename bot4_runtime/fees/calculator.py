@@ -105,6 +105,10 @@ class FeeCalculator:
         calls = self._hits + self._misses
         return self._hits / calls if calls else None
 
+    def counters(self) -> dict[str, int]:
+        """Return ``rate_hits`` and ``rate_misses`` of the cache."""
+        return {"rate_hits": self._hits, "rate_misses": self._misses}
+
     def rate(self, venue: str, symbol: str, liquidity: Liquidity) -> float:
         """Return the share of the notional a symbol costs, discount and programme included.
 

@@ -113,6 +113,7 @@ def test_rates_are_cached_and_the_hit_rate_is_counted():
     for _ in range(20):
         assert fees.rate("binance", "BTCUSDT", Liquidity.TAKER) == 0.001
     assert fees.hit_rate == 0.95
+    assert fees.counters() == {"rate_hits": 19, "rate_misses": 1}
 
 
 def test_a_new_tier_drops_the_cached_rates():
