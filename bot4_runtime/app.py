@@ -252,6 +252,8 @@ def build(
         metrics = metrics or Metrics()
         bus = EventBus()
         metrics.follow(bus)
+        metrics.watch("bus", bus.counters)
+        metrics.watch("fees", fees.counters)
         bridge = None
         if settings.bridge.redis_url and mode == "paper":
             bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
