@@ -39,6 +39,7 @@ from bot4_runtime.engine import Cancel, Command, Engine, Submit
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
+from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
@@ -140,6 +141,7 @@ class Session:
         clock: a `ManualClock` is moved to each candle's close.
         watcher: None when models must not change, as in a replay.
         keeper: reads the account at a venue outside the process; None for one inside.
+        lease: renewed by each commit that orders wait for; the venue asks it before it sends.
         commands: an operator's orders, looked for between candles.
         timer: nanoseconds of a clock that never jumps.
         on_progress: called with (candles done, the candle) after each.
@@ -156,6 +158,7 @@ class Session:
         clock: Clock,
         watcher: ModelWatcher | None = None,
         keeper: AccountKeeper | None = None,
+        lease: Lease | None = None,
         commands: CommandSource | None = None,
         timer: Callable[[], int] = time.monotonic_ns,
         on_progress: Callable[[int, Candle], None] | None = None,
@@ -169,6 +172,7 @@ class Session:
         self._clock = clock
         self._watcher = watcher
         self._keeper = keeper
+        self._lease = lease
         self._commands = commands
         self._timer = timer
         self._newest_ms = 0
@@ -272,11 +276,14 @@ class Session:
 
     def _carry_out(self, commands: Sequence[Command], now_ns: int) -> None:
         """Close the batch and, once it is durable, do what was decided in it."""
+        lease_ns = self._lease.now_ns() if self._lease is not None else 0
         seq = self._ledger.commit()
         if not commands:
             return
         asked_ns = self._timer()
         self._store.wait_durable(seq)
+        if self._lease is not None:
+            self._lease.renewed(lease_ns)
         if self._keeper is not None:
             self._gate.hold(self._why_entries_wait(self._keeper, self._timer() - asked_ns))
         for command in commands:

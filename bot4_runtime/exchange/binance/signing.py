@@ -13,8 +13,6 @@ from urllib.parse import urlencode
 
 from bot4_runtime.clock import NS_PER_MS, Clock
 
-RECV_WINDOW_MS: Final = 2_000
-"""How long after its timestamp an order may still be accepted; recovery reckons with it."""
 GOOD_ERROR_MS: Final = 100.0
 """A time sample that is surely this near is good enough; a worse one is asked for again."""
 SAMPLES: Final = 3

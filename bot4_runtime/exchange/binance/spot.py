@@ -4,7 +4,7 @@ An order is sent once. What its answer does not prove is `OutcomeUnknown`, and t
 must query it. Nothing here retries, waits for a fill, or guesses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
@@ -46,9 +46,10 @@ from bot4_runtime.exchange.binance.messages import (
     positive,
     word,
 )
-from bot4_runtime.exchange.binance.signing import RECV_WINDOW_MS, Signer, VenueClock
+from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
+from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
@@ -69,6 +70,8 @@ class BinanceSpot:
         stream_url: ``wss://ws-api.binance.com/ws-api/v3``; None follows no user stream.
         clock: ours; the venue's is estimated from it.
         reply_s: how long an answer may take before the outcome counts as unknown.
+        window_ms: how long after its signature an order may be taken.
+        may_send: asked when an order is signed; False leaves it unsent.
     """
 
     name = "binance spot"
@@ -82,7 +85,11 @@ class BinanceSpot:
         clock: Clock,
         *,
         reply_s: float = REPLY_S,
+        window_ms: int = RECV_WINDOW_MS,
+        may_send: Callable[[], bool] | None = None,
     ) -> None:
+        self._window_ms = window_ms
+        self._may_send = may_send
         self._http = HttpConnection(rest_url, reply_s)
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
@@ -115,9 +122,11 @@ class BinanceSpot:
             VenueUnreachable: it surely was not sent.
             OutcomeUnknown: it may have been taken: query it, never send it again.
         """
-        fields = order_fields(intent, client_id)
+        signed = self._signed(order_fields(intent, client_id))
+        if self._may_send is not None and not self._may_send():
+            raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
         try:
-            body = self._http.post("/api/v3/order", self._signed(fields), self._headers)
+            body = self._http.post("/api/v3/order", signed, self._headers)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
@@ -247,7 +256,7 @@ class BinanceSpot:
                 raise VenueUnreachable(
                     f"no time from the venue, nothing was sent: {error}"
                 ) from error
-        stamp = {"recvWindow": RECV_WINDOW_MS, "timestamp": self._clock.now_ms()}
+        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
         return self._signer.query({**parameters, **stamp})
 
     def _heed(self, error: Refusal) -> None:

@@ -423,3 +423,14 @@ def test_quantities_are_written_without_exponent(quantity):
     text = order_fields(intent(1, quantity=quantity), "x")["quantity"]
     assert "E" not in text
     assert Decimal(text) == Decimal(quantity)
+
+
+def test_an_order_is_signed_first_and_sent_only_while_the_lease_holds():
+    with connected() as (venue, client):
+        client.start()
+        asked = []
+        client._may_send = lambda: asked.append(client._clock.now_ms()) or len(asked) > 1
+        with pytest.raises(VenueUnreachable, match="lease"):
+            client.submit(intent(1), "b4-1-1", 0.0)
+        assert venue.exchange.orders(venue.exchange.account("key")) == []
+        assert len(client.submit(intent(2), "b4-1-2", 0.0)) == 2
