@@ -117,8 +117,9 @@ class AccountKeeper:
         if differences:
             more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
             return f"the venue disagrees: {differences[0].text}{more}"
-        if self._failure:
-            return self._failure
+        return self._failure or self._doubt()
+
+    def _doubt(self) -> str:
         if not self._streaming:
             return "the user stream is down"
         if self._suspects:

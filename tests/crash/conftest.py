@@ -1,6 +1,7 @@
-"""Makes `state_scenario` importable for the tests of this folder."""
+"""Makes the simulation, the campaigns and `state_scenario` importable for these tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "state"))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "runtime" / "state")]

@@ -157,6 +157,11 @@ class Referee(Judge):
             for symbol, position in book.positions.items():
                 if position.quantity < 0:
                     self._violated("I6", f"the position in {symbol} is {position.quantity}")
+        for client_id in self._world.exchange.open:
+            name = parse_client_id(client_id)
+            order = state.orders.get(name[1]) if name else None
+            if order is not None and order.status.terminal:
+                self._violated("I5", f"{client_id} lives at the venue and is reserved nowhere")
         self._world.boundary("candle done")
 
 
@@ -338,6 +343,13 @@ def i16_settled(case: Case) -> str:
     ]
     if unsettled:
         return f"unknown to the end: {unsettled}"
+    kept = [
+        order.client_id
+        for order in state.all_live_orders()
+        if order.cancel_requested and order.client_id in exchange.open
+    ]
+    if kept:
+        return f"to be canceled, and open to the end: {kept}"
     live = {o.client_id for o in state.all_live_orders() if o.intent.purpose is not Purpose.ENTRY}
     there = {
         held.told.client_id
@@ -383,7 +395,7 @@ def from_bytes(payload: bytes) -> TradingState:
 
 
 def folded(state: TradingState, events: Sequence[tuple[int, JournaledEvent]]) -> TradingState:
-    for state.seq, event in events:  # noqa: B020  the store numbers what it folds
+    for state.seq, event in events:
         state.apply(event)
     return state
 

@@ -293,6 +293,17 @@ class KnownMarket(MarketMemory):
         return 0.002
 
 
+class VirtualLedger(Ledger):
+    """The real ledger; it notes where batches end."""
+
+    ends: set[int]
+
+    def commit(self) -> int:
+        # noted before, since the process may die inside
+        self.ends.add(self.store.state.seq + len(self.store._staged))
+        return super().commit()
+
+
 class VirtualStore(StateStore):
     """The real store with its snapshots in the world instead of a folder."""
 
@@ -364,7 +375,7 @@ class Parts:
     disk: Callable[[World], VirtualDisk] = VirtualDisk
     journal: Callable[..., Journal] = Journal
     store: Callable[[Journal, World], StateStore] = VirtualStore
-    ledger: Callable[[StateStore, EventBus], Ledger] = Ledger
+    ledger: Callable[[StateStore, EventBus], VirtualLedger] = VirtualLedger
     engine: Callable[..., Engine] = Engine
     risk: Callable[[RiskLimits], RiskManager] = RiskManager
     gate: Callable[..., Gate] = Gate
@@ -390,10 +401,13 @@ def live(world: World, parts: Parts) -> None:
     journal = parts.journal(parts.disk(world), threaded=False)
     store = parts.store(journal, world)
     recovery: RecoveryReport = store.recover()
+    if store.state.seq not in world.batch_ends:
+        world.violations.append(f"I7 recovered to {store.state.seq}, inside a batch")
     clock = VirtualClock(world, plan)
     referee = Referee(world, plan, store, clock)
     wire = parts.wire(world, END_MS, plan.outages, plan.silences, referee)
     ledger = parts.ledger(store, EventBus())
+    ledger.ends = world.batch_ends
     engine = parts.engine(
         EngineParts(
             strategy=Scripted(plan),

@@ -88,6 +88,7 @@ class Picture:
     medium: Medium
     snapshots: list[tuple[int, bytes]]
     exchange: SimulatedExchange
+    batch_ends: set[int]
     version: tuple[int, ...]
 
 
@@ -98,6 +99,7 @@ class World:
     Attributes:
         now_ms: true time, UTC.
         calls: draws made so far of the faults of disk and venue.
+        batch_ends: sequence numbers at which batches ended; recovery must lead to one.
         kill_at: boundary at which the process dies; None for never.
         on_boundary: called with the boundary's name before the kill.
     """
@@ -114,6 +116,7 @@ class World:
     writes: int = 0
     disk_fails_at: int | None = None
     lives: int = 0
+    batch_ends: set[int] = field(default_factory=lambda: {0})
     violations: list[str] = field(default_factory=list)
     on_boundary: Callable[[str], None] | None = None
     story: list[str] | None = None
@@ -156,6 +159,7 @@ class World:
             medium.copy(),
             list(self.snapshots),
             exchange.copy(),
+            set(self.batch_ends),
             (*version, exchange.version),
         )
 
@@ -171,6 +175,7 @@ class World:
             list(picture.snapshots),
             picture.calls,
             lives=1,
+            batch_ends=set(picture.batch_ends),
         )
         world.reboot(number)
         return world
@@ -180,8 +185,11 @@ class World:
         self.medium.cut(self.seed, number, power=chance(self.seed, 16, number) < 0.7)
         self.exchange.disconnect()
         self.dead = False
-        pause = chance(self.seed, 17, number)
-        self.advance(self.now_ms + 500 + int((90_000 if pause > 0.8 else 9_000) * pause))
+        luck, length = chance(self.seed, 17, number), chance(self.seed, 18, number)
+        least, more = (500, 9_000) if luck < 0.7 else (60_000, 55_000)
+        if luck > 0.9:
+            least, more = 130_000, 60_000
+        self.advance(self.now_ms + least + int(more * length))
 
 
 class VirtualDisk:

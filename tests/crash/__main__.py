@@ -1,0 +1,162 @@
+"""Crash campaigns: `python -m tests.crash [NAME...] [--full] [--jobs N] [--json FILE]`.
+
+Every `campaign_<name>.py` beside this file has a TITLE and
+`run(full, jobs, progress) -> dict`; a non-empty `violations` in what it returns fails the
+command. With --full the numbers go to docs/crash.md with date and machine.
+
+`python -m tests.crash simulation --seed N [--crash K]` shows one simulated run again and
+tells its story.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+REPORT = ROOT / "docs" / "crash.md"
+sys.path[:0] = [str(HERE), str(HERE.parent / "runtime" / "state"), str(ROOT)]
+
+
+def campaigns() -> dict[str, ModuleType]:
+    """All campaigns by name."""
+    found = sorted(path.stem for path in HERE.glob("campaign_*.py"))
+    return {name.removeprefix("campaign_"): importlib.import_module(name) for name in found}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="campaigns; all by default")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--sample", action="store_true", help="a small sample (default)")
+    size.add_argument("--full", action="store_true", help="the whole; writes docs/crash.md")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--seed", type=int, help="tell the story of one simulated run")
+    parser.add_argument("--crash", type=int, help="the boundary it is cut at")
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        return tell(options.seed, options.crash)
+    known = campaigns()
+    unknown = sorted(set(options.names) - set(known))
+    if unknown:
+        parser.error(f"no campaign {', '.join(unknown)}; there are {', '.join(known)}")
+    chosen = {name: known[name] for name in options.names or known}
+    results = {name: _run(name, kind, options) for name, kind in chosen.items()}
+    Console().print(_table(chosen, results))
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2, default=str) + "\n")
+    if options.full:
+        _write_report(chosen, results)
+    violated = [text for result in results.values() for text in _violations(result)]
+    for text in violated[:50]:
+        print(text)
+    return 1 if violated else 0
+
+
+def tell(seed: int, crash: int | None) -> int:
+    """Show one run of the simulation again."""
+    from simulation import quiet, story
+
+    quiet()
+    try:
+        lines, violations = story(seed, crash)
+    except ValueError as error:
+        print(error)
+        return 2
+    print("\n".join([*lines, "", *(violations or ["nothing was violated"])]))
+    return 1 if violations else 0
+
+
+def _run(name: str, kind: ModuleType, options: argparse.Namespace) -> dict[str, object]:
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    started = time.perf_counter()
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=1.0, note="")
+
+        def progress(share: float, note: str) -> None:
+            bar.update(task, completed=share, note=note)
+
+        result: dict[str, object] = kind.run(options.full, options.jobs, progress)
+        bar.update(task, completed=1.0)
+    return {**result, "wall_s": round(time.perf_counter() - started, 1), "jobs": options.jobs}
+
+
+def _violations(result: dict[str, object]) -> list[str]:
+    found = result.get("violations", [])
+    return [str(text) for text in found] if isinstance(found, list) else [str(found)]
+
+
+def _numbers(result: dict[str, object]) -> list[tuple[str, str]]:
+    return [
+        (name, f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in result.items()
+        if isinstance(value, int | float | str)
+    ] + [("violations", str(len(_violations(result))))]
+
+
+def _table(chosen: dict[str, ModuleType], results: dict[str, dict[str, object]]) -> Table:
+    table = Table("campaign", "what", "measured", title="Crash campaigns")
+    for name, result in results.items():
+        for row, (what, value) in enumerate(_numbers(result)):
+            table.add_row(name if row == 0 else "", what, value)
+        table.add_section()
+    return table
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _write_report(chosen: dict[str, ModuleType], results: dict[str, dict[str, object]]) -> None:
+    """Write docs/crash.md; campaigns that did not run keep their section."""
+    REPORT.parent.mkdir(exist_ok=True)
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    machine = (
+        f"{date}, {_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}"
+    )
+    kept: dict[str, str] = {}
+    if REPORT.exists():
+        for part in REPORT.read_text().split("\n## ")[1:]:
+            kept[part.partition("\n")[0]] = part.partition("\n")[2].strip()
+    for name, result in results.items():
+        lines = [f"Measured {machine}.", "", "| what | measured |", "|---|---|"]
+        lines += [f"| {what} | {value} |" for what, value in _numbers(result)]
+        for title, value in result.items():
+            if isinstance(value, dict):
+                lines += ["", f"| {title} | |", "|---|---|"]
+                lines += [f"| {key} | {text} |" for key, text in sorted(value.items())]
+        kept[str(chosen[name].TITLE)] = "\n".join(lines)
+    head = (
+        "# Crash campaigns\n\nWritten by `make crash`; `python -m tests.crash` runs a sample. "
+        "What each invariant says is in `tests/crash/invariants.py`.\n"
+    )
+    body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sorted(kept.items()))
+    REPORT.write_text(head + body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
