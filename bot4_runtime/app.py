@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -21,7 +21,7 @@ from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
-from bot4_runtime.domain.events import ModelPromoted
+from bot4_runtime.domain.events import AnyEvent, ModelPromoted
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Book, Liquidity
 from bot4_runtime.engine import Engine, EngineParts
@@ -89,6 +89,18 @@ class RunOptions:
     accept: str = ""
 
 
+class Service(Protocol):
+    """What runs beside a session."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End, in bounded time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A session ready to run.
@@ -98,6 +110,7 @@ class Run:
         notices: what the user should know before it starts.
         models: what the manifests say of the models that trade; None when none do.
         bridge: forwards the events to other processes; None when it is off.
+        series: writes tables for dashboards; None when it is off.
     """
 
     session: Session
@@ -109,17 +122,22 @@ class Run:
     notices: list[str]
     models: dict[str, Any] | None
     bridge: RedisBridge | None = None
+    series: Service | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
         """Run to the end, or until `stop` is set; the journal is closed in any case."""
         try:
             if self.bridge is not None:
                 self.bridge.start()
+            if self.series is not None:
+                self.series.start()
             return self.session.run(stop, self.recovery)
         finally:
             self.store.close()
             if self.bridge is not None:
                 self.bridge.stop()
+            if self.series is not None:
+                self.series.stop()
 
 
 class PromotedModels:
@@ -258,6 +276,7 @@ def build(
         if settings.bridge.redis_url and mode == "paper":
             bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
             metrics.watch("bridge", bridge.counters)
+        series = open_series(settings, store, bus, metrics) if mode != "replay" else None
         ledger = Ledger(store, bus)
         engine = Engine(
             EngineParts(
@@ -325,6 +344,7 @@ def build(
         notices=notices,
         models=describe(models.pair) if models is not None else None,
         bridge=bridge,
+        series=series,
     )
 
 
@@ -375,6 +395,29 @@ def open_store(settings: Settings, mode: str, folder: Path) -> StateStore:
     disk = PostgresDisk.open(chosen.journal, account, settings.home / "locks")
     write_note(folder, Elsewhere(url=chosen.journal, account=account))
     return StateStore(Journal(disk), folder / "snapshots", patience_s=SERVER_PATIENCE_S)
+
+
+def open_series(
+    settings: Settings, store: StateStore, bus: EventBus, metrics: Metrics
+) -> Service | None:
+    """Return what writes series to the journal's database; None when that is off.
+
+    Raises:
+        ConfigError: it is on, and the journal is no database.
+    """
+    if not settings.state.series:
+        return None
+    if settings.state.journal == "sqlite":
+        raise ConfigError(
+            "state.series writes tables into the database of the journal; set state.journal to a "
+            "PostgreSQL URL, or state.series to false"
+        )
+    from bot4_runtime.state.series import SeriesWriter
+
+    series = SeriesWriter(settings.state.journal, settings.runtime.account, lambda: store.state)
+    bus.subscribe(AnyEvent, series.offer)
+    metrics.watch("series", series.counters)
+    return series
 
 
 def build_source(

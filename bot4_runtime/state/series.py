@@ -16,7 +16,7 @@ import psycopg
 import structlog
 
 from bot4_runtime.domain.errors import JournalError
-from bot4_runtime.domain.events import AnyEvent, CandleClosed, RegimeNamed
+from bot4_runtime.domain.events import CandleClosed, RegimeNamed
 from bot4_runtime.state.postgres import connect
 from bot4_runtime.state.trading_state import TradingState
 
@@ -38,7 +38,7 @@ _AT_ONCE: Final = 500
 
 
 class SeriesWriter:
-    """Writes the series of an account on a thread of its own; closed by `close`.
+    """Writes the series of an account on a thread of its own, from `start` to `stop`.
 
     Args:
         url: of the database that holds the account's journal.
@@ -65,9 +65,12 @@ class SeriesWriter:
         self.dropped = 0
         self.written = 0
         self._thread = threading.Thread(target=self._run, name="series", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
         self._thread.start()
 
-    def offer(self, event: AnyEvent) -> None:
+    def offer(self, event: object) -> None:
         """Take note of an event; never waits, never raises for the server."""
         if isinstance(event, CandleClosed):
             candle = event.candle
@@ -99,9 +102,9 @@ class SeriesWriter:
 
     def counters(self) -> dict[str, int]:
         """Return rows written, and rows dropped since the server did not take them in time."""
-        return {"series_written": self.written, "series_dropped": self.dropped}
+        return {"written": self.written, "dropped": self.dropped}
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float = 5.0) -> None:
         """Write what waits, for at most `timeout_s`; the rest is dropped."""
         self._closing.set()
         self._thread.join(timeout_s)

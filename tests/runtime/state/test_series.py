@@ -28,6 +28,12 @@ def sql(pg_account, tmp_path):
         yield connection
 
 
+def begun(*arguments, **options) -> SeriesWriter:
+    writer = SeriesWriter(*arguments, **options)
+    writer.start()
+    return writer
+
+
 def until(condition) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -37,13 +43,13 @@ def until(condition) -> None:
 
 def test_candles_equity_and_regimes_become_rows(sql, pg_account):
     state = TradingState()
-    writer = SeriesWriter(postgres_url(), pg_account, lambda: state, pause_s=0.01)
+    writer = begun(postgres_url(), pg_account, lambda: state, pause_s=0.01)
     events = [event for batch in Scenario(3, 90).batches() for event in batch]
     for event in events:
         state.apply(event)
         writer.offer(event)
     writer.offer(Heartbeat(ts_event_ns=0, events_total=1))
-    writer.close()
+    writer.stop()
     candles = [e.candle for e in events if isinstance(e, CandleClosed)]
     rows = sql.execute(
         "SELECT extract(epoch FROM ts)::bigint, symbol, close FROM candle"
@@ -59,21 +65,21 @@ def test_candles_equity_and_regimes_become_rows(sql, pg_account):
     ).fetchone()
     assert first == Decimal(10_000)
     assert writer.counters() == {
-        "series_written": len(candles) * 3 + len(named),
-        "series_dropped": 0,
+        "written": len(candles) * 3 + len(named),
+        "dropped": 0,
     }
 
 
 def test_the_same_candle_twice_is_one_row(sql, pg_account):
     for _ in range(2):
-        writer = SeriesWriter(postgres_url(), pg_account, TradingState, pause_s=0.01)
+        writer = begun(postgres_url(), pg_account, TradingState, pause_s=0.01)
         writer.offer(candle("BTCUSDT", 0, 1.0))
-        writer.close()
+        writer.stop()
     assert sql.execute("SELECT count(*) FROM candle").fetchone() == (1,)
 
 
 def test_a_stopped_server_costs_rows_and_nothing_else(sql, pg_account):
-    writer = SeriesWriter(postgres_url(), pg_account, TradingState, pause_s=0.01)
+    writer = begun(postgres_url(), pg_account, TradingState, pause_s=0.01)
     writer.offer(candle("BTCUSDT", 0, 1.0))
     until(lambda: writer.written == 1)
     (process,) = sql.execute(
@@ -88,7 +94,7 @@ def test_a_stopped_server_costs_rows_and_nothing_else(sql, pg_account):
             writer.offer(candle("BTCUSDT", number * 60_000, 1.0))
         assert time.monotonic() - started < 20
         assert writer.dropped >= 1_000
-        writer.close(timeout_s=0.1)
+        writer.stop(timeout_s=0.1)
     finally:
         os.kill(process, signal.SIGCONT)
     writer._thread.join(20)
@@ -96,7 +102,7 @@ def test_a_stopped_server_costs_rows_and_nothing_else(sql, pg_account):
 
 
 def test_a_lost_connection_is_made_again_and_rows_are_kept(sql, pg_account, monkeypatch):
-    writer = SeriesWriter(postgres_url(), pg_account, TradingState, pause_s=0.01)
+    writer = begun(postgres_url(), pg_account, TradingState, pause_s=0.01)
     writer.offer(candle("BTCUSDT", 0, 1.0))
     until(lambda: writer.written == 1)
     sql.execute(
@@ -107,13 +113,13 @@ def test_a_lost_connection_is_made_again_and_rows_are_kept(sql, pg_account, monk
     )
     writer.offer(candle("BTCUSDT", 60_000, 1.0))
     until(lambda: writer.written == 2)
-    writer.close()
+    writer.stop()
     assert sql.execute("SELECT count(*) FROM candle").fetchone() == (2,)
     assert writer.dropped == 0
 
 
 def test_a_server_that_is_not_there_is_told_once_and_drops(monkeypatch):
-    writer = SeriesWriter("postgresql://127.0.0.1:1/x", "paper", TradingState, pause_s=0.01)
+    writer = begun("postgresql://127.0.0.1:1/x", "paper", TradingState, pause_s=0.01)
     warnings = []
     monkeypatch.setattr(
         writer._log, "warning", lambda *_, **why: warnings.append(why), raising=False
@@ -121,7 +127,7 @@ def test_a_server_that_is_not_there_is_told_once_and_drops(monkeypatch):
     writer.offer(session(1))
     writer.offer(candle("BTCUSDT", 0, 1.0))
     time.sleep(0.3)
-    writer.close()
+    writer.stop()
     assert writer.written == 0
     assert len(warnings) <= 1
 
