@@ -117,6 +117,7 @@ class EventBus:
         self._subscriptions: list[Subscription] = []
         self._queues: list[tuple[Subscription, EventQueue]] = []
         self._routes: dict[type, _Route] = {}
+        self._retired: list[_Route] = []  # their counts are not in `_past` yet
         self._past: dict[type, int] = {}  # events published over routes that are no more
         self._pending: deque[object] = deque()
         self._overflowed: list[str] = []
@@ -257,9 +258,7 @@ class EventBus:
         """Finish a delivery that is out of the ordinary, then deliver what it published."""
         self._busy = True
         try:
-            if error is not None:
-                self._failed(route.takers[done - 1], event, error)
-            self._deliver(route, event, done)
+            self._deliver(route, event, done, error)
         finally:
             self._busy = False
         self._catch_up()
@@ -273,16 +272,18 @@ class EventBus:
                 if route is None:
                     route = self._route(type(event))
                 route.published += 1
-                self._deliver(route, event, 0)
+                self._deliver(route, event, 0, None)
             self._alert = 0
         finally:
             self._busy = False
         if self._overflowed:
             self._halt()
 
-    def _deliver(self, route: _Route, event: object, done: int) -> None:
-        """Call the takers after the first `done`, those that are still subscribed."""
+    def _deliver(self, route: _Route, event: object, done: int, failure: Exception | None) -> None:
+        """Call the takers after the first `done`, the last of whom failed if there is an error."""
         try:
+            if failure is not None:
+                self._failed(route.takers[done - 1], event, failure)
             for taker in route.takers[done:]:
                 done += 1
                 if not taker.active:
@@ -342,28 +343,33 @@ class EventBus:
 
     # ------------------------------------------------------------------ routes
     def _route(self, kind: type) -> _Route:
+        """Make the route of a type, in the publishing thread, where no count is on its way."""
         with self._changing:
+            for old in self._retired:
+                self._past[old.kind] = self._past.get(old.kind, 0) + old.published
+                self._delivered += old.published * len(old.takers)
+                for taker in old.takers:
+                    taker.counted += old.published
+            self._retired = []
             takers = [taker for taker in self._subscriptions if issubclass(kind, taker.kinds)]
             route = _Route(kind, takers)
             self._routes[kind] = route
         return route
 
     def _retire_routes(self) -> None:
-        """Keep the counts of all routes and forget them; each is made anew when it is needed."""
-        routes = self._routes
+        """Forget all routes; each is made anew when it is needed."""
+        self._retired = [*self._retired, *self._routes.values()]
         self._routes = {}
-        for route in routes.values():
-            self._past[route.kind] = self._past.get(route.kind, 0) + route.published
-            self._delivered += route.published * len(route.takers)
-            for taker in route.takers:
-                taker.counted += route.published
 
     # ---------------------------------------------------------------- counting
     def delivered(self, subscription: Subscription) -> int:
         """Return how many events a handler was called with, those it failed on included."""
         with self._changing:
-            live = [route for route in self._routes.values() if subscription in route.takers]
-            return subscription.counted + sum([route.published for route in live])
+            calls = subscription.counted
+            for route in [*self._routes.values(), *self._retired]:
+                if subscription in route.takers:
+                    calls += route.published
+        return calls
 
     def published(self) -> dict[str, int]:
         """Return how many events of each type were published, by the type's name."""
@@ -371,9 +377,10 @@ class EventBus:
         with self._changing:
             for kind, past in self._past.items():
                 counts[kind.__name__] = counts.get(kind.__name__, 0) + past
-            for kind, route in self._routes.items():
-                counts[kind.__name__] = counts.get(kind.__name__, 0) + route.published
-        return counts
+            for route in [*self._routes.values(), *self._retired]:
+                name = route.kind.__name__
+                counts[name] = counts.get(name, 0) + route.published
+        return {name: count for name, count in counts.items() if count}
 
     def counters(self) -> dict[str, int]:
         """Return what happened so far.
@@ -386,7 +393,7 @@ class EventBus:
         published = sum(self.published().values())
         with self._changing:
             delivered = self._delivered
-            for route in self._routes.values():
+            for route in [*self._routes.values(), *self._retired]:
                 delivered += route.published * len(route.takers)
         queued = dropped = conflated = 0
         for _, queue in self._queues:

@@ -161,6 +161,20 @@ def test_an_interrupt_passes_and_what_was_pending_comes_first_afterwards(stop):
     assert seen == [beat(2), beat(3)]
 
 
+def test_an_interrupt_of_the_error_reporter_passes_and_the_rest_is_counted_as_not_called():
+    def reporter(*_):
+        raise KeyboardInterrupt
+
+    bus, seen = EventBus(on_error=reporter), []
+    bus.subscribe(Heartbeat, lambda _: 1 / 0)
+    late = bus.subscribe(Heartbeat, seen.append)
+    with pytest.raises(KeyboardInterrupt):
+        bus.publish(beat(1))
+    assert (seen, bus.delivered(late), bus.counters()["delivered"]) == ([], 0, 1)
+    bus.publish(gap("A"))
+    assert bus.counters()["published"] == 2
+
+
 def test_everybody_sees_nested_publications_in_order_of_publication():
     bus, first, second = EventBus(), [], []
 

@@ -17,7 +17,7 @@ from bot4_runtime.domain.events import (
     RiskEvent,
     SystemEvent,
 )
-from bot4_runtime.event_bus import EventBus
+from bot4_runtime.event_bus import EventBus, EventCounter
 from bot4_runtime.event_queue import DEFAULT_CAPACITY, Overflow, instrument_key
 
 
@@ -52,6 +52,16 @@ def test_a_full_halt_queue_is_named_once_for_nested_events():
     bus.subscribe(Heartbeat, lambda _: bus.publish_many([accepted(1), accepted(2), accepted(3)]))
     with pytest.raises(InvariantViolated, match="queue fills is full"):
         bus.publish(beat(1))
+
+
+def test_those_after_a_full_halt_queue_get_the_event_too():
+    bus, counter = EventBus(), EventCounter()
+    bus.subscribe_queue(OrderEvent, capacity=1)
+    bus.subscribe(OrderEvent, counter)
+    bus.publish(accepted(1))
+    with pytest.raises(InvariantViolated):
+        bus.publish(accepted(2))
+    assert counter.events == 2
 
 
 def test_drop_oldest_keeps_the_newest_and_counts():
