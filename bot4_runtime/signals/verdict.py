@@ -61,52 +61,48 @@ class Figures:
 
     def told(self) -> dict[str, float | None]:
         """Return the numbers by name, as they are journaled; None where there is no value."""
-        numbers: dict[str, float | None] = {
-            "confidence": self.confidence,
-            "confidence_above": self.min_confidence,
-            "volatility": self.volatility,
-            "recent_return": self.recent_return,
+        return {
+            "confidence": _known(self.confidence),
+            "confidence_above": _known(self.min_confidence),
+            "volatility": _known(self.volatility),
+            "recent_return": _known(self.recent_return),
             "regime": None if self.regime is None else float(self.regime),
             "history_trades": float(self.history_trades),
             "history_entries": float(self.history_entries),
-            "bias_value": self.bias_value,
-            "bias_threshold": self.bias_threshold,
-            "n_trades": self.n_trades,
+            "bias_value": _known(self.bias_value),
+            "bias_threshold": _known(self.bias_threshold),
+            "n_trades": _known(self.n_trades),
             "n_trades_least": float(self.min_trades),
-            "n_eff_weeks": self.n_weeks,
+            "n_eff_weeks": _known(self.n_weeks),
             "n_eff_weeks_least": float(self.min_weeks),
             "rules_tried": float(self.rules_tried),
-            "evidence_days_left": self.evidence_days_left,
-            "p_value": self.p_value,
-            "p_value_below": self.max_p_value,
-            "p_value_raw": self.p_value_raw,
-            "p_newey_west": self.p_newey_west,
-            "p_specification_t": self.p_specification_t,
-            "live_trades": self.live_trades,
-            "live_days": self.live_days,
-            "mean_net": self.mean_net,
-            "std_net": self.std_net,
-            "skewness_net": self.skewness_net,
-            "kurtosis_net": self.kurtosis_net,
-            "win_rate": self.win_rate,
-            "average_win": self.average_win,
-            "average_loss": self.average_loss,
-            "holding_days": self.holding_days,
-            "extra_costs": self.extra_costs,
-            "opportunity_cost": self.opportunity_cost,
-            "expected_value": self.expected_value,
-            "sharpe": self.sharpe,
-            "sharpe_above": self.min_sharpe,
-            "sharpe_low": self.sharpe_low,
-            "sharpe_high": self.sharpe_high,
-            "probabilistic_sharpe": self.probabilistic_sharpe,
-            "deflated_sharpe": self.deflated_sharpe,
-            "size_fraction": self.size_fraction,
+            "evidence_days_left": _known(self.evidence_days_left),
+            "p_value": _known(self.p_value),
+            "p_value_below": _known(self.max_p_value),
+            "p_value_raw": _known(self.p_value_raw),
+            "p_newey_west": _known(self.p_newey_west),
+            "p_specification_t": _known(self.p_specification_t),
+            "live_trades": _known(self.live_trades),
+            "live_days": _known(self.live_days),
+            "mean_net": _known(self.mean_net),
+            "std_net": _known(self.std_net),
+            "skewness_net": _known(self.skewness_net),
+            "kurtosis_net": _known(self.kurtosis_net),
+            "win_rate": _known(self.win_rate),
+            "average_win": _known(self.average_win),
+            "average_loss": _known(self.average_loss),
+            "holding_days": _known(self.holding_days),
+            "extra_costs": _known(self.extra_costs),
+            "opportunity_cost": _known(self.opportunity_cost),
+            "expected_value": _known(self.expected_value),
+            "sharpe": _known(self.sharpe),
+            "sharpe_above": _known(self.min_sharpe),
+            "sharpe_low": _known(self.sharpe_low),
+            "sharpe_high": _known(self.sharpe_high),
+            "probabilistic_sharpe": _known(self.probabilistic_sharpe),
+            "deflated_sharpe": _known(self.deflated_sharpe),
+            "size_fraction": _known(self.size_fraction),
         }
-        for name, value in numbers.items():
-            if value is not None and not -math.inf < value < math.inf:
-                numbers[name] = None
-        return numbers
 
 
 class Approved:
@@ -204,3 +200,7 @@ _SUGGESTIONS: Final = {
     "SHARPE": "the reward is too small for the risk: do not trade it",
     "CONFIDENCE": "wait until the regime is clearer",
 }
+
+
+def _known(value: float) -> float | None:
+    return value if -math.inf < value < math.inf else None
