@@ -198,8 +198,10 @@ def test_a_check_is_worth_nothing_once_the_book_has_changed(view):
     check = MANAGER.prepare("BTCUSDT", Side.BUY, view(), revision, 10)
     entry = (1.0, 100.0, 95.0)
     assert check.check(*entry, NOW) == 0
-    revision.advance()
-    assert _named(check.check(*entry, NOW)) == "STALE"
+    for number in (1, 2, 3):
+        revision.advance()
+        assert revision.number == number
+        assert _named(check.check(*entry, NOW)) == "STALE"
     assert check.check_many([1.0], [100.0], [95.0], NOW) == [entry_check.STALE]
     again = MANAGER.prepare("BTCUSDT", Side.BUY, view(), revision, 10)
     assert again.check(*entry, NOW) == 0

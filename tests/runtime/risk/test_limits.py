@@ -120,8 +120,13 @@ def test_the_stop_loss_cannot_be_switched_off(value):
 
 
 def test_the_longest_cooldown_cannot_be_shorter_than_the_first():
-    with pytest.raises(ConfigError, match="max_cooldown_s"):
+    with pytest.raises(ConfigError) as refused:
         RiskLimits(cooldown_s=200_000, max_cooldown_s=100_000)
+    assert str(refused.value) == (
+        "risk.max_cooldown_s 100000 is shorter than risk.cooldown_s 200000; "
+        "make it at least as long"
+    )
+    assert RiskLimits(cooldown_s=100_000, max_cooldown_s=100_000).cooldown_s == 100_000
 
 
 def test_limits_and_overrides_are_frozen():
@@ -130,23 +135,76 @@ def test_limits_and_overrides_are_frozen():
             value.max_leverage = 4.0
 
 
-def test_an_override_needs_a_reason_an_expiry_and_something_to_do():
-    for fields in (
-        {"reason": " ", "expires_ts_ns": 9, "halt": True},
-        {"reason": "news", "expires_ts_ns": 0, "halt": True},
-        {"reason": "news", "expires_ts_ns": 9},
-        {"reason": "news", "expires_ts_ns": 9, "max_leverage": math.nan},
-        {"reason": "news", "expires_ts_ns": 9, "max_leverage": 6.0},
-    ):
-        with pytest.raises(ConfigError):
-            RiskOverride(**fields)
+ASKED_FOR = " ".join(OVERRIDABLE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"reason": " ", "expires_ts_ns": 9, "halt": True},
+            "a risk override needs a reason; none was given",
+        ),
+        (
+            {"reason": "news", "expires_ts_ns": 0, "halt": True},
+            "a risk override needs an expiry (UTC, ns); received 0",
+        ),
+        (
+            {"reason": "news", "expires_ts_ns": 9},
+            f"a risk override must halt or tighten one of {ASKED_FOR}",
+        ),
+        (
+            {"reason": "news", "expires_ts_ns": 9, "max_leverage": math.nan},
+            "risk.max_leverage is nan; the hard limit is 5 and the strictest value 0.01, "
+            "whatever is configured: choose one between",
+        ),
+        (
+            {"reason": "news", "expires_ts_ns": 9, "max_leverage": 6.0},
+            "risk.max_leverage is 6.0; the hard limit is 5 and the strictest value 0.01, "
+            "whatever is configured: choose one between",
+        ),
+    ],
+)
+def test_an_override_needs_a_reason_an_expiry_and_something_to_do(fields, words):
+    with pytest.raises(ConfigError) as refused:
+        RiskOverride(**fields)
+    assert str(refused.value) == words
+
+
+OTHER_LIMITS = RiskLimits(
+    max_position_pct=0.03,
+    max_correlation=0.6,
+    max_leverage=2.5,
+    max_drawdown=0.12,
+    min_liquidity_ratio=1.7,
+    min_margin_ratio=1.3,
+    max_loss_streak=4,
+    max_daily_loss=0.04,
+    cooldown_s=90_000,
+    max_cooldown_s=700_000,
+    probing_factor=0.2,
+    correlation_half_life_hours=700.0,
+    correlation_min_observations=80,
+)
+
+
+def test_an_override_of_one_limit_leaves_every_other_as_it_was_configured():
+    for key in OVERRIDABLE:
+        strict = RiskOverride(reason="news", expires_ts_ns=9, **{key: BOUNDS[key].tightest})
+        changed = dataclasses.asdict(OTHER_LIMITS) | {key: BOUNDS[key].tightest}
+        assert dataclasses.asdict(tightened(OTHER_LIMITS, [strict], 1)) == changed
+    assert tightened(OTHER_LIMITS, [], 1) == OTHER_LIMITS
 
 
 @pytest.mark.parametrize("key", OVERRIDABLE)
 def test_an_override_that_loosens_is_refused_at_the_door_and_has_no_effect(key):
     loose = RiskOverride(reason="greed", expires_ts_ns=9, **{key: BOUNDS[key].loosest})
-    with pytest.raises(ConfigError, match=key):
+    with pytest.raises(ConfigError) as refused:
         loose.check_tightens(RiskLimits())
+    assert str(refused.value) == (
+        f"override {key} = {BOUNDS[key].loosest} would loosen the limit in force, "
+        f"{getattr(RiskLimits(), key)}; an override can only tighten: choose a stricter value"
+    )
     assert tightened(RiskLimits(), [loose], 1) == RiskLimits()
 
 
