@@ -142,7 +142,8 @@ class SqliteDisk:
         try:
             self._commit(frames, keys)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._free_reserve():
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            if not full or not self._free_reserve():
                 raise JournalWriteFailed(f"{self._path}: {error}") from error
             try:
                 self._commit(frames, keys)

@@ -438,3 +438,78 @@ def test_a_move_that_was_cut_short_is_made_again(path, monkeypatch):
         assert [f.first_seq for f in sqlite_file.read_frames(disk._sql, 0)] == left
         assert [f.first_seq for f in disk.read(0)] == [1, 2, 3, 4, 5]
     disk.close()
+
+
+# -------------------------------------------------------------- failed flushes, readers
+class FailingCommits:
+    """A connection whose k-th COMMIT fails as a failed fsync does."""
+
+    def __init__(self, sql: sqlite3.Connection, kth: int) -> None:
+        self.sql, self.left, self.commits = sql, kth, 0
+
+    def execute(self, text, *values):
+        if text == "COMMIT":
+            self.commits += 1
+            self.left -= 1
+            if not self.left:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                raise error
+        return self.sql.execute(text, *values)
+
+    def __getattr__(self, name):
+        return getattr(self.sql, name)
+
+
+@pytest.mark.parametrize("kth", range(1, 9))
+def test_a_failed_flush_is_never_retried_and_loses_nothing_acknowledged(path, kth):
+    disk = SqliteDisk.open(path, "paper")
+    disk._connection = failing = FailingCommits(disk._connection, kth)
+    store = StateStore(Journal(disk, threaded=False), None)
+    store.recover()
+    hashes = {0: store.state.state_hash()}
+    acknowledged = 0
+    with pytest.raises(JournalWriteFailed, match="disk I/O error"):
+        for batch in Scenario(6, 30).batches():
+            seq = store.append(batch)
+            hashes[seq] = store.state.state_hash()
+            store.wait_durable(seq)
+            acknowledged = seq
+    for _ in range(3):
+        with pytest.raises(JournalWriteFailed):
+            store.append([candle("BTCUSDT", 10**13, 1.0)])
+    with pytest.raises(JournalWriteFailed):
+        store.close()
+    assert failing.commits == kth
+    again = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    assert again.recover().last_seq == acknowledged
+    assert again.state.state_hash() == hashes[acknowledged]
+    again.close()
+
+
+def test_a_reader_never_moves_the_log(written, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(written[0], folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith("-shm")}
+    for _ in range(2):
+        with JournalReader.open(folder / "journal.db") as reader:
+            assert reader.last_seq() == max(written[1])
+    after = {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith("-shm")}
+    assert after == before
+
+
+def test_a_journal_that_is_thrown_away_is_not_flushed(path):
+    disk = SqliteDisk.open(path, "replay", durable=False)
+    assert disk._sql.execute("PRAGMA synchronous").fetchone() == (0,)
+    disk.close()
+
+
+def test_a_log_that_cannot_be_moved_fails_the_journal(path):
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(*frames_of(1, session(1)))
+    disk._log_bytes = 1 << 30
+    disk._connection.close()
+    with pytest.raises(JournalWriteFailed, match="closed"):
+        disk.tidy()
+    with pytest.raises(JournalWriteFailed, match="closed"):
+        disk.write(*frames_of(2, session(1)))
