@@ -595,11 +595,14 @@ def test_an_override_can_halt(intent, view):
         ({"positions": [HeldPosition("BTCUSDT", 0.5, 100.0)]}, 1.5),
         ({"positions": [HeldPosition("BTCUSDT", 5.0, 100.0)]}, 0.0),
         ({"equity": math.nan}, 0.0),
+        ({"cash_free": math.nan}, 0.0),
+        ({"mark": math.nan}, 0.0),
     ],
 )
 def test_the_room_for_a_position_is_what_the_limit_leaves(intent, view, book, room):
     found = MANAGER.position_room(intent(), view(**book))
     assert float(found) == pytest.approx(room)
+    assert not found or found < Decimal(repr(room))
     if found:
         sized = intent(quantity=found)
         assert _code(MANAGER.validate(sized, view(**book))) == "APPROVED"
@@ -810,3 +813,86 @@ def test_a_bad_number_anywhere_in_a_view_is_refused_or_judged_safely(intent, vie
                 assert math.isfinite(answer.limit), where
                 assert math.isfinite(answer.value), where
                 assert answer.would_pass_size.is_finite(), where
+
+
+# ------------------------------------------------------------------------- in words
+WORDS = [
+    ({"quantity": "2.5"}, {}, "position would be 2.5000% of equity, at most 2.0000% is allowed; "
+     "1.99999999999 would pass"),
+    ({}, {"positions": [ETH], "correlations": _pair(0.75)},
+     "correlation 0.750 with an open position, less than 0.700 is needed"),
+    ({}, {"positions": [ETH]}, "correlation with 1 open positions is not known yet"),
+    ({"stop_loss": None}, {}, "an entry needs a stop loss and has none"),
+    ({"stop_loss": "105"}, {}, "stop loss 105 is not on the losing side of 100"),
+    ({}, {"positions": [HeldPosition("ETHUSDT", 300.0, 100.0)], "correlations": _pair(0.1)},
+     "leverage would be 3.010, at most 3.000 is allowed"),
+    ({}, {"equity": 8_000.0}, "drawdown is 20.00%, at most 15.00% is allowed"),
+    ({}, {"depth_quote": 60.0},
+     "exit-side depth is 0.600 times the order, 1.500 is needed; 0.399999999999 would pass"),
+    ({}, {"cash_free": 55.0},
+     "free cash is 0.550 times the margin, 1.100 is needed; 0.499999999999 would pass"),
+    ({}, {"breaker": HALTED}, "the operator halted entries; resume lifts it"),
+    ({}, {"breaker": OPEN}, "the circuit breaker is open; it probes again after its cool-down"),
+    ({"quantity": "-1"}, {}, "cannot be judged: quantity is -1"),
+    ({}, {"equity": -5.0}, "cannot be judged: equity is -5.0"),
+    ({}, {"cash_free": math.inf}, "cannot be judged: free cash is inf"),
+    ({}, {"depth_quote": math.inf}, "cannot be judged: depth is inf"),
+    ({}, {"margin_rate": 1.5}, "cannot be judged: margin rate is 1.5"),
+    ({}, {"positions": [HeldPosition("ETHUSDT", math.inf, 5.0)]},
+     "cannot be judged: position ETHUSDT is inf at 5.0"),
+    ({}, {"open_orders": [OpenOrder("ETHUSDT", 2, 1.0, 5.0)]},
+     "cannot be judged: open order ETHUSDT is 2 x 1.0 at 5.0"),
+    ({}, {"open_orders": [OpenOrder("ETHUSDT", 1, -1.0, 5.0)]},
+     "cannot be judged: open order ETHUSDT is 1 x -1.0 at 5.0"),
+    ({"symbol": "XRPUSDT"}, {}, "cannot be judged: one of price None, stop price None, reference "
+     "price 100 and mark nan is no usable price"),
+    ({"quantity": "1e307", "reference_price": "1e307"}, {},
+     "cannot be judged: 1E+307 at 1e+307 has no usable value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("order", "book", "words"), WORDS)
+def test_a_refusal_says_in_words_what_was_wrong_and_what_would_pass(
+    intent, view, order, book, words
+):
+    texts = {"symbol"}
+    order = {
+        key: Decimal(value) if isinstance(value, str) and key not in texts else value
+        for key, value in order.items()
+    }
+    assert MANAGER.validate(intent(**order), view(**book)).text == words
+
+
+def test_an_exit_s_refusal_is_in_words_too(intent, view):
+    leave = intent(side=Side.SELL, quantity=Decimal(6), reduce_only=True)
+    held = view(positions=[HeldPosition("BTCUSDT", 5.0, 100.0)])
+    assert MANAGER.validate(leave, held).text == (
+        "reduces 6 but may reduce 5 of the position at most; 5.0 would pass"
+    )
+    nan = view(positions=[HeldPosition("BTCUSDT", math.nan, 100.0)])
+    assert MANAGER.validate(leave, nan).text == "cannot be judged: position BTCUSDT is nan"
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ({"leverage": math.nan}, "leverage is nan"),
+        ({"drawdown": math.nan}, "drawdown is nan of a peak of 10000"),
+        ({"drawdown": -0.1}, "drawdown is -0.1 of a peak of 10000"),
+        ({"peak": "0"}, "drawdown is 0.0 of a peak of 0"),
+        ({"peak": "NaN"}, "drawdown is 0.0 of a peak of NaN"),
+        ({"equity": "NaN"}, "one of the book's amounts is NaN"),
+        ({"day_start": "Infinity"}, "one of the book's amounts is Infinity"),
+    ],
+)
+def test_metrics_that_are_no_numbers_are_named(intent, view, metrics, metric, words):
+    answer = MANAGER.validate(intent(), view(metrics=metrics(**metric)))
+    assert answer.text == f"cannot be judged: {words}"
+
+
+def test_an_approval_made_elsewhere_is_refused_in_words(intent):
+    with pytest.raises(InvariantViolated) as refused:
+        RiskApproved(intent(), 0.0, None)
+    assert str(refused.value) == (
+        "an approval was made outside the risk manager; only RiskManager.validate approves intents"
+    )
