@@ -1,5 +1,6 @@
 """Times calls and prints them as claims: measured, specified, goal, floor and peer."""
 
+import functools
 import json
 import os
 import platform
@@ -81,17 +82,17 @@ def measure(
         seconds: how long to measure for.
         per_call: operations one call performs.
     """
-    clock = time.perf_counter_ns
+    clock, timed = time.perf_counter_ns, _timer(len(arguments))
     loops = 1
     while True:
-        if _time(loops, call, arguments) > 1_000_000 or loops > 1_000_000:
+        if timed(loops, call, *arguments) > 1_000_000 or loops > 1_000_000:
             break
         loops *= 2
     empty = min(_empty_loop(loops) for _ in range(20))
     rounds: list[float] = []
     end = clock() + int(seconds * 1e9)
     while clock() < end or len(rounds) < 20:
-        rounds.append((_time(loops, call, arguments) - empty) / loops / per_call)
+        rounds.append((timed(loops, call, *arguments) - empty) / loops / per_call)
     return of_rounds(name, rounds, kind=kind, specified=specified, goal=goal)
 
 
@@ -158,25 +159,20 @@ def of_rounds(
     )
 
 
-def _time(loops: int, call: Callable[..., object], arguments: Sequence[object]) -> int:
-    """Return the nanoseconds of many calls, called as programs call: unpacking has a cost."""
-    clock = time.perf_counter_ns
-    if len(arguments) == 1:
-        argument = arguments[0]
-        start = clock()
-        for _ in range(loops):
-            call(argument)
-        return clock() - start
-    if len(arguments) == 2:
-        first, second = arguments
-        start = clock()
-        for _ in range(loops):
-            call(first, second)
-        return clock() - start
-    start = clock()
-    for _ in range(loops):
-        call(*arguments)
-    return clock() - start
+@functools.cache
+def _timer(count: int) -> Callable[..., int]:
+    """Return a function that times calls of so many arguments, passed as programs pass them."""
+    names = "".join(f", a{number}" for number in range(count))
+    source = (
+        f"def timed(loops, call{names}):\n"
+        "    start = clock()\n"
+        "    for _ in range(loops):\n"
+        f"        call({names.removeprefix(', ')})\n"
+        "    return clock() - start\n"
+    )
+    made: dict[str, Callable[..., int]] = {}
+    exec(source, {"clock": time.perf_counter_ns}, made)  # as timeit does
+    return made["timed"]
 
 
 def _empty_loop(loops: int) -> int:
