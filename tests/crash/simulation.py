@@ -136,7 +136,7 @@ def script(seed: int) -> Script:
                 found.append((begin, begin + 1_000 + int(draw(6, kind, number) * longest_ms)))
         return [(begin, min(end, END_MS)) for begin, end in found if begin < END_MS]
 
-    skewed = windows(3, 0.1, 60_000)
+    skewed = windows(3, 0.2, 200_000)
     meddled = draw(7)
     kinds = ("order", "epoch", "deposit")
     return Script(
@@ -144,7 +144,7 @@ def script(seed: int) -> Script:
         signals=signals,
         outages=windows(1, 0.25, 25_000),
         silences=windows(2, 0.25, 45_000),
-        skews=[(*window, 120_000 if draw(8) < 0.5 else -1_500) for window in skewed],
+        skews=[(*window, 120_000 if draw(8) < 0.3 else -1_500) for window in skewed],
         meddling=[(START_MS + int(draw(9) * length_ms * 0.7), kinds[int(draw(10) * 3)])]
         if meddled < 0.12
         else [],

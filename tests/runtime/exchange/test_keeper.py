@@ -1,0 +1,593 @@
+"""The keeper reads a scripted venue; each test names what the venue says and what follows.
+
+Named regressions: fills invented from quantities (NautilusTrader #4736, #3493), a missing
+balance believed (freqtrade #13399), a failed request taken for a failed order (hummingbot #493).
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from bot4_runtime.clock import ManualClock
+from bot4_runtime.domain.account import DifferenceKind
+from bot4_runtime.domain.candle import Origin
+from bot4_runtime.domain.client_id import client_id
+from bot4_runtime.domain.errors import ConfigError, OutcomeUnknown, VenueUnreachable
+from bot4_runtime.domain.events import (
+    JournaledEvent,
+    OperatorCommand,
+    OrderAccepted,
+    OrderClosed,
+    OrderFilled,
+    OrderIntended,
+    OrderOutcomeUnknown,
+    OrderRejected,
+    Reconciled,
+    SessionStarted,
+)
+from bot4_runtime.domain.order import (
+    Book,
+    Liquidity,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    OrderType,
+    Purpose,
+    Side,
+    TimeInForce,
+    payload_hash,
+)
+from bot4_runtime.exchange.keeper import FRESH_MS, INTERVAL_MS, AccountKeeper
+from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
+from bot4_runtime.state.trading_state import TradingState
+
+MS = 1_000_000
+SYMBOL = "BTCUSDT"
+
+
+class Venue:
+    """Says what a test put into it."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.orders: dict[str, VenueOrder] = {}
+        self.open: list[VenueOrder] = []
+        self.done: list[VenueTrade] = []
+        self.held = {"USDT": Decimal(10_000)}
+        self.updates: list[UserUpdate] = []
+        self.alive = True
+        self.skew_ms = 0
+        self.fails: Exception | None = None
+        self.clock: ManualClock
+
+    def poll(self) -> list[UserUpdate]:
+        told, self.updates = self.updates, []
+        return told
+
+    def stream_alive(self) -> bool:
+        return self.alive
+
+    def query(self, symbol: str, client_id: str) -> VenueOrder | None:
+        return self.orders.get(client_id)
+
+    def open_orders(self) -> list[VenueOrder]:
+        return self.open
+
+    def trades(self, symbol: str, after_trade_id: int) -> list[VenueTrade]:
+        return [t for t in self.done if t.symbol == symbol and t.trade_id > after_trade_id]
+
+    def balances(self) -> dict[str, Decimal]:
+        if self.fails is not None:
+            raise self.fails
+        return dict(self.held)
+
+    def server_time_ms(self) -> int:
+        return self.clock.now_ns() // MS + self.skew_ms
+
+
+class Desk:
+    """A keeper, its venue, and the journal it tells."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(1_000_000 * MS)
+        self.venue = Venue()
+        self.venue.clock = self.clock
+        self.state = TradingState()
+        self.events: list[JournaledEvent] = []
+        self.canceled: list[int] = []
+        self.emit(
+            SessionStarted(
+                ts_event_ns=0,
+                epoch=2,
+                mode="testnet",
+                source="s",
+                origin=Origin.REAL,
+                strategy="s",
+                config_hash="c",
+                schema_version=1,
+                warm_from_ms=0,
+                start_ms=0,
+                quote="USDT",
+                initial_cash=Decimal(1_000),
+                books=(Book.VALIDATED,),
+            )
+        )
+        self.keeper = AccountKeeper(
+            self.venue,  # type: ignore[arg-type]
+            self,
+            epoch=2,
+            symbols=(SYMBOL,),
+            cancel=lambda order, _: self.canceled.append(order.intent.intent_no),
+            clock=self.clock,
+            timer=self.clock.now_ns,
+        )
+
+    def emit(self, event: JournaledEvent) -> None:
+        if self.state.apply(event):
+            self.events.append(event)
+
+    def after(self, ms: int) -> list[str]:
+        self.clock.advance_to(self.clock.now_ns() + ms * MS)
+        return self.keeper.turn()
+
+    def ready(self) -> None:
+        """Read twice, so that the opening is known."""
+        self.after(0)
+        self.after(2_000)
+        assert self.keeper.hold == ""
+
+    def intend(
+        self,
+        *,
+        side: Side = Side.BUY,
+        quantity: str = "1",
+        epoch: int = 2,
+        answered: bool = True,
+    ) -> str:
+        number = self.state.next_intent_no
+        intent = OrderIntent(
+            intent_no=number,
+            book=Book.VALIDATED,
+            purpose=Purpose.ENTRY if side is Side.BUY else Purpose.EXIT,
+            symbol=SYMBOL,
+            side=side,
+            order_type=OrderType.MARKET,
+            quantity=Decimal(quantity),
+            price=None,
+            stop_price=None,
+            time_in_force=TimeInForce.GTC,
+            reduce_only=side is Side.SELL,
+            reference_price=Decimal(100),
+            stop_loss=Decimal(90),
+            expires_after=0,
+            signal_id="s",
+            rule_id="r",
+            ts_ns=0,
+        )
+        name = client_id(epoch, number)
+        self.emit(
+            OrderIntended(
+                ts_event_ns=0, intent=intent, client_id=name, payload_hash=payload_hash(intent)
+            )
+        )
+        if answered:
+            self.emit(
+                OrderAccepted(ts_event_ns=0, intent_no=number, venue_order_id=str(100 + number))
+            )
+        return name
+
+    def order(self, number: int) -> Order:
+        return self.state.orders[number]
+
+    def told(
+        self, name: str, status: OrderStatus = OrderStatus.ACCEPTED, filled: str = "0", **changed
+    ) -> VenueOrder:
+        number = int(name.rpartition("-")[2], 32) if name.startswith("b4-") else 77
+        order = VenueOrder(
+            client_id=name,
+            venue_order_id=str(100 + number),
+            symbol=SYMBOL,
+            side=Side.BUY,
+            status=status,
+            quantity=Decimal(1),
+            filled=Decimal(filled),
+            spent=Decimal(filled) * 100,
+            updated_ms=1_000_001,
+        )
+        return msgspec.structs.replace(order, **changed)
+
+    def trade(self, number: int, trade_id: int, quantity: str = "1", **changed) -> VenueTrade:
+        trade = VenueTrade(
+            symbol=SYMBOL,
+            trade_id=trade_id,
+            venue_order_id=str(100 + number),
+            side=Side.BUY,
+            price=Decimal(100),
+            quantity=Decimal(quantity),
+            fee=Decimal(0),
+            fee_asset="USDT",
+            liquidity=Liquidity.TAKER,
+            time_ms=1_000_001,
+        )
+        return msgspec.structs.replace(trade, **changed)
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def differences(self) -> list[str]:
+        return [d.key for d in self.state.account.differences]
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    yield Desk()
+
+
+@pytest.fixture
+def ready(desk: Desk) -> Desk:
+    desk.ready()
+    return desk
+
+
+# ----------------------------------------------------------------------- start
+def test_entries_wait_until_the_account_was_read_twice_alike(desk: Desk) -> None:
+    assert "not read twice" in desk.keeper.hold
+    desk.after(0)
+    assert "not read twice" in desk.keeper.hold
+    desk.venue.held["USDT"] += 1
+    desk.after(2_000)
+    assert "not read twice" in desk.keeper.hold
+    desk.after(2_000)
+    assert desk.keeper.hold == ""
+    assert desk.state.account.opening == {"USDT": Decimal(10_001)}
+
+
+def test_an_unreachable_venue_is_asked_again_for_ever(desk: Desk) -> None:
+    desk.venue.fails = VenueUnreachable("no route")
+    for _ in range(5):
+        desk.after(2_000)
+        assert "no route" in desk.keeper.hold
+    desk.venue.fails = None
+    desk.after(2_000)
+    desk.after(2_000)
+    assert desk.keeper.hold == ""
+
+
+def test_an_account_with_too_little_money_ends_the_run_after_two_looks(desk: Desk) -> None:
+    desk.venue.held = {"USDT": Decimal(999)}
+    desk.after(0)
+    with pytest.raises(ConfigError, match="holds 999 USDT, and initial_cash is 1000"):
+        desk.after(2_000)
+
+
+def test_an_empty_answer_is_not_the_opening(desk: Desk) -> None:
+    full, desk.venue.held = desk.venue.held, {}
+    desk.after(0)
+    desk.venue.held = full
+    desk.after(2_000)
+    desk.after(2_000)
+    assert desk.state.account.opening == full
+
+
+def test_trades_from_before_are_nobodys_business(desk: Desk) -> None:
+    desk.venue.done = [desk.trade(50, 900)]
+    desk.ready()
+    assert desk.state.account.trades_through == {SYMBOL: 900}
+    assert desk.differences == []
+    assert desk.of(OrderFilled) == []
+
+
+def test_what_was_never_answered_is_unknown_after_a_restart(ready: Desk) -> None:
+    ready.intend(epoch=1, answered=False)
+    ready.intend(epoch=1)
+    ready.keeper.start()
+    assert [order.status for order in ready.state.all_live_orders()] == [
+        OrderStatus.UNKNOWN,
+        OrderStatus.ACCEPTED,
+    ]
+
+
+# --------------------------------------------------------------------- unknown
+def test_an_unknown_order_is_never_placed_only_late_and_adopted_later(ready: Desk) -> None:
+    name = ready.intend(answered=False)
+    ready.emit(OrderOutcomeUnknown(ts_event_ns=0, intent_no=1, reason="timeout"))
+    ready.keeper.sent(1)
+    for _ in range(6):
+        ready.after(2_000)
+        assert ready.order(1).status is OrderStatus.UNKNOWN
+    ready.after(2_000)
+    ready.after(2_000)
+    assert ready.order(1).status is OrderStatus.NEVER_PLACED
+    ready.venue.open = [ready.told(name)]
+    ready.venue.orders[name] = ready.told(name)
+    ready.after(INTERVAL_MS)
+    assert ready.order(1).status is OrderStatus.ACCEPTED
+    assert ready.differences == []
+
+
+def test_a_trade_of_an_order_taken_for_never_placed_finds_it(ready: Desk) -> None:
+    name = ready.intend(answered=False)
+    ready.emit(OrderClosed(ts_event_ns=0, intent_no=1, status="never_placed", reason="late"))
+    ready.venue.orders[name] = ready.told(name, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.after(INTERVAL_MS)
+    assert ready.order(1).status is OrderStatus.FILLED
+    assert ready.differences == []
+
+
+def test_a_trade_of_no_known_order_waits_for_the_unknown_one(ready: Desk) -> None:
+    name = ready.intend(answered=False)
+    ready.emit(OrderOutcomeUnknown(ts_event_ns=0, intent_no=1, reason="timeout"))
+    ready.keeper.sent(1)
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.after(2_000)
+    assert "outcome is not known" in ready.keeper.hold
+    assert ready.differences == []
+    ready.venue.orders[name] = ready.told(name, OrderStatus.FILLED, "1")
+    ready.venue.held = {"USDT": Decimal(9_900), "BTC": Decimal(1)}
+    ready.after(2_000)
+    assert ready.order(1).status is OrderStatus.FILLED
+    assert ready.keeper.hold == ""
+
+
+# ---------------------------------------------------------------------- orders
+def test_fills_come_from_trades_and_never_from_quantities(ready: Desk) -> None:
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name, OrderStatus.FILLED, "1")
+    ready.venue.updates = [UserUpdate(order=ready.venue.orders[name], trade=None)]
+    ready.after(2_000)
+    assert ready.of(OrderFilled) == []
+    assert ready.order(1).status is OrderStatus.ACCEPTED
+    ready.venue.done = [ready.trade(1, 5, "0.4"), ready.trade(1, 6, "0.6")]
+    assert ready.after(2_000) == [SYMBOL]
+    assert [e.fill.trade_id for e in ready.of(OrderFilled)] == ["5", "6"]
+    assert ready.order(1).status is OrderStatus.FILLED
+
+
+def test_updates_may_come_twice_and_in_any_order(ready: Desk) -> None:
+    name = ready.intend(answered=False)
+    part = UserUpdate(
+        order=ready.told(name, OrderStatus.PARTIALLY_FILLED, "0.4"), trade=ready.trade(1, 5, "0.4")
+    )
+    whole = UserUpdate(
+        order=ready.told(name, OrderStatus.FILLED, "1"), trade=ready.trade(1, 6, "0.6")
+    )
+    new = UserUpdate(order=ready.told(name), trade=None)
+    ready.venue.updates = [whole, part, new, whole, part]
+    ready.after(1)
+    assert ready.order(1).status is OrderStatus.FILLED
+    assert ready.state.books[Book.VALIDATED].positions[SYMBOL].quantity == 1
+    assert len(ready.of(OrderFilled)) == 2
+
+
+def test_an_order_ends_only_when_its_trades_are_booked(ready: Desk) -> None:
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name, OrderStatus.CANCELED, "0.4")
+    ready.venue.updates = [UserUpdate(order=ready.venue.orders[name], trade=None)]
+    ready.after(1)
+    assert ready.order(1).status is OrderStatus.ACCEPTED
+    ready.venue.done = [ready.trade(1, 5, "0.4")]
+    ready.after(2_000)
+    assert ready.order(1).status is OrderStatus.CANCELED
+    assert ready.order(1).filled == Decimal("0.4")
+
+
+def test_a_rejection_told_by_the_venue_ends_the_order(ready: Desk) -> None:
+    name = ready.intend(answered=False)
+    ready.venue.updates = [UserUpdate(order=ready.told(name, OrderStatus.REJECTED), trade=None)]
+    ready.after(1)
+    assert ready.of(OrderAccepted) == []
+    (rejected,) = ready.of(OrderRejected)
+    assert rejected.code == "VENUE"
+
+
+def test_a_cancel_without_effect_is_repeated(ready: Desk) -> None:
+    from bot4_runtime.domain.events import CancelRequested
+
+    name = ready.intend()
+    ready.emit(CancelRequested(ts_event_ns=0, intent_no=1, reason="r"))
+    ready.venue.orders[name] = ready.told(name)
+    ready.keeper.hurry()
+    ready.after(2_000)
+    ready.after(2_000)
+    assert ready.canceled == [1, 1]
+
+
+def test_the_newer_of_two_answers_counts(ready: Desk) -> None:
+    name = ready.intend()
+    ready.venue.open = [ready.told(name, OrderStatus.PARTIALLY_FILLED, "0.4")]
+    ready.venue.orders[name] = ready.told(name)
+    ready.venue.done = [ready.trade(1, 5, "0.4")]
+    ready.venue.held = {"USDT": Decimal(9_960), "BTC": Decimal("0.4")}
+    ready.after(INTERVAL_MS)
+    assert ready.order(1).filled == Decimal("0.4")
+    assert ready.keeper.hold == ""
+
+
+def test_an_accepted_order_that_is_gone_is_a_difference_after_two_looks(ready: Desk) -> None:
+    name = ready.intend()
+    ready.after(INTERVAL_MS)
+    assert ready.differences == []
+    assert "to be confirmed" in ready.keeper.hold
+    ready.after(2_000)
+    assert ready.differences == [f"order {name}"]
+    assert ready.order(1).status is OrderStatus.ACCEPTED
+    ready.emit(OperatorCommand(ts_event_ns=0, verb="accept", reason="r", command_id="1"))
+    ready.after(2_000)
+    assert ready.order(1).status is OrderStatus.CANCELED
+
+
+def test_an_order_that_ended_here_and_lives_there_is_a_difference(ready: Desk) -> None:
+    name = ready.intend()
+    ready.emit(OrderClosed(ts_event_ns=0, intent_no=1, status="canceled", reason="r"))
+    ready.venue.open = [ready.told(name)]
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert ready.differences == [f"order {name}"]
+
+
+# ----------------------------------------------------------------- differences
+def accept(desk: Desk) -> None:
+    desk.emit(OperatorCommand(ts_event_ns=0, verb="accept", reason="known", command_id="1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("web_7Kx", "not sent by Bot4"),
+        ("b4-3-1", "runtime 3 trades this account"),
+        ("b4-2-9", "no such intent"),
+    ],
+)
+def test_an_order_that_is_not_ours_stops_entries_at_once(ready: Desk, name: str, why: str) -> None:
+    ready.venue.updates = [UserUpdate(order=ready.told(name), trade=ready.trade(77, 5))]
+    ready.after(1)
+    assert why in ready.keeper.hold
+    assert ready.of(OrderFilled) == []
+    ready.venue.open = [ready.told(name)]
+    ready.after(INTERVAL_MS)
+    assert ready.differences == [f"order {name}"]
+    accept(ready)
+    ready.after(INTERVAL_MS)
+    assert ready.keeper.hold == ""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"quantity": Decimal(2)},
+        {"side": Side.SELL},
+        {"symbol": "ETHUSDT"},
+        {"client_id": "b4-1-1"},
+    ],
+)
+def test_an_order_unlike_its_intent_is_not_ours(ready: Desk, changed: dict[str, object]) -> None:
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name)
+    ready.venue.updates = [UserUpdate(order=ready.told(name, **changed), trade=None)]
+    ready.after(1)
+    assert len(ready.differences) == 1
+
+
+def test_an_order_forgotten_long_ago_is_no_stranger(ready: Desk) -> None:
+    name = ready.intend()
+    del ready.state.orders[1]
+    ready.state._live.clear()
+    ready.venue.updates = [UserUpdate(order=ready.told(name), trade=ready.trade(1, 5))]
+    ready.after(1)
+    assert ready.differences == []
+    assert ready.of(OrderFilled) == []
+
+
+def test_a_foreign_trade_is_a_difference_after_two_looks_and_read_past_once_accepted(
+    ready: Desk,
+) -> None:
+    ready.venue.done = [ready.trade(66, 5)]
+    ready.after(INTERVAL_MS)
+    assert ready.differences == []
+    ready.after(2_000)
+    assert ready.differences == [f"trade {SYMBOL}:5"]
+    assert ready.state.account.trades_through[SYMBOL] == 0
+    accept(ready)
+    ready.after(INTERVAL_MS)
+    assert ready.state.account.trades_through[SYMBOL] == 5
+    assert ready.keeper.hold == ""
+
+
+def test_a_deposit_waits_for_the_operator(ready: Desk) -> None:
+    ready.venue.held["USDT"] += 250
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert ready.differences == ["balance USDT"]
+    assert "ours 10000, the venue's 10250" in ready.keeper.hold
+    ready.after(INTERVAL_MS)
+    assert len(ready.of(Reconciled)) == 3
+    accept(ready)
+    ready.after(INTERVAL_MS)
+    assert ready.keeper.hold == ""
+    assert ready.state.account.expected("USDT") == 10_250
+
+
+def test_a_difference_that_went_away_is_accepted_as_it_is_now(ready: Desk) -> None:
+    ready.venue.held["USDT"] += 250
+    ready.venue.held["BNB"] = Decimal(1)
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert "and 1 more" in ready.keeper.hold
+    ready.venue.held["USDT"] -= 250
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert ready.keeper.hold != ""
+    accept(ready)
+    ready.after(INTERVAL_MS)
+    assert ready.keeper.hold == ""
+    assert ready.state.account.expected("USDT") == 10_000
+    assert {d.kind for d in ready.of(Reconciled)[-1].differences} <= {DifferenceKind.BALANCE}
+
+
+@pytest.mark.parametrize("error", [VenueUnreachable("gone"), OutcomeUnknown("cut short")])
+def test_a_missing_balance_is_never_believed_and_a_failed_reading_forgets_its_doubts(
+    ready: Desk, error: Exception
+) -> None:
+    full, ready.venue.held = ready.venue.held, {}
+    ready.after(INTERVAL_MS)
+    assert "to be confirmed" in ready.keeper.hold
+    ready.venue.held, ready.venue.fails = full, error
+    ready.after(2_000)
+    assert str(error) in ready.keeper.hold
+    ready.venue.held, ready.venue.fails = {}, None
+    ready.after(2_000)
+    assert ready.differences == []
+    ready.venue.held = full
+    ready.after(2_000)
+    assert ready.keeper.hold == ""
+
+
+# ------------------------------------------------------------- stream and time
+def test_a_dead_stream_holds_entries_and_its_return_reads_the_account(ready: Desk) -> None:
+    ready.venue.alive = False
+    ready.after(1)
+    assert "user stream" in ready.keeper.hold
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.venue.held = {"USDT": Decimal(9_900), "BTC": Decimal(1)}
+    ready.venue.alive = True
+    ready.after(1)
+    assert ready.order(1).status is OrderStatus.FILLED
+    assert ready.keeper.hold == ""
+
+
+@pytest.mark.parametrize("skew_ms", [501, -501, 120_000])
+def test_a_wrong_clock_holds_entries(ready: Desk, skew_ms: int) -> None:
+    ready.venue.skew_ms = skew_ms
+    ready.after(INTERVAL_MS)
+    assert "ms apart" in ready.keeper.hold
+    ready.venue.skew_ms = 500
+    ready.after(INTERVAL_MS)
+    assert ready.keeper.hold == ""
+
+
+def test_a_comparison_does_not_last(ready: Desk) -> None:
+    ready.clock.advance_to(ready.clock.now_ns() + (FRESH_MS + 1) * MS)
+    assert "too old" in ready.keeper.hold
+
+
+def test_balances_are_not_compared_while_trades_come_in(ready: Desk) -> None:
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name)
+
+    def trades_while_asked(kept: Callable[[], dict[str, Decimal]]) -> dict[str, Decimal]:
+        ready.venue.done = [ready.trade(1, 5)]
+        return {**kept(), "USDT": Decimal(9_900), "BTC": Decimal(1)}
+
+    kept = ready.venue.balances
+    ready.venue.balances = lambda: trades_while_asked(kept)  # type: ignore[method-assign]
+    ready.after(INTERVAL_MS)
+    assert ready.differences == []
+    assert "to be confirmed" not in ready.keeper.hold
+    assert ready.order(1).filled == 1
