@@ -378,8 +378,10 @@ class _Protected:
         seen = len(self.ledger.events)
         liquidated = _stepped(self.account, marks, ts_ns, self._act)
         self.liquidations += liquidated
+        if liquidated:
+            self.monitor.hold(self.account.holdings(ts_ns), ts_ns)
         self.monitor.on_marks(self._marks, ts_ns, ts_ns)
-        if liquidated or not self._begun:
+        if not self._begun:
             self._begun = True
             self.monitor.hold(self.account.holdings(ts_ns), ts_ns)
         now_ns = ts_ns

@@ -135,9 +135,10 @@ class Brackets:
 
     def index(self, notional: float) -> int:
         """Return which bracket holds a notional (quote); the last holds all above it."""
-        at = len(self.floors) - 1
-        while at > 0 and not notional > self.floors[at]:
-            at -= 1
+        floors = self.floors
+        at = 0
+        while at + 1 < len(floors) and notional > floors[at + 1]:
+            at += 1
         return at
 
     def maintenance(self, notional: float) -> float:

@@ -131,7 +131,7 @@ class Wallet:
             quantity = leg.quantity
             # Zero, infinite and negative prices or sizes are as unknown as NaN.
             if not (0.0 < price < math.inf and 0.0 < quantity < math.inf):
-                balance = math.nan
+                balance = maintenance = math.nan
                 break
             balance += leg.signed * (price - leg.entry_price)
             maintenance += leg.brackets.maintenance(quantity * price)
