@@ -69,6 +69,9 @@ class FeeCalculator:
     ) -> None:
         check_tier(schedule, tier)
         self._schedule: Final = schedule
+        self._venue: Final = schedule.venue
+        self._buy_in_base: Final = schedule.fee_side in {"get", "base"}
+        self._sell_in_base: Final = schedule.fee_side in {"give", "base"}
         self._tier = tier
         self._discount: Final = schedule.bnb_discount if bnb_discount else _ZERO
         self._programmes: Final = tuple(
@@ -117,7 +120,7 @@ class FeeCalculator:
         Raises:
             DataError: the calculator does not know the venue.
         """
-        if venue != self._schedule.venue:
+        if venue is not self._venue and venue != self._venue:
             raise DataError(
                 f"fees of {venue!r} asked of a calculator for {self._schedule.venue!r}"
             )
@@ -189,11 +192,11 @@ class FeeCalculator:
         if bnb_price is not None and self._discounted(symbol):
             _check_positive("BNB price", bnb_price)
             fee, asset = price * quantity * rate / bnb_price, BNB
-        elif self._in_base(side):
+        elif self._buy_in_base if buy else self._sell_in_base:
             fee, asset = quantity * rate, base
         else:
             fee, asset = price * quantity * rate, quote
-        return fee.quantize(FEE_STEP, rounding=ROUND_DOWN), asset
+        return fee.quantize(FEE_STEP, ROUND_DOWN), asset
 
     # ------------------------------------------------------------ what changes it
     def set_tier(self, tier: int) -> None:
@@ -278,15 +281,7 @@ class FeeCalculator:
         self._maker = float(row.rate(_MAKER, _BUY, self._discount))
         self._taker = float(row.rate(_TAKER, _BUY, self._discount))
 
-    def _in_base(self, side: Side) -> bool:
-        charged = self._schedule.fee_side
-        if charged == "get":
-            return side is _BUY
-        if charged == "give":
-            return side is _SELL
-        return charged == "base"
-
 
 def _check_positive(what: str, value: Decimal) -> None:
-    if not (value.is_finite() and value > 0):
+    if not (value.is_finite() and value > _ZERO):
         raise DataError(f"no fee for {what} {value}; expected a finite number > 0")
