@@ -8,9 +8,15 @@ import pytest
 
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.client_id import client_id
-from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
+from bot4_runtime.domain.errors import (
+    InvariantViolated,
+    OutcomeUnknown,
+    VenueRefused,
+    VenueUnreachable,
+)
 from bot4_runtime.domain.events import (
     OrderAccepted,
+    OrderClosed,
     OrderEvent,
     OrderIntended,
     OrderOutcomeUnknown,
@@ -38,18 +44,20 @@ from bot4_runtime.risk.manager import HeldPosition, RiskApproved, RiskManager, R
 class RecordingVenue:
     name = "recording"
 
-    def __init__(self, *, in_process: bool = True, lost: bool = False) -> None:
+    def __init__(self, *, in_process: bool = True, error: Exception | None = None) -> None:
         self.in_process = in_process
         self.sent: list[int] = []
-        self._lost = lost
+        self._error = error
 
     def submit(self, intent: OrderIntent, client_id: str, cash_free: float) -> list[OrderEvent]:
         self.sent.append(intent.intent_no)
-        if self._lost:
-            raise OutcomeUnknown("the reply was lost")
+        if self._error is not None:
+            raise self._error
         return [OrderAccepted(ts_event_ns=0, intent_no=intent.intent_no, venue_order_id="1")]
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
+        if self._error is not None:
+            raise self._error
         return []
 
     def on_candle(
@@ -171,10 +179,79 @@ def test_an_intent_that_is_not_durable_is_not_sent() -> None:
     assert venue.sent == []
 
 
-def test_a_lost_reply_is_an_unknown_outcome_and_no_failure() -> None:
-    (answer,) = send(Gate(RecordingVenue(lost=True), 10, epoch=1), intended())
-    assert isinstance(answer, OrderOutcomeUnknown)
-    assert answer.intent_no == 1
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (OutcomeUnknown("the reply was lost"), OrderOutcomeUnknown, "the reply was lost"),
+        (VenueUnreachable("no route"), OrderClosed, "not sent: no route"),
+        (VenueRefused("-1013 filter"), OrderRejected, "-1013 filter"),
+    ],
+)
+def test_each_failure_is_exactly_one_outcome_and_nothing_is_sent_again(
+    error: Exception, kind: type, says: str
+) -> None:
+    venue = RecordingVenue(in_process=False, error=error)
+    gate = Gate(venue, 10, epoch=1)
+    (answer,) = send(gate, intended())
+    assert type(answer) is kind
+    assert (answer.intent_no, answer.reason) == (1, says)
+    if isinstance(answer, OrderClosed):
+        assert answer.status == "never_placed"
+    with pytest.raises(InvariantViolated, match="sent before"):
+        send(gate, intended())
+    assert venue.sent == [1]
+
+
+@pytest.mark.parametrize("name", ["b4-2-1", "b4-1-2", "web_1", ""])
+def test_an_intent_of_another_epoch_is_never_sent(name: str) -> None:
+    venue = RecordingVenue()
+    event = msgspec.structs.replace(intended(), client_id=name)
+    with pytest.raises(InvariantViolated, match="another process"):
+        send(Gate(venue, 10, epoch=1), event)
+    assert venue.sent == []
+
+
+def test_entries_wait_for_a_reason_and_exits_do_not() -> None:
+    venue = RecordingVenue()
+    gate = Gate(venue, 10, epoch=1)
+    gate.hold("the venue disagrees")
+    (answer,) = send(gate, intended(1))
+    assert isinstance(answer, OrderRejected)
+    assert (answer.code, answer.reason) == ("ENTRIES_WAIT", "the venue disagrees")
+    send(gate, intended(2, reduce_only=True))
+    gate.hold("")
+    send(gate, intended(3))
+    assert venue.sent == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [OutcomeUnknown("lost"), VenueUnreachable("no route"), VenueRefused("-2011")]
+)
+def test_a_cancel_that_fails_leaves_the_order_as_it_is(error: Exception) -> None:
+    gate = Gate(RecordingVenue(in_process=False, error=error), 10, epoch=1)
+    assert gate.cancel(resting(1, OrderStatus.ACCEPTED), 5) == []
+
+
+def test_after_a_restart_an_unanswered_intent_counts_as_sent_to_a_venue_outside() -> None:
+    venue = RecordingVenue(in_process=False)
+    gate = Gate(venue, 10, epoch=1)
+    gate.remember([resting(1, OrderStatus.INTENDED)])
+    with pytest.raises(InvariantViolated, match="sent before"):
+        send(gate, intended(1))
+    assert venue.sent == []
+
+
+def resting(number: int, status: OrderStatus, reason: str = "") -> Order:
+    return Order(
+        intent=intended(number, ts_ns=number).intent,
+        client_id=client_id(1, number),
+        status=status,
+        filled=Decimal(0),
+        spent=Decimal(0),
+        cancel_requested=False,
+        age=0,
+        reason=reason,
+    )
 
 
 def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
@@ -194,16 +271,7 @@ def test_a_restart_gives_no_second_minute() -> None:
     venue = RecordingVenue()
     gate = Gate(venue, 2, epoch=1)
     gate.remember(
-        Order(
-            intent=intended(number, ts_ns=number).intent,
-            client_id=f"c{number}",
-            status=status,
-            filled=Decimal(0),
-            spent=Decimal(0),
-            cancel_requested=False,
-            age=0,
-            reason=reason,
-        )
+        resting(number, status, reason)
         for number, status, reason in (
             (1, OrderStatus.FILLED, ""),
             (2, OrderStatus.REJECTED, "GATE_CEILING"),
