@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_bus.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test check bench mutation dev clean
+.PHONY: help setup demo test check bench crash mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ test: setup ## all tests, compiled; the compiled rooms again interpreted; covera
 
 check: setup ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+crash: setup ## all crash campaigns, whole; writes docs/crash.md
+	@$(BIN)/python -m tests.crash --full
 
 bench: setup ## benchmarks with floors and peers: one table of all targets
 	@bash .ci/peers $(BIN)/python

@@ -265,6 +265,7 @@ class Session:
             promoted = self._watcher.poll(self._engine)
             if promoted is not None:
                 self._ledger.emit(promoted)
+                self._ledger.commit()
         if self._commands is not None:
             for command in self._commands.poll():
                 self._carry_out(self._engine.obey(command), command.ts_event_ns)
@@ -284,19 +285,20 @@ class Session:
         self._store.wait_durable(seq)
         if self._lease is not None:
             self._lease.renewed(lease_ns)
-        if self._keeper is not None:
-            self._gate.hold(self._why_entries_wait(self._keeper, self._timer() - asked_ns))
+        self._gate.hold(self._why_entries_wait(self._timer() - asked_ns))
         for command in commands:
             self._perform(command, now_ns)
         self._ledger.commit()
 
-    def _why_entries_wait(self, keeper: AccountKeeper, waited_ns: int) -> str:
+    def _why_entries_wait(self, waited_ns: int) -> str:
+        if self._keeper is None or self._store.distress:
+            return self._store.distress
         lag_ms = self._clock.now_ns() // NS_PER_MS - self._newest_ms
         if not abs(lag_ms) <= MAX_LAG_MS:
             return f"the candle closed {lag_ms} ms ago, more than {MAX_LAG_MS}"
         if not waited_ns <= MAX_WAIT_MS * NS_PER_MS:
             return f"the journal took {waited_ns // NS_PER_MS} ms, more than {MAX_WAIT_MS}"
-        return keeper.hold
+        return self._keeper.hold
 
     def _perform(self, command: Command, now_ns: int) -> None:
         state = self._store.state

@@ -175,7 +175,7 @@ class NoDedupe(VirtualStore):
 class SendFirst(Session):
     def _carry_out(self, commands, now_ns):
         if self._keeper is not None:
-            self._gate.hold(self._why_entries_wait(self._keeper, 0))
+            self._gate.hold(self._why_entries_wait(0))
         for command in commands:
             self._perform(command, now_ns)
         self._ledger.commit()
@@ -210,8 +210,8 @@ class ResendAfterRestart(Session):
 
 @planted("entries are sent however old their candle is", "session", seed=1)
 class OldData(Session):
-    def _why_entries_wait(self, keeper, waited_ns):
-        return keeper.hold
+    def _why_entries_wait(self, waited_ns):
+        return self._keeper.hold
 
 
 # --------------------------------------------------------------------- the gate
