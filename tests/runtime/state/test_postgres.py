@@ -22,7 +22,13 @@ from bot4_runtime.state.store import StateStore
 psycopg = pytest.importorskip("psycopg")
 
 from bot4_runtime.state import postgres  # noqa: E402
-from bot4_runtime.state.postgres import PostgresDisk, check_url, schema_of  # noqa: E402
+from bot4_runtime.state.postgres import (  # noqa: E402
+    PostgresDisk,
+    PostgresSource,
+    check_url,
+    connect,
+    schema_of,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -176,3 +182,21 @@ def test_a_read_on_a_lost_connection_is_an_error(disk, admin):
     admin.execute("SELECT pg_terminate_backend(%s, 5000)", (disk.server_process,))
     with pytest.raises(JournalCorrupt, match="cannot be read on"):
         list(disk.read(0))
+
+
+def test_a_reader_finds_nothing_where_there_is_nothing_and_says_so(disk, pg_account):
+    disk.close()
+    with pytest.raises(JournalError, match="there is no journal of account 'nobody-here'"):
+        PostgresSource.open(postgres_url(), "nobody-here")
+    with connect(postgres_url(), pg_account, writes=True) as sql:
+        sql.execute("DROP TABLE alembic_version")
+    with pytest.raises(JournalError, match="alembic_version"):
+        PostgresSource.open(postgres_url(), pg_account)
+
+
+def test_a_reader_cannot_write(disk, pg_account):
+    source = PostgresSource.open(postgres_url(), pg_account)
+    assert pg_account in source.where
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        source._connection.execute("DELETE FROM frame")
+    source.close()

@@ -1,5 +1,6 @@
 """Sealed snapshots: every cut and every sampled flip is noticed."""
 
+import gc
 import random
 from pathlib import Path
 
@@ -104,3 +105,21 @@ def test_what_a_crash_left_half_written_is_swept_up(tmp_path):
     (tmp_path / "1.tmp").write_bytes(b"half")
     snapshot.write(tmp_path, 2, iter([b"x"]))
     assert [path.name for path in tmp_path.iterdir()] == [f"{2:020d}.snapshot"]
+
+
+def test_lists_of_what_can_change_are_copied_to_the_bottom():
+    boxes = [[Inner(["a"])], [Inner(["b"])]]
+    twins = snapshot._copied(boxes)
+    boxes[0][0].names.append("c")
+    assert twins == [[Inner(["a"])], [Inner(["b"])]]
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_a_picture_leaves_the_garbage_collector_as_it_was(collecting):
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        snapshot.picture(Scenario(2, 5).state)
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if before else gc.disable)()

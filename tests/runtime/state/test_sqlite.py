@@ -513,3 +513,40 @@ def test_a_log_that_cannot_be_moved_fails_the_journal(path):
         disk.tidy()
     with pytest.raises(JournalWriteFailed, match="closed"):
         disk.write(*frames_of(2, session(1)))
+
+
+def test_a_reserve_that_is_too_small_is_no_help(small_disk):
+    disk = SqliteDisk.open(small_disk / "journal.db", "paper", reserve_bytes=4_096)
+    with pytest.raises(JournalWriteFailed, match="full"):
+        disk.write(*frames_of(1, *[session(1)] * 20_000))
+    assert disk.distress
+    assert disk.last_seq() == 0
+    disk.close()
+
+
+def test_a_file_system_without_shared_memory_is_refused(path):
+    class Odd:
+        def execute(self, text):
+            return self
+
+        def fetchone(self):
+            return ("delete",)
+
+    with pytest.raises(JournalError, match="journal mode 'delete', expected 'wal'"):
+        sqlite_module._start(Odd(), path, "paper", durable=True)
+
+
+def test_a_table_that_cannot_be_read_on_is_damage(path):
+    disk = SqliteDisk.open(path, "paper")
+    disk._sql.execute("DROP TABLE frame")
+    with pytest.raises(JournalCorrupt, match="cannot be read on after 3"):
+        list(disk.read(3))
+    disk.close()
+
+
+def test_a_released_journal_without_old_frames_moves_nothing(path):
+    disk = SqliteDisk.open(path, "paper", archives=True)
+    disk.release(5)
+    disk.tidy()
+    assert not sqlite_file.archive_of(path).exists()
+    disk.close()

@@ -1,5 +1,6 @@
 """Recovery, snapshots, faults, and readers beside the writer."""
 
+import gc
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import CandleClosed, OrderAccepted
 from bot4_runtime.domain.order import Book
+from bot4_runtime.state import journal as journal_module
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import MemoryDisk
 from bot4_runtime.state.frames import decode_frame, encode_frames
@@ -367,3 +369,57 @@ def test_eight_readers_beside_the_writer_see_whole_states_only():
     assert store.state.state_hash() == serial.state.state_hash()
     store.close()
     serial.close()
+
+
+def test_a_replays_store_waits_for_nothing_and_snapshots_at_the_end(tmp_path, monkeypatch):
+    disk = MemoryDisk()
+    store = StateStore(Journal(disk, threaded=False), tmp_path, disposable=True)
+    store.recover()
+    store.wait_durable(store.append([session(1)]))
+    assert (disk.writes, store.durable_seq) == (0, 1)
+    assert not store.tick(0)
+    assert not store.tick(10 * SNAPSHOT_NS)
+    assert store.create_snapshot() == 1
+    assert disk.writes == 1
+    store.close()
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_recovery_leaves_the_garbage_collector_as_it_was(collecting):
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        started().close()
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_distress_of_the_disk_is_the_stores():
+    disk = MemoryDisk()
+    store = started(disk)
+    assert store.distress == ""
+    disk.distress = "the disk is full"
+    assert store.distress == "the disk is full"
+    store.close()
+
+
+def test_a_write_that_hangs_keeps_the_account_and_is_told_at_the_end(monkeypatch):
+    monkeypatch.setattr(journal_module, "_CLOSE_S", 0.1)
+    go_on, closed = threading.Event(), []
+
+    class Hanging(MemoryDisk):
+        def write(self, frames, keys):
+            go_on.wait(10)
+            super().write(frames, keys)
+
+        def close(self):
+            closed.append(1)
+
+    store = started(Hanging())
+    store.append([session(1)])
+    with pytest.raises(JournalWriteFailed, match="a write did not end"):
+        store.close()
+    assert not closed
+    go_on.set()
+    store._journal._thread.join()
