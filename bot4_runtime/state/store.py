@@ -107,11 +107,6 @@ class StateStore:
         """Why no new exposure may be taken though events are still written; empty when none."""
         return self._journal.distress
 
-    @property
-    def distress(self) -> str:
-        """Why no new exposure may be taken though the journal still writes; empty when none."""
-        return self._journal.distress
-
     # ------------------------------------------------------------------- writing
     def stage(self, event: JournaledEvent) -> bool:
         """Fold an event at once and keep it for the batch that `commit` closes.

@@ -32,7 +32,6 @@ from bot4_runtime.domain.order import Book, OrderIntent, OrderStatus, Purpose, S
 from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.exchange.keeper import INTERVAL_MS
 from bot4_runtime.session import MAX_LAG_MS
-from bot4_runtime.state.frames import decode_frame
 from bot4_runtime.state.store import StateStore
 from bot4_runtime.state.trading_state import StateImage, TradingState
 
@@ -404,8 +403,8 @@ def events_of(world: World) -> list[tuple[int, JournaledEvent]]:
     """Every event on the disk with its number."""
     found = []
     for record in world.medium.records:
-        for frame in opened(record) or ():
-            found += list(enumerate(decode_frame(frame), frame.first_seq))
+        for frame, events in opened(record) or ():
+            found += list(enumerate(events, frame.first_seq))
     return found
 
 

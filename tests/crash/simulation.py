@@ -50,7 +50,7 @@ from bot4_runtime.state.trading_state import TradingState
 MINUTE_MS = 60_000
 START_MS = 1_700_000_040_000 // MINUTE_MS * MINUTE_MS
 WARM = 2
-CANDLES = 6
+CANDLES = 5
 END_MS = START_MS + CANDLES * MINUTE_MS
 CALM_MS = 60_000
 """How long a run goes on after the last fault."""

@@ -9,6 +9,7 @@ on the disk. What a dead process remembered is in no picture.
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 from simulated_exchange import SimulatedExchange
@@ -70,11 +71,13 @@ def sealed(frames: Sequence[Frame]) -> bytes:
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def opened(record: bytes) -> list[Frame] | None:
+@lru_cache(maxsize=1_024)
+def opened(record: bytes) -> tuple[tuple[Frame, Sequence[JournaledEvent]], ...] | None:
+    """The frames of a record with their events; None when it is torn or flipped."""
     body = record[4:]
     if len(record) < 4 or zlib.crc32(body) != int.from_bytes(record[:4], "little"):
         return None
-    return _FRAMES.decode(body)
+    return tuple((frame, decode_frame(frame)) for frame in _FRAMES.decode(body))
 
 
 @dataclass
@@ -208,13 +211,14 @@ class VirtualDisk:
                 assert number >= medium.synced, "a synced record is damaged"
                 del medium.records[number:]
                 break
-            self._frames += frames
+            self._frames += [frame for frame, _ in frames]
         medium.synced = len(medium.records)
         medium.epochs.append(medium.epochs[-1] + 1)
         self.epoch = medium.epochs[-1]
         self._unique: set[tuple[object, ...]] = set()
-        for frame in self._frames:
-            self._remember(decode_frame(frame))
+        for record in medium.records:
+            for _, events in opened(record) or ():
+                self._remember(events)
         world.boundary("disk: opened")
 
     def _remember(self, events: Sequence[JournaledEvent]) -> None:
