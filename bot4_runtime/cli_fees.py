@@ -24,11 +24,12 @@ def fees(
     """Show the fees of an account, and exit 1 when they are not what the schedule says."""
     from bot4_runtime.fee_report import fee_report, print_fee_report
     from bot4_runtime.settings import load_settings
+    from bot4_runtime.state.place import JOURNAL
     from bot4_runtime.state.reader import JournalReader
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
     place = folder or settings.home / "state" / settings.runtime.account
-    with JournalReader.open(place / "journal.sqlite") as journal:
+    with JournalReader.open(place / JOURNAL) as journal:
         found = fee_report(journal, settings.fees)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")

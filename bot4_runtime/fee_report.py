@@ -44,7 +44,7 @@ class _Journaled:
         for _, event in self._journal.events(kinds=(InstrumentDefined, OrderFilled)):
             if isinstance(event, InstrumentDefined):
                 self._instruments[event.instrument.symbol] = event.instrument
-            elif isinstance(event, OrderFilled):
+            if isinstance(event, OrderFilled):
                 yield event.fill
 
     def predict(self, fill: Fill) -> tuple[Decimal, str] | None:
