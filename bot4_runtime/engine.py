@@ -343,6 +343,8 @@ class Engine:
         symbol = instrument.symbol
         live = self._state.live_orders(symbol, book)
         position = self._state.books[book].positions.get(symbol)
+        if position is None and not live:
+            return
         for order in live:
             entry = order.intent.purpose is Purpose.ENTRY
             if entry and 0 < order.intent.expires_after <= order.age:
@@ -365,15 +367,10 @@ class Engine:
             now_ns = candle.close_time_ms * NS_PER_MS
             self._leave(book, instrument, candle, reason, now_ns, reason, Purpose.EMERGENCY)
             return
-        leaving = sum(
-            (
-                order.open_quantity
-                for order in self._state.live_orders(symbol, book)
-                if order.intent.reduce_only
-            ),
-            Decimal(0),
-        )
-        unprotected = position.quantity - leaving
+        unprotected = position.quantity
+        for order in self._state.live_orders(symbol, book):
+            if order.intent.reduce_only:
+                unprotected -= order.open_quantity
         if unprotected < instrument.min_quantity:
             return
         unprotected = instrument.floor_quantity(unprotected)

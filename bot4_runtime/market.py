@@ -21,6 +21,9 @@ VOLATILITY_CANDLES: Final = 72
 """Candles over which volatility is measured where no models run."""
 
 
+_ROOT_CANDLES: Final = math.sqrt(VOLATILITY_CANDLES)
+
+
 class _SymbolMemory:
     """One symbol's windows; they restart after a gap."""
 
@@ -97,4 +100,4 @@ class MarketMemory:
         returns = self._symbols[symbol].returns
         if len(returns) < VOLATILITY_CANDLES:
             return None
-        return math.sqrt(math.fsum(r * r for r in returns) / VOLATILITY_CANDLES)
+        return math.hypot(*returns) / _ROOT_CANDLES

@@ -1,0 +1,73 @@
+"""The whole engine: a year of minutes through risk, fees, paper venue and journal.
+
+What is counted is CPU time of all threads, the journal's included, from the first warm candle
+to the closed journal. `BOT4_BENCH_BARS` shortens the year. Real minutes of `BOT4_TEST_DATA`
+(``spot/1m/*.parquet``) are a row of their own where they are.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, empty_call, measure, of_rounds, peers
+from benchmarks.replay import Replayed, columns, random_walk, replay, settings
+
+TITLE = "Replay: EMA 10/20 cross, one-minute bars"
+YEAR = 525_600
+PEER_BARS = 100_000
+ROUNDS = 3
+ROOMS = "source, features off, strategy, validator, risk, breaker, fees, paper venue, journal, bus"
+
+
+def run() -> list[Result]:
+    bars = int(os.environ.get("BOT4_BENCH_BARS", YEAR))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        walk = random_walk(bars)
+        results = [_ours("random walk", walk, folder, goal=200_000)]
+        real = _real_minutes()
+        if real is not None:
+            results.append(_ours("real BTCUSDT minutes", real, folder, goal=200_000))
+        np.save(folder / "bars.npy", columns(walk)[:PEER_BARS])
+        results += peers("replay_backtesting", str(folder / "bars.npy"))
+        results += peers("replay_nautilus", str(folder / "bars.npy"))
+        results.append(measure("empty Python call", empty_call, 1, kind="floor"))
+    return results
+
+
+def _ours(name: str, frame: pl.DataFrame, folder: Path, goal: float) -> Result:
+    candles = folder / "candles"
+    shutil.rmtree(candles, ignore_errors=True)
+    candles.mkdir()
+    frame.write_parquet(candles / "BTCUSDT.parquet")
+    with_ = settings(folder / "home", "benchmarks.ema_cross:EmaCross")
+    rounds: list[Replayed] = []
+    for _ in range(ROUNDS):
+        journal = folder / "journal"
+        shutil.rmtree(journal, ignore_errors=True)
+        rounds.append(replay(candles, journal, with_))
+    last = rounds[-1]
+    return of_rounds(
+        f"whole engine, {name}",
+        [each.bars / each.cpu_s for each in rounds],
+        unit="bars/CPU-s",
+        goal=goal,
+        better="higher",
+        note=f"{last.bars:,} bars, {last.orders:,} orders, {last.trips:,} round trips, "
+        f"{last.events:,} events journaled; rooms: {ROOMS}",
+    )
+
+
+def _real_minutes() -> pl.DataFrame | None:
+    root = os.environ.get("BOT4_TEST_DATA")
+    if not root:
+        return None
+    files = sorted(Path(root).glob("spot/1m/BTCUSDT-*.parquet"))
+    if not files:
+        return None
+    frame = pl.read_parquet(files[0])
+    return frame.rename({"open_time": "timestamp"}, strict=False)
