@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from paper_simulation import PaperOutcome, explore_paper
 from planted_bugs import BUGS, Verdict, caught
 from simulation import Outcome, evidence, explore, quiet
 
 TITLE = "Simulation: every crash point of the order path (M1), planted bugs (M3)"
 SEEDS = {False: 12, True: 1_000}
+PAPER_SEEDS = {False: 4, True: 100}
 BUG_SEEDS = 20
 """How many seeds a bug may hide in before it has survived."""
 
@@ -27,8 +29,13 @@ def run(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
         for name in totals:
             totals[name] += getattr(outcome, name)
         violations += told(outcome)
-        progress(0.8 * done / seeds, f"{totals['runs']:,} runs of {done} seeds")
+        progress(0.75 * done / seeds, f"{totals['runs']:,} runs of {done} seeds")
     simulated_s = time.perf_counter() - started
+    paper_runs = 0
+    for paper in spread(_explored_on_paper, range(1, PAPER_SEEDS[full] + 1), jobs):
+        paper_runs += paper.runs
+        violations += [f"paper seed {paper.seed} at {at}: {text}" for at, text in paper.failures]
+        progress(0.78, f"{paper_runs:,} runs on paper")
     bugs: dict[str, str] = {}
     for number, (name, verdict) in enumerate(spread(_hunted, range(len(BUGS)), jobs), 1):
         if verdict is None:
@@ -41,6 +48,7 @@ def run(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
         **totals,
         "seconds": round(simulated_s, 1),
         "runs_per_second": round(totals["runs"] / simulated_s),
+        "paper_runs": paper_runs,
         "bugs_planted": len(BUGS),
         "bugs_caught": len(bugs),
         "caught_by": bugs,
@@ -69,6 +77,10 @@ def spread(work: Callable[[int], Any], tasks: range, jobs: int) -> Iterator[Any]
 
 def _explored(seed: int) -> Outcome:
     return explore(seed)
+
+
+def _explored_on_paper(seed: int) -> PaperOutcome:
+    return explore_paper(seed)
 
 
 def _hunted(number: int) -> tuple[str, Verdict | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from campaign_simulation import BUG_SEEDS, run
+from paper_simulation import explore_paper
 from planted_bugs import BUGS, caught
 from simulation import CANDLES, explore, pictures, script, story
 
@@ -29,6 +30,14 @@ def test_no_invariant_breaks_at_any_crash_point(seed):
     assert outcome.failures == []
     assert outcome.runs > 40
     assert outcome.boundaries > 200
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_a_killed_run_on_paper_ends_as_the_whole_one(seed):
+    outcome = explore_paper(seed)
+    assert outcome.failures == []
+    assert outcome.runs > 40
+    assert outcome.fills > 0
 
 
 def test_the_sample_meets_what_it_is_about():
@@ -88,6 +97,7 @@ def test_a_run_is_told_again_as_it_was():
 
 def test_the_campaign_reports_what_it_did(monkeypatch):
     monkeypatch.setattr("campaign_simulation.SEEDS", {False: 1})
+    monkeypatch.setattr("campaign_simulation.PAPER_SEEDS", {False: 1})
     monkeypatch.setattr("campaign_simulation.BUGS", BUGS[:1])
     notes = []
     result = run(False, 1, lambda share, note: notes.append((share, note)))
