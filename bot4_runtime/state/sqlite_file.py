@@ -7,7 +7,7 @@ to the archive beside it are read as if they had never left.
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, cast
 
 from bot4_runtime.domain.errors import JournalCorrupt, JournalError
 from bot4_runtime.domain.events import SCHEMA_VERSION
@@ -39,7 +39,7 @@ def read_frames(sql: sqlite3.Connection, after_seq: int, table: str = "frame") -
     """Yield the frames of a table that hold events after `after_seq` in order."""
     try:
         yield from map(
-            Frame._make,
+            _frame,
             sql.execute(
                 "SELECT first_seq, last_seq, epoch, kinds, body, crc "  # noqa: S608  our own names
                 f"FROM {table} WHERE first_seq >= (SELECT coalesce(max(first_seq), 0) "
@@ -81,11 +81,30 @@ def read_all(sql: sqlite3.Connection, path: Path, after_seq: int) -> Iterator[Fr
 
 
 def read_keys(sql: sqlite3.Connection) -> Keys:
-    """Return all keys that are held unique, in order."""
-    return Keys(
-        sql.execute("SELECT intent_no, seq FROM intent ORDER BY seq").fetchall(),
-        sql.execute("SELECT book, symbol, trade_id, seq FROM trade ORDER BY seq").fetchall(),
-    )
+    """Return all keys that are held unique, in order.
+
+    Raises:
+        JournalCorrupt: they cannot be read.
+    """
+    try:
+        intents = sql.execute("SELECT intent_no, seq FROM intent ORDER BY seq").fetchall()
+        trades = sql.execute(
+            "SELECT book, symbol, trade_id, seq FROM trade ORDER BY seq"
+        ).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise JournalCorrupt(f"the journal's unique keys cannot be read: {error}") from error
+    if not all(type(row[-1]) is int for row in (*intents, *trades)):
+        raise JournalCorrupt("a unique key of the journal names no event")
+    return Keys(intents, trades)
+
+
+def _frame(row: tuple[object, ...]) -> Frame:
+    """Make a frame of a row; SQLite would also keep a text where a number belongs."""
+    if tuple(map(type, row)) != (int, int, int, str, bytes, int):
+        raise JournalCorrupt(
+            f"journal frame {row[0]} is damaged: its columns are of other types than a frame's"
+        )
+    return Frame._make(cast(Any, row))
 
 
 def check_journal(sql: sqlite3.Connection, path: Path) -> None:

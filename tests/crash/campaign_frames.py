@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -148,10 +149,12 @@ def look(found: Subject, case: Case, folder: Path) -> str:
         return "refused"
     try:
         frames = list(disk.read(0))
-        keys = read_keys(disk._sql)
         for frame in frames[: 0 if frames == found.frames[: len(frames)] else None]:
             decode_frame(frame)
-    except (JournalCorrupt, ValueError):  # undecodable text is no key and no kind
+        keys = None
+        with suppress(JournalCorrupt):
+            keys = read_keys(disk._sql)
+    except JournalCorrupt:
         return "refused"
     finally:
         disk.close()

@@ -123,6 +123,14 @@ def test_verify_finds_what_is_missing_or_changed(tmp_path, store):
         ),
         ("DELETE FROM intent WHERE intent_no = 2", "not those"),
         ("INSERT INTO intent VALUES (10000, 1)", "not those"),
+        ("UPDATE trade SET seq = 'x' WHERE seq = (SELECT max(seq) FROM trade)", "names no event"),
+        (
+            "UPDATE trade SET symbol = CAST(x'ff' AS TEXT) WHERE seq = "
+            "(SELECT max(seq) FROM trade)",
+            "cannot be read",
+        ),
+        ("UPDATE frame SET kinds = x'00' WHERE first_seq = 1", "of other types"),
+        ("UPDATE frame SET crc = 'x' WHERE first_seq = 1", "of other types"),
         (
             "INSERT INTO trade VALUES ('validated', 'X', '1', (SELECT max(last_seq) FROM frame))",
             "of no event",
