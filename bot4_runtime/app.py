@@ -38,6 +38,7 @@ from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
 from bot4_runtime.session import WARM_CANDLES, Identity, Ledger, Session, SessionResult
 from bot4_runtime.settings import RuntimeSection, Settings
@@ -319,7 +320,7 @@ def build(
             gate=Gate(venue, settings.risk.max_orders_per_minute, store.epoch),
             clock=clock,
             watcher=models if mode == "paper" else None,
-            commands=_commands(folder, clock) if mode == "paper" else None,
+            commands=_commands(folder, clock, limits) if mode == "paper" else None,
             on_progress=on_progress,
         )
     except BaseException:
@@ -348,9 +349,10 @@ def build(
     )
 
 
-def _commands(folder: Path, clock: Clock) -> CommandReader:
+def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:
     journal = folder / "journal.sqlite"
-    return CommandReader(folder, clock, JournaledOrders(lambda: JournalReader.open(journal)))
+    journaled = JournaledOrders(lambda: JournalReader.open(journal))
+    return CommandReader(folder, clock, limits, journaled)
 
 
 def open_store(settings: Settings, mode: str, folder: Path) -> StateStore:

@@ -67,6 +67,34 @@ def flatten(
     _give("flatten", reason, {}, account=account, wait=wait, config=config, as_json=as_json)
 
 
+def override(
+    reason: ReasonOption,
+    hours: Annotated[str, typer.Option("--for", help="How long it holds: 30m, 24h, 7d.")],
+    account: AccountOption = None,
+    stop_entries: Annotated[bool, typer.Option("--halt", help="No entries at all.")] = False,
+    max_position_pct: Annotated[float | None, typer.Option(help="Share of equity.")] = None,
+    max_leverage: Annotated[float | None, typer.Option(help="Exposure over equity.")] = None,
+    max_correlation: Annotated[float | None, typer.Option(help="With any position.")] = None,
+    max_drawdown: Annotated[float | None, typer.Option(help="Share of the peak.")] = None,
+    wait: WaitOption = 5.0,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tighten limits of risk, or halt entries, for a while; it can never loosen one."""
+    limits = {
+        "max_position_pct": max_position_pct,
+        "max_leverage": max_leverage,
+        "max_correlation": max_correlation,
+        "max_drawdown": max_drawdown,
+        "halt": True if stop_entries else None,
+    }
+    arguments = {name: value for name, value in limits.items() if value is not None}
+    arguments["hours"] = _hours(hours)
+    _give(
+        "override", reason, arguments, account=account, wait=wait, config=config, as_json=as_json
+    )
+
+
 def accept(
     reason: ReasonOption,
     account: AccountOption = None,
@@ -105,7 +133,7 @@ def why(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (halt, resume, flatten, accept, why):
+    for command in (halt, resume, flatten, override, accept, why):
         app.command()(command)
 
 
@@ -151,6 +179,16 @@ def _give(
         )
     else:
         typer.echo(f"{verb}: queued; no runtime is running, it will be obeyed at the next start.")
+
+
+def _hours(text: str) -> float:
+    lengths = {"m": 1 / 60, "h": 1.0, "d": 24.0}
+    try:
+        return float(text[:-1]) * lengths[text[-1:]]
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"--for {text!r} is no length of time; expected 30m, 24h or 7d"
+        ) from None
 
 
 def _print(document: Any) -> None:

@@ -23,7 +23,9 @@ import structlog
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalError
-from bot4_runtime.domain.events import OperatorCommand
+from bot4_runtime.domain.events import OperatorCommand, OverrideSet
+from bot4_runtime.risk.limits import OVERRIDABLE, RiskLimits
+from bot4_runtime.risk.overrides import override_event
 from bot4_runtime.state.reader import JournalReader
 
 VERBS: Final = ("halt", "resume", "flatten", "override", "accept")
@@ -35,6 +37,7 @@ ANSWERED_KEPT: Final = 1_000
 POLL_NS: Final = 100_000_000
 """How often the runtime looks, at most."""
 REASON_LENGTH: Final = 500
+NS_PER_HOUR: Final = 3_600_000_000_000
 WRITE_WAIT_S: Final = 5.0
 
 _SCHEMA: Final = """
@@ -52,6 +55,7 @@ CREATE TABLE IF NOT EXISTS command (
 
 
 Arguments = Mapping[str, float | bool]
+Command = OperatorCommand | OverrideSet
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +63,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         verb: one of `VERBS`.
-        arguments: of the verb: ``reset_peak`` of a resume; the limits and ``hours`` of an
-            override.
+        arguments: of the verb: ``reset_peak`` of a resume; of an override the tightened limits
+            by name, ``halt``, and the ``hours`` it holds.
         command_id: the same id is the same order, however often it is given.
     """
 
@@ -98,8 +102,9 @@ class JournaledOrders:
         with self._open_journal() as reader:
             last_seq = reader.last_seq()
             if last_seq >= self._next_seq:
-                for seq, event in reader.events(self._next_seq, kinds=(OperatorCommand,)):
-                    if isinstance(event, OperatorCommand):
+                kinds = (OperatorCommand, OverrideSet)
+                for seq, event in reader.events(self._next_seq, kinds=kinds):
+                    if isinstance(event, kinds):
                         self._found[event.command_id] = seq
                 self._next_seq = last_seq + 1
         return self._found
@@ -183,6 +188,7 @@ class CommandReader:
     Args:
         account_folder: of the journal.
         clock: orders are journaled with its time.
+        limits: the configured ones, which an override may only tighten.
         journaled: what was obeyed; looked at only while orders wait.
         monotonic_ns: of a clock that never jumps.
 
@@ -194,11 +200,13 @@ class CommandReader:
         self,
         account_folder: Path,
         clock: Clock,
+        limits: RiskLimits,
         journaled: JournaledOrders,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._path = _own_folder(account_folder / FOLDER) / FILE
         self._clock = clock
+        self._limits = limits
         self._journaled = journaled
         self._monotonic_ns = monotonic_ns
         self._next_look_ns = monotonic_ns()
@@ -206,7 +214,7 @@ class CommandReader:
         self._trouble = ""
         self._log = structlog.get_logger("commands")
 
-    def poll(self) -> Sequence[OperatorCommand]:
+    def poll(self) -> Sequence[Command]:
         """Return the commands that wait, each once, oldest first.
 
         None when it was asked a moment ago, or when the box cannot be read now.
@@ -224,7 +232,7 @@ class CommandReader:
             self._complain(f"{type(error).__name__}: {error}")
             return ()
 
-    def _look(self, sql: sqlite3.Connection) -> list[OperatorCommand]:
+    def _look(self, sql: sqlite3.Connection) -> list[Command]:
         rows = sql.execute(
             "SELECT id, verb, reason, arguments FROM command WHERE answered_ns IS NULL "
             "ORDER BY created_ns, id"
@@ -232,7 +240,7 @@ class CommandReader:
         if not rows:
             return []
         done = self._journaled.find()
-        fresh: list[OperatorCommand] = []
+        fresh: list[Command] = []
         for command_id, verb, reason, arguments in rows:
             try:
                 order = Order(
@@ -241,7 +249,7 @@ class CommandReader:
                     reason=reason,
                     arguments=msgspec.json.decode(arguments, type=Arguments),
                 )
-                commands = commands_of(order, self._clock.now_ns())
+                commands = commands_of(order, self._clock.now_ns(), self._limits)
             except (ConfigError, msgspec.DecodeError) as error:
                 _write_answer(sql, command_id, Answer(seq=None, refusal=str(error)))
                 continue
@@ -259,13 +267,27 @@ class CommandReader:
             self._log.error("operator's orders cannot be read", path=str(self._path), why=why)
 
 
-def commands_of(order: Order, ts_ns: int) -> list[OperatorCommand]:
+def commands_of(order: Order, ts_ns: int, limits: RiskLimits) -> Sequence[Command]:
     """Return what an order means to the engine; the last command has the order's id.
 
     Raises:
-        ConfigError: the order is incomplete or impossible.
+        ConfigError: the order is incomplete or impossible, or would loosen a limit.
     """
     _check(order)
+    if order.verb == "override":
+        given = dict(order.arguments)
+        hours = given.pop("hours", 0.0)
+        return [
+            override_event(
+                limits,
+                reason=order.reason,
+                command_id=order.command_id,
+                now_ns=ts_ns,
+                expires_ts_ns=ts_ns + round(hours * NS_PER_HOUR),
+                halt=bool(given.pop("halt", False)),
+                tighten=given,
+            )
+        ]
     verbs = [(order.verb, order.command_id)]
     if order.arguments.get(RESET_PEAK):
         verbs.insert(0, (RESET_PEAK, f"{order.command_id}/peak"))
@@ -292,7 +314,7 @@ def _check(order: Order) -> None:
         )
     if not 0 < len(order.command_id) <= 64:
         raise ConfigError("an order needs an id of 1 to 64 characters")
-    known = {"resume": {RESET_PEAK}, "override": {"max_position_pct", "max_leverage", "hours"}}
+    known = {"resume": {RESET_PEAK}, "override": {*OVERRIDABLE, "hours", "halt"}}
     unknown = sorted(set(order.arguments) - known.get(order.verb, set()))
     if unknown:
         raise ConfigError(f"{order.verb} has no argument {unknown[0]!r}")

@@ -31,6 +31,7 @@ from bot4_runtime.domain.events import (
     OperatorCommand,
     OrderIntended,
     OrderOutcomeUnknown,
+    OverrideSet,
     SessionEnded,
     SessionStarted,
 )
@@ -93,7 +94,7 @@ class ModelWatcher(Protocol):
 class CommandSource(Protocol):
     """Where an operator's orders come from."""
 
-    def poll(self) -> Sequence[OperatorCommand]:
+    def poll(self) -> Sequence[OperatorCommand | OverrideSet]:
         """Return the orders given since the last call, each once; never waits."""
         ...
 

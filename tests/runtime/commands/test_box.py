@@ -17,7 +17,10 @@ from bot4_runtime.commands import (
     commands_of,
 )
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalCorrupt
-from bot4_runtime.domain.events import OperatorCommand
+from bot4_runtime.domain.events import OperatorCommand, OverrideSet
+from bot4_runtime.risk.limits import RiskLimits
+
+LIMITS = RiskLimits()
 
 
 class Journal:
@@ -44,7 +47,7 @@ class Journal:
         return max(self.events_by_seq, default=0)
 
     def events(self, from_seq=0, kinds=None):
-        assert kinds == (OperatorCommand,)
+        assert kinds == (OperatorCommand, OverrideSet)
         self.read_from.append(from_seq)
         return ((s, e) for s, e in sorted(self.events_by_seq.items()) if s >= from_seq)
 
@@ -58,7 +61,11 @@ class Desk:
 
     def restart(self):
         self.reader = CommandReader(
-            self.folder, ManualClock(77), JournaledOrders(lambda: self.journal), self.timer
+            self.folder,
+            ManualClock(77),
+            LIMITS,
+            JournaledOrders(lambda: self.journal),
+            self.timer,
         )
 
     def timer(self):
@@ -130,6 +137,26 @@ def test_a_kill_between_its_two_parts_leaves_the_second_to_be_done(desk):
     assert desk.rows() == [("one", 2, None)]
 
 
+def test_an_override_becomes_its_event_and_one_that_would_loosen_is_refused(desk):
+    desk.box().put(order("override", hours=24, max_position_pct=0.01))
+    desk.box().put(order("override", "loose", hours=24, max_position_pct=0.05))
+    desk.box().put(order("override", "nothing", hours=24))
+    desk.box().put(order("override", "stop", hours=0.5, halt=True))
+    day_ns = 86_400_000_000_000
+    tight, stop = desk.poll()
+    assert tight == OverrideSet(
+        ts_event_ns=77, reason="because", command_id="one", expires_ts_ns=77 + day_ns,
+        halt=False, limits={"max_position_pct": 0.01},
+    )  # fmt: skip
+    assert (stop.halt, stop.limits, stop.expires_ts_ns) == (True, {}, 77 + day_ns // 48)
+    assert "would loosen" in desk.box().refusal("loose")
+    assert "must halt or tighten" in desk.box().refusal("nothing")
+    desk.journal.obey(tight)
+    desk.journal.obey(stop)
+    assert desk.poll() == []
+    assert [row[1] for row in desk.rows()] == [None, None, 1, 2]
+
+
 def test_orders_come_in_the_order_they_were_given(desk):
     for name in "cab":
         desk.box().put(order(command_id=name))
@@ -164,7 +191,7 @@ def test_what_is_no_order_is_not_taken(desk, wrong, word):
     with pytest.raises(ConfigError, match=word):
         desk.box().put(wrong)
     with pytest.raises(ConfigError):
-        commands_of(wrong, 1)
+        commands_of(wrong, 1, LIMITS)
     assert desk.poll() == []
 
 
@@ -199,7 +226,7 @@ def test_the_journal_is_read_on_from_where_it_was_read_and_only_while_orders_wai
     assert desk.journal.read_from == []
     desk.box().put(order())
     desk.poll()
-    desk.journal.obey(commands_of(order(), 1)[0])
+    desk.journal.obey(commands_of(order(), 1, LIMITS)[0])
     desk.poll()
     desk.poll()
     assert desk.journal.read_from == [0, 1]

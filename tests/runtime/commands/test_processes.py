@@ -19,6 +19,7 @@ from bot4_runtime.domain.events import (
     BreakerChanged,
     OperatorCommand,
     OrderIntended,
+    OverrideSet,
     RiskDecided,
 )
 from bot4_runtime.domain.order import Purpose
@@ -216,6 +217,17 @@ def test_an_order_that_the_runtime_refuses_says_why(runtime):
     runtime.wait(lambda: runtime.events(RiskDecided))
     accepted = runtime.say("accept", "--reason", "the venue is right")
     assert "done" in accepted.stdout
+    tight = runtime.say(
+        "override", "--reason", "storm", "--for", "24h", "--max-position-pct", "0.01"
+    )
+    assert "done" in tight.stdout, tight.stderr
+    assert [e.limits for _, e in runtime.events(OverrideSet)] == [{"max_position_pct": 0.01}]
+    loose = runtime.say("override", "--reason", "x", "--for", "24h", "--max-position-pct", "0.09")
+    assert loose.returncode == 2
+    assert "would loosen" in loose.stderr
+    unclear = runtime.say("override", "--reason", "x", "--for", "long", "--halt")
+    assert unclear.returncode == 2
+    assert "expected 30m, 24h or 7d" in unclear.stderr
     empty = runtime.say("halt", "--reason", "  ")
     assert empty.returncode == 2
     assert "needs a reason" in empty.stderr
