@@ -118,7 +118,8 @@ class Brackets:
         for index in range(len(floors)):
             if not (floor < floors[index] < math.inf and 0.0 < rates[index] < 1.0):
                 raise DataError(
-                    f"bracket {index + 1} of {symbol}: {floors[index]}, {rates[index]}"
+                    f"bracket {index + 1} of {symbol} has floor {floors[index]} and rate "
+                    f"{rates[index]}; expected rising floors and a rate between 0 and 1"
                 )
             if rates[index] < rate:
                 raise DataError(

@@ -160,11 +160,6 @@ class LiquidationMonitor:
             quote.mid_ns = ts_ns
             quote.value()
 
-    def mark_age_ns(self, symbol: str, now_ns: int) -> int:
-        """Return how old a symbol's mark is; -1 when there was none."""
-        quote = self._quotes.get(symbol)
-        return -1 if quote is None or quote.mark_ns < 0 else now_ns - quote.mark_ns
-
     def look(self, now_ns: int) -> list[Alarm]:
         """Measure every wallet; return what people do not know yet."""
         alarms: list[Alarm] = []

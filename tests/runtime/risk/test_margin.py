@@ -1,6 +1,7 @@
 """Margin and liquidation prices, against Binance's published examples and a walk of the price."""
 
 import math
+import re
 from decimal import Decimal
 
 import pytest
@@ -374,6 +375,7 @@ def venue_answer(**changes):
 def test_the_venues_answer_is_read_one_symbol_or_a_list():
     for answer in (venue_answer(), [venue_answer()]):
         ladder = venue_brackets(answer)["BTCUSDT"]
+        assert ladder.symbol == "BTCUSDT"
         assert (ladder.floors, ladder.rates) == ([0.0, 50_000.0], [0.004, 0.005])
         assert ladder.cums == [0.0, pytest.approx(50.0)]
 
@@ -408,5 +410,50 @@ def test_answers_that_cannot_be_read_are_refused(answer):
 def test_an_answer_that_contradicts_itself_is_refused(cum):
     answer = venue_answer()
     answer["brackets"][0]["cum"] = cum
-    with pytest.raises(DataError, match="contradicts itself"):
+    message = (
+        f"bracket 2 of BTCUSDT says cum {float(cum)}, and its floors and rates give "
+        f"{venue_brackets(venue_answer())['BTCUSDT'].cums[1]}; the answer contradicts itself, ask again"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
         venue_brackets(answer)
+
+
+def test_an_answer_without_a_coefficient_is_taken_as_it_is():
+    assert venue_brackets(venue_answer())["BTCUSDT"].floors == [0.0, 50_000.0]
+
+
+def test_messages_say_what_was_read_and_what_was_expected():
+    with pytest.raises(DataError) as refused:
+        venue_brackets({"symbol": "BTCUSDT", "brackets": [{"notionalFloor": None}]})
+    assert str(refused.value) == (
+        "cannot read leverage brackets \"{'symbol': 'BTCUSDT', 'brackets': "
+        "[{'notionalFloor': None}]}\": TypeError None is no number; expected symbol and brackets "
+        "of notionalFloor, maintMarginRatio, cum"
+    )
+    with pytest.raises(DataError) as refused:
+        venue_brackets(venue_answer(notionalCoef=0))
+    assert str(refused.value) == "notionalCoef of BTCUSDT is 0.0; expected a positive number"
+    with pytest.raises(DataError) as refused:
+        Brackets("BTCUSDT", [0.0, 5.0], [0.01, 2.0])
+    assert str(refused.value) == (
+        "bracket 2 of BTCUSDT has floor 5.0 and rate 2.0; expected rising floors and a rate "
+        "between 0 and 1"
+    )
+    with pytest.raises(DataError) as refused:
+        Brackets("BTCUSDT", [0.0, 5.0], [0.02, 0.01])
+    assert str(refused.value) == (
+        "bracket 2 of BTCUSDT has rate 0.01, less than the 0.02 before it; a larger position "
+        "never needs a smaller rate"
+    )
+    with pytest.raises(DataError) as refused:
+        Brackets("BTCUSDT", [1.0], [0.01])
+    assert str(refused.value) == (
+        "leverage brackets of BTCUSDT have floors [1.0] and rates [0.01]; expected as many of one "
+        "as of the other, and the first floor to be 0"
+    )
+    with pytest.raises(ConfigError) as unknown:
+        published_brackets("WHATUSDT")
+    assert str(unknown.value) == (
+        "no leverage brackets of WHATUSDT are known; expected one of BNBUSDT, BTCUSDT, ETHUSDT, "
+        "LTCUSDT, SOLUSDT, or the venue's answer to leverageBracket"
+    )
