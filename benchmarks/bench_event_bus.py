@@ -18,6 +18,7 @@ from bot4_runtime.event_queue import Overflow
 
 TITLE = "Event bus: publish, events of domain.events"
 MANY = 10_000_000
+ROUND = 1_000
 NAUTILUS = "NautilusTrader MessageBus.publish, 1 handler"
 ONE = "publish, 1 Python subscriber"
 
@@ -77,24 +78,24 @@ def construct_and_publish() -> Result:
 
     def work() -> int:
         publish = bus.publish
-        for number in range(200_000):
+        for number in range(ROUND):
             publish(Heartbeat(ts_event_ns=number, events_total=number))
-        return 200_000
+        return ROUND
 
     return throughput(
-        "construct + publish, 4 Python subscribers", work, unit="events/s", rounds=15,
+        "construct + publish, 4 Python subscribers", work, unit="events/s", rounds=1_000,
         specified=1_000_000, goal=2_000_000,
     )  # fmt: skip
 
 
 def many_at_once() -> Result:
-    bus, events = bus_of(1), [event()] * 200_000
+    bus, events = bus_of(1), [event()] * ROUND
 
     def work() -> int:
         bus.publish_many(events)
         return len(events)
 
-    return throughput("publish_many, 1 Python subscriber", work, unit="events/s", rounds=15)
+    return throughput("publish_many, 1 Python subscriber", work, unit="events/s", rounds=1_000)
 
 
 def to_a_queue() -> Result:
