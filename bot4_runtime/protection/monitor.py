@@ -165,7 +165,7 @@ class ProtectionMonitor:
         """Take over actions that an earlier process left open: their symbols wait for them."""
         for plan in planned:
             self._open[plan.number] = action = _Action(plan)
-            self._ladder.begin(plan.number, plan.symbol)
+            self._ladder.resume(plan.number, plan.symbol, plan.wallet, plan.action)
             if plan.intent is None:
                 self._end(action, OrderStatus.UNKNOWN, plan.ts_event_ns + UNKNOWN_AFTER_NS)
 

@@ -128,8 +128,14 @@ class ActionLadder:
         """Whether an action on a symbol is not over."""
         return symbol in self._busy
 
+    def resume(self, number: int, symbol: str, wallet: str, action: str) -> None:
+        """Go on, after a restart, from a plan that the journal left open."""
+        self.begin(number, symbol)
+        if action in STEPS:
+            self._next_step[wallet] = (STEPS.index(action) + 1) % len(STEPS)
+
     def begin(self, number: int, symbol: str) -> None:
-        """Count a plan as in flight; after a restart, one that the journal left open."""
+        """Count a plan as in flight."""
         self._busy.setdefault(symbol, []).append(number)
         self._next_number = max(self._next_number, number + 1)
 

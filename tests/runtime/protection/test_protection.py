@@ -369,7 +369,7 @@ def test_actions_left_open_block_their_symbols_after_a_restart():
     after.driver.on_order(fill(1, "2", 2 * S))
     after.driver.hold(account(position("8", isolated="200"), as_of_ns=2 * S), 2 * S)
     assert [settled.number for settled in after.tape.of(ProtectionSettled)] == [1]
-    assert after.venue.sent[0].intent_no == 2
+    assert after.venue.moved == [(2, "BTCUSDT", 1, D(500))]
 
 
 def test_margin_left_open_waits_for_a_late_reading_of_the_account():

@@ -225,6 +225,24 @@ def test_what_the_journal_left_open_blocks_its_symbol_and_its_number():
     assert climbing.plan([isolated()], FREE, 1)[0].number == 9
 
 
+@pytest.mark.parametrize(
+    ("left", "goes_on"),
+    [
+        ("reduce", "add_margin"),
+        ("add_margin", "close"),
+        ("close", "reduce"),
+        ("place_stop", "reduce"),
+    ],
+)
+def test_after_a_restart_the_step_after_the_open_one_is_next(left, goes_on):
+    climbing = ladder()
+    climbing.resume(7, "BTCUSDT", "BTCUSDT 1", left)
+    assert climbing.plan([isolated(0.96)], FREE, 0) == []
+    climbing.settle(7)
+    [plan] = climbing.plan([isolated(0.96)], FREE, 0)
+    assert (plan.number, plan.action) == (8, goes_on)
+
+
 def test_free_funds_are_promised_once():
     climbing = ladder(actions=("add_margin",))
     wallets = [isolated(), isolated(symbol="ETHUSDT"), isolated(symbol="BNBUSDT")]
