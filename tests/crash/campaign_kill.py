@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from kill_trader import STEP_MS, WARM, Death, Life, Stage
-from kill_venue import Door, VenueProcess
+from kill_venue import Door, VenueProcess, die_with_parent
 
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderIntended, OrderRejected
@@ -86,8 +86,9 @@ def run(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
             for row in rows:
                 message = msgspec.json.decode(row)
                 if "failed" in message:
-                    for other in pipes.values():
-                        os.kill(other, signal.SIGTERM)
+                    for other in pipes.values():  # their children die with them
+                        os.kill(other, signal.SIGKILL)
+                        os.waitpid(other, 0)
                     raise AssertionError(message["failed"])
                 total.add(message)
                 progress(min(total.kills / wanted, 1.0), f"{total.kills} kills")
@@ -185,6 +186,7 @@ def _one_life(stage: Stage, point: str, rng: random.Random, seed: int) -> bool:
     child = os.fork()
     if child == 0:
         code = 1
+        die_with_parent()
         gc.disable()  # a collection would touch, and so copy, every page of the parent
         try:
             Life(stage, death).run()
@@ -288,6 +290,7 @@ def _forked(work: Callable[[Callable[[dict[str, Any]], None]], None]) -> tuple[i
         os.write(writing, msgspec.json.encode(message) + b"\n")
 
     try:
+        die_with_parent()
         os.close(reading)
         work(say)
         code = 0

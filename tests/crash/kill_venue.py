@@ -4,6 +4,7 @@ Forked from a process without threads; it outlives every client and is judged by
 """
 
 import asyncio
+import ctypes
 import http.client
 import os
 import signal
@@ -15,12 +16,11 @@ from typing import Any
 import msgspec
 
 from bot4_runtime.candles.series import CandleSeries
-from bot4_runtime.clock import ManualClock
+from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.sources import merged
 from bot4_runtime.venue.book import Depth
-from bot4_runtime.venue.faults import FaultSchedule
 from bot4_runtime.venue.hosting import serve
 from bot4_runtime.venue.journal import FileSink
 from bot4_runtime.venue.loopback import Loopback
@@ -30,6 +30,13 @@ from bot4_runtime.venue.tape import candle_prints
 
 KEY, SECRET = "campaign-key", "campaign-secret"
 CASH = Decimal(100_000)
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
+
+
+def die_with_parent() -> None:
+    """Let the system kill this process when the one that forked it ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class VenueProcess:
@@ -38,7 +45,8 @@ class VenueProcess:
     Args:
         series: one a symbol; the venue's clock starts with their first candle.
         journal: where the venue writes what happened.
-        until_ms: candles that open before it are the past and are not on the tape.
+        from_ms: candles that open before it are the past and are not on the tape.
+        live: whether the venue's clock is the machine's; else it moves with the tape.
     """
 
     def __init__(
@@ -46,16 +54,18 @@ class VenueProcess:
         series: Iterable[CandleSeries],
         journal: Path,
         from_ms: int,
-        faults: FaultSchedule | None = None,
+        *,
+        live: bool = False,
     ) -> None:
         listed = [s.between(from_ms, None) for s in series]
         from_venue, to_parent = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
+            die_with_parent()
             os.close(from_venue)
             code = 1
             try:
-                _serve(listed, journal, from_ms, faults, to_parent)
+                _serve(listed, journal, None if live else from_ms, to_parent)
                 code = 0
             finally:
                 os._exit(code)
@@ -104,14 +114,13 @@ def rules_of(series: CandleSeries) -> SymbolRules:
 def _serve(
     listed: list[CandleSeries],
     journal: Path,
-    from_ms: int,
-    faults: FaultSchedule | None,
+    clock_ms: int | None,
     to_parent: int,
 ) -> None:
     rules = {s.id.symbol: rules_of(s) for s in listed}
     sink = FileSink(journal)
     venue = Loopback(
-        ManualClock(from_ms * 1_000_000),
+        LiveClock() if clock_ms is None else ManualClock(clock_ms * 1_000_000),
         [
             (
                 rules[s.id.symbol],
@@ -122,7 +131,6 @@ def _serve(
         ],
         prints=candle_prints(merged(listed), rules),
         depth=Depth(level_quantity=Decimal(1_000_000)),
-        faults=faults,
         sink=sink,
     )
     venue.open_account(1, KEY, SECRET, [("USDT", CASH)])
