@@ -14,13 +14,16 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, empty_call, measure, of_rounds, peers
-from benchmarks.replay import Replayed, columns, random_walk, replay, settings
+from benchmarks.models import promote_pair
+from benchmarks.replay import WARM, Replayed, columns, random_walk, replay, settings
 
 TITLE = "Replay: EMA 10/20 cross, one-minute bars"
 YEAR = 525_600
 PEER_BARS = 100_000
 ROUNDS = 3
-ROOMS = "source, features off, strategy, validator, risk, breaker, fees, paper venue, journal, bus"
+MODEL_BARS = 5_000
+ROOMS = "source, strategy, validator, risk, breaker, fees, paper venue, journal, bus; no models"
+MODEL_ROOMS = ROOMS.replace("no models", "features, HMM and LSTM 2 x 128 on every bar")
 
 
 def run() -> list[Result]:
@@ -32,6 +35,9 @@ def run() -> list[Result]:
         real = _real_minutes()
         if real is not None:
             results.append(_ours("real BTCUSDT minutes", real, folder, goal=200_000))
+        promote_pair(folder / "home" / "models", "1m")
+        short = walk[: WARM + min(bars, MODEL_BARS)]
+        results.append(_ours("both models on every bar", short, folder, 2_000, models=True))
         np.save(folder / "bars.npy", columns(walk)[:PEER_BARS])
         results += peers("replay_backtesting", str(folder / "bars.npy"))
         results += peers("replay_nautilus", str(folder / "bars.npy"))
@@ -39,12 +45,15 @@ def run() -> list[Result]:
     return results
 
 
-def _ours(name: str, frame: pl.DataFrame, folder: Path, goal: float) -> Result:
+def _ours(
+    name: str, frame: pl.DataFrame, folder: Path, goal: float, *, models: bool = False
+) -> Result:
     candles = folder / "candles"
     shutil.rmtree(candles, ignore_errors=True)
     candles.mkdir()
     frame.write_parquet(candles / "BTCUSDT.parquet")
-    with_ = settings(folder / "home", "benchmarks.ema_cross:EmaCross")
+    strategy = "EmaCrossWithModels" if models else "EmaCross"
+    with_ = settings(folder / "home", f"benchmarks.ema_cross:{strategy}")
     rounds: list[Replayed] = []
     for _ in range(ROUNDS):
         journal = folder / "journal"
@@ -58,7 +67,7 @@ def _ours(name: str, frame: pl.DataFrame, folder: Path, goal: float) -> Result:
         goal=goal,
         better="higher",
         note=f"{last.bars:,} bars, {last.orders:,} orders, {last.trips:,} round trips, "
-        f"{last.events:,} events journaled; rooms: {ROOMS}",
+        f"{last.events:,} events journaled; rooms: {MODEL_ROOMS if models else ROOMS}",
     )
 
 
