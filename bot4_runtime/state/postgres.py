@@ -283,9 +283,16 @@ def _start(connection: psycopg.Connection[Any], url: str, account: str) -> int:
             )
     check_version(connection, url, account)
     row = connection.execute(
-        "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'epoch' RETURNING value"
+        "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'epoch' AND value::bigint "
+        ">= (SELECT coalesce(max(epoch), 0) FROM frame WHERE first_seq = (SELECT max(first_seq) "
+        "FROM frame)) RETURNING value"
     ).fetchone()
-    return int(row[0]) if row is not None else 0
+    if row is None:
+        raise JournalCorrupt(
+            f"{url} ({schema}) says that its last epoch is before that of its last frame; a "
+            "client id must never be given twice. Restore it from a copy"
+        )
+    return int(row[0])
 
 
 def _take_lock(connection: psycopg.Connection[Any], url: str, account: str) -> None:

@@ -309,10 +309,16 @@ def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) 
     if found != account:
         raise JournalError(f"{path} is the journal of account {found!r}, expected {account!r}")
     sql.execute("BEGIN IMMEDIATE")
-    sql.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
-    epoch = int(str(meta(sql, "epoch")))
+    row = sql.execute("SELECT epoch FROM frame ORDER BY first_seq DESC LIMIT 1").fetchone()
+    written, last = (0 if row is None else row[0]), meta(sql, "epoch")
+    if not (isinstance(last, int) and isinstance(written, int) and last >= written):
+        raise JournalCorrupt(
+            f"{path} says that its last epoch is {last!r}, and its last frame is of epoch "
+            f"{written!r}; a client id must never be given twice. Restore it from a copy"
+        )
+    sql.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (last + 1,))
     sql.execute("COMMIT")
-    return epoch
+    return last + 1
 
 
 def _insert(

@@ -165,6 +165,14 @@ def test_a_journal_of_another_kind_is_refused(disk, pg_account, tmp_path, statem
         PostgresDisk.open(postgres_url(), pg_account, tmp_path)
 
 
+def test_an_epoch_that_may_have_been_used_is_refused(disk, pg_account, tmp_path):
+    disk.write(encode_frames(1, 1, [session(1)]), keys_of(1, [session(1)]))
+    disk._connection.execute("UPDATE meta SET value = '0' WHERE key = 'epoch'")
+    disk.close()
+    with pytest.raises(JournalCorrupt, match="must never be given twice"):
+        PostgresDisk.open(postgres_url(), pg_account, tmp_path)
+
+
 def test_a_server_that_does_not_flush_is_refused(disk, pg_account, tmp_path, monkeypatch):
     class Unsafe:
         def execute(self, *_):

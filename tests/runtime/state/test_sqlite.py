@@ -550,3 +550,23 @@ def test_a_released_journal_without_old_frames_moves_nothing(path):
     disk.tidy()
     assert not sqlite_file.archive_of(path).exists()
     disk.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET value = 0 WHERE key = 'epoch'",
+        "UPDATE meta SET value = 'x' WHERE key = 'epoch'",
+        "UPDATE meta SET key = 'epocg' WHERE key = 'epoch'",
+        "UPDATE frame SET epoch = 'x'",
+    ],
+)
+def test_an_epoch_that_may_have_been_used_is_refused(path, damage):
+    disk = SqliteDisk.open(path, "paper")
+    disk.write(*frames_of(1, session(1)))
+    disk.close()
+    with sqlite3.connect(path) as sql:
+        sql.execute(damage)
+    sql.close()
+    with pytest.raises(JournalCorrupt, match="must never be given twice"):
+        SqliteDisk.open(path, "paper")
