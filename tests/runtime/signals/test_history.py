@@ -266,3 +266,22 @@ def test_eight_threads_judge_as_one_does(desk):
         thread.join()
     assert all(mine == serial for mine in found)
     assert len({code for code, _, _ in serial}) >= 3
+
+
+def test_the_frequency_of_a_day_against_the_week_before_it_to_the_hour(desk):
+    def ratio(*hours_ago):
+        return SignalHistory(entries=[desk.entry(h) for h in hours_ago]).rate_ratio(desk.now_ns)
+
+    today = (3.0, 2.0, 1.0, 0.0)
+    assert ratio(192.5, *today) == 1.0  # before the week
+    assert ratio(191.5, *today) == pytest.approx(4 / (1 / (167.5 / 24)))
+    assert ratio(200.0, 191.5, 100.0, *today) == pytest.approx(4 / (2 / (167.5 / 24)))
+    assert ratio(60.0, 50.0, *today) == pytest.approx(4 / (2 / 1.5))
+    assert ratio(30.0, *today) == 4.0  # a week begun hours ago counts as a day
+    assert ratio(60.0, *today[1:]) == 1.0
+    assert ratio(*today) == 1.0
+
+
+def test_the_last_trade_is_the_last_told(desk):
+    history = desk.history([desk.trade(1.0, h) for h in (9, 5, 3)])
+    assert history.last_closed_ns() == desk.now_ns - 3 * HOUR_NS

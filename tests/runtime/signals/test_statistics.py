@@ -338,6 +338,49 @@ def test_kelly_maximises_the_growth_of_a_bet():
     assert ours.quarter_kelly(rate, win, loss, 1.0, 1.0) == pytest.approx(best, abs=1e-4)
 
 
+def test_refusals_say_what_came_and_what_is_expected():
+    for refused, words in (
+        (lambda: ours.annualise("4h"), "no annual factor for '4h'; known: 1m, 1h, 1d"),
+        (
+            lambda: ours.expected_value(math.nan, 1.0, 1.0, 0.0, 1.0),
+            "expected value nan; expected finite inputs",
+        ),
+        (
+            lambda: ours.quarter_kelly(1.5, 1.0, 2.0),
+            "Kelly size of win rate 1.5, average win 1.0, average loss 2.0; expected a share and "
+            "two positive averages",
+        ),
+        (
+            lambda: ours.stationary_indices(0, 1, 2.0, generator()),
+            "resample of 0 in 1 draws, mean block 2.0",
+        ),
+        (lambda: ours.benjamini_hochberg([2.0]), "p-value 2.0; expected a number inside [0, 1]"),
+        (
+            lambda: ours.expected_best_sharpe(0, 0.5),
+            "best of 0 trials with variance 0.5",
+        ),
+        (
+            lambda: ours.probabilistic_sharpe(0.1, 1, 0.0, 3.0),
+            "the Sharpe ratio's variance has no value (n 1, 1.005)",
+        ),
+        (
+            lambda: ours.sample_moments(np.array([1.0])),
+            "moments of 1 numbers up to 1; expected at least 2, finite and smaller than 1e+70",
+        ),
+        (lambda: ours.sample_moments(np.ones(3)), "3 equal numbers have no variance"),
+    ):
+        with pytest.raises(UndefinedStatistic) as error:
+            refused()
+        assert str(error.value) == words
+
+
+def test_kelly_of_a_rule_that_always_or_never_won():
+    assert ours.quarter_kelly(1.0, 0.01, 1.0, 0.25, 1.0) == 0.25
+    assert ours.quarter_kelly(0.0, 1.0, 1.0) == 0.0
+    with pytest.raises(UndefinedStatistic):
+        ours.quarter_kelly(0.5, 1.0, math.inf)
+
+
 @pytest.mark.parametrize(
     "arguments", [(math.nan, 1, 1), (1.1, 1, 1), (0.5, 0.0, 1), (0.5, 1, 0.0), (0.5, math.inf, 1)]
 )
