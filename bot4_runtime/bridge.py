@@ -12,6 +12,7 @@ again after an unclear answer, and `read_stream` passes over it. Redis is a view
 happened; the journal is the record.
 """
 
+import math
 import random
 import threading
 import time
@@ -90,6 +91,7 @@ class RedisBridge:
         self._behind = False
         self._told_dropped = 0
         self._stop: Final = threading.Event()
+        self._deadline = math.inf  # set before the stop
         self._thread: Final = threading.Thread(target=self._work, name="bridge", daemon=True)
         self._log: Final = structlog.get_logger("bridge")
 
@@ -100,14 +102,11 @@ class RedisBridge:
     def stop(self, grace: float = 1.0) -> None:
         """Take no more events, forward what waits for up to `grace` seconds, and end."""
         self._bus.close_queue(self._queue)
-        if not self._thread.is_alive():
-            return
-        end = time.monotonic() + grace
-        while self._backlog() and self._link is not False and time.monotonic() < end:
-            time.sleep(IDLE_SECONDS)
+        self._deadline = time.monotonic() + grace
         self._stop.set()
-        self._thread.join(timeout=grace + 3 * SOCKET_SECONDS)
-        self._client.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout=grace + 3 * SOCKET_SECONDS)
+            self._client.close()
 
     def counters(self) -> dict[str, int]:
         """Return ``forwarded``, ``dropped``, ``queued`` (events) and ``connected`` (0 or 1)."""
@@ -126,14 +125,16 @@ class RedisBridge:
         import redis
 
         pause = FIRST_PAUSE
-        while not self._stop.is_set():
+        while True:
             if not self._waiting:
                 first, events = self._queue.drain_numbered()
                 self._waiting.extend(enumerate(events, first))
+            if self._stop.is_set() and (not self._waiting or self._link is False or self._late()):
+                return
             try:
                 if self._link is not True:
                     self._client.ping()
-                while self._waiting and not self._stop.is_set():
+                while self._waiting and not self._late():
                     self._send()
             except (redis.RedisError, OSError) as error:
                 self._lost(error)
@@ -143,6 +144,9 @@ class RedisBridge:
             pause = FIRST_PAUSE
             self._found()
             self._stop.wait(IDLE_SECONDS)
+
+    def _late(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _send(self) -> None:
         """Send one batch; it stays waiting until Redis has answered for all of it."""
