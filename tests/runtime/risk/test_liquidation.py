@@ -137,6 +137,7 @@ def test_alarms_say_their_numbers():
     }
     monitor.on_mark("BTCUSDT", at(0.5), 1)
     [cleared] = monitor.look(1)
+    assert cleared.numbers["consumed"] == wallet.consumed
     assert said([cleared]) == [("info", "MARGIN_CLEARED", "BTCUSDT long")]
     assert cleared.text == (
         f"BTCUSDT long: margin ratio {wallet.ratio:.2%}, margin consumed 50.00%"
@@ -160,6 +161,7 @@ def test_a_mark_that_is_no_price_is_an_unknown_measure(bad):
     assert said([alarm]) == [("critical", "MARGIN_UNKNOWN", "BTCUSDT long")]
     assert alarm.text == ("BTCUSDT long: a price or size is not known, so neither is the margin")
     assert not monitor.entries_allowed
+    assert all(math.isnan(number) for number in alarm.numbers.values())
     assert monitor.look(2) == []
     monitor.on_mark("BTCUSDT", 100.0, 3)
     assert said(monitor.look(3)) == [("info", "MARGIN_CLEARED", "BTCUSDT long")]
@@ -271,7 +273,23 @@ def test_each_leg_is_valued_at_what_is_worse_for_it():
     assert (long.price, short.price, other.price) == (99.0, 100.0, 50.0)
 
 
+def test_prices_below_one_are_prices():
+    held = leg(entry=0.9)
+    monitor = watching(isolated(held))
+    monitor.on_mark("BTCUSDT", 0.9, 1)
+    monitor.on_mid("BTCUSDT", 0.8, 2)
+    assert held.price == 0.8
+
+
 # ------------------------------------------------------------------- new positions
+def test_a_monitor_that_holds_nothing_has_nothing_to_say():
+    monitor = LiquidationMonitor(LiquidationLimits())
+    assert monitor.wallets == []
+    assert monitor.entries_allowed is True
+    assert monitor.look(1) == []
+    assert monitor.check_venue() == []
+
+
 def test_prices_seen_before_a_position_value_it_at_once():
     monitor = LiquidationMonitor(LiquidationLimits())
     monitor.on_mark("BTCUSDT", at(0.85), 1)
@@ -379,6 +397,7 @@ def test_times_have_bounds(wrong):
     with pytest.raises(ConfigError, match="expected up to 60000 ms and up to 300 s"):
         LiquidationLimits(**wrong)
     LiquidationLimits(mark_stale_ms=60_000, stop_watchdog_s=300.0)
+    LiquidationLimits(mark_stale_ms=1, stop_watchdog_s=0.1)
 
 
 # ------------------------------------------------------------------ stop watchdog

@@ -159,7 +159,10 @@ def test_a_plan_tells_why_and_by_which_numbers():
     assert (plan.worst, plan.ratio, plan.consumed) == (wallet.worst, wallet.ratio, wallet.consumed)
     assert plan.price == wallet.legs[0].price
     assert plan.liquidation_price == wallet.liquidation_price(wallet.legs[0])
-    [closing] = ladder(actions=("close",)).plan([isolated(0.96)], FREE, 7)
+    [adding] = ladder(actions=("add_margin",)).plan([wallet], FREE, 8)
+    assert (adding.reason, adding.ts_ns) == ("margin consumed reached 90%", 8)
+    [closing] = ladder(actions=("close",)).plan([isolated(0.96)], FREE, 9)
+    assert closing.ts_ns == 9
     assert closing.reason == "margin consumed reached 95% and the steps before are used"
 
 
@@ -306,6 +309,17 @@ def test_the_two_worst_positions_are_closed_whole():
     assert wallet.worst > 0.9
     plans = ladder(actions=("close",), act=0.9, critical=0.9).plan([wallet], FREE, 0)
     assert told(plans) == [("close", "BTCUSDT", D(1), D(0)), ("close", "BNBUSDT", D(2), D(0))]
+
+
+def test_positions_that_lose_the_same_are_closed_in_the_order_they_are_told():
+    wallet = cross(3.0, *(leg(symbol, price=99.0) for symbol in ("ETHUSDT", "BTCUSDT", "BNBUSDT")))
+    plans = ladder(actions=("close",), alert=0.1, act=0.2, critical=0.2).plan([wallet], FREE, 0)
+    assert [plan.symbol for plan in plans] == ["ETHUSDT", "BTCUSDT"]
+
+
+def test_the_first_plan_of_an_account_has_number_one():
+    climbing = ActionLadder(LiquidationLimits(), {})
+    assert [plan.number for plan in climbing.plan([isolated()], FREE, 0)] == [1]
 
 
 def test_both_sides_of_a_hedged_symbol_are_closed_together():
