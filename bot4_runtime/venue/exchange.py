@@ -14,6 +14,7 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.account import ZERO, Account
 from bot4_runtime.venue.book import Book, Depth
+from bot4_runtime.venue.judgement import base_quantity, judge, reserve
 from bot4_runtime.venue.orders import (
     Kind,
     OrderRequest,
@@ -96,9 +97,9 @@ class Exchange:
         known = customer.latest.get((request.symbol, request.client_id))
         if known is not None and known.status.open:
             raise Refused(*refusals.DUPLICATE_ORDER)
-        self._judge(customer, book, request)
+        judge(book, customer.open.values(), request)
         now_ms = self.now_ms()
-        quantity = self._quantity(book, request)
+        quantity = base_quantity(book, request)
         order = VenueOrder(
             order_id=next(self._order_ids),
             client_id=request.client_id,
@@ -110,7 +111,7 @@ class Exchange:
             working=request.kind is not Kind.STOP_LOSS,
         )
         order.client_id = order.client_id or f"venue-{order.order_id}"
-        self._reserve(book, order)
+        reserve(book, order)
         customer.orders[order.order_id] = customer.open[order.order_id] = order
         customer.latest[request.symbol, order.client_id] = order
         self._report(order, "NEW")
@@ -192,76 +193,6 @@ class Exchange:
                 book.remove(order)
                 order.working = True
                 self._execute(book, order)
-
-    # -------------------------------------------------------------------- judgement
-    def _judge(self, customer: _Customer, book: Book, request: OrderRequest) -> None:
-        rules, last = book.rules, book.last
-        buying = request.side is Side.BUY
-        stop = request.stop_price
-        if request.quantity is not None:
-            rules.check_quantity(request.quantity)
-        price = last
-        if request.price is not None:
-            price = request.price
-            rules.check_price("price", price)
-            rules.check_band(price, last, buying=buying)
-        if stop is not None:
-            rules.check_price("stopPrice", stop)
-        notional = request.quote_quantity
-        rules.check_notional((request.quantity or ZERO) * price if notional is None else notional)
-        open_here = [order for order in customer.open.values() if order.symbol == rules.symbol]
-        stops = sum(order.request.kind is Kind.STOP_LOSS for order in open_here)
-        rules.check_counts(len(open_here) + 1, stops + 1, is_stop=stop is not None)
-        if stop is not None and (last - stop) * request.side.sign >= 0:
-            raise Refused(*refusals.WOULD_TRIGGER)
-        best = book.best(request.side)
-        crosses = best is not None and (price - best) * request.side.sign >= 0
-        if request.kind is Kind.LIMIT_MAKER and crosses:
-            raise Refused(*refusals.WOULD_TAKE)
-
-    def _quantity(self, book: Book, request: OrderRequest) -> Decimal:
-        """Return the base quantity; a market order by quote gets what the book gives for it."""
-        if request.quantity is not None:
-            return request.quantity
-        quote, base = request.quote_quantity or ZERO, ZERO
-        for offer in book.offers(request.side):
-            taken = min(offer.quantity, quote / offer.price)
-            base += taken
-            quote -= taken * offer.price
-            if not quote > 0:
-                break
-        step = book.rules.step_size
-        base = (base / step).to_integral_value(ROUND_DOWN) * step
-        if not base >= book.rules.min_quantity:
-            raise Refused(*refusals.NO_LIQUIDITY)
-        return base
-
-    def _reserve(self, book: Book, order: VenueOrder) -> None:
-        request, rules = order.request, book.rules
-        if order.side is Side.SELL:
-            asset, amount = rules.base, order.quantity
-        elif request.kind is Kind.MARKET:
-            asset, amount = rules.quote, self._cost(book, order)
-        else:
-            price = request.price or request.stop_price or ZERO
-            asset, amount = rules.quote, order.quantity * price
-        if not order.account.lock(asset, amount):
-            raise Refused(*refusals.NO_FUNDS)
-        order.locked, order.locked_asset = amount, asset
-
-    @staticmethod
-    def _cost(book: Book, order: VenueOrder) -> Decimal:
-        """Return what a market buy would cost now."""
-        left, cost = order.quantity, ZERO
-        for offer in book.offers(order.side):
-            if offer.resting is not None and offer.resting.account is order.account:
-                continue
-            taken = min(left, offer.quantity)
-            cost += taken * offer.price
-            left -= taken
-            if not left > 0:
-                break
-        return cost
 
     # --------------------------------------------------------------------- matching
     def _execute(self, book: Book, order: VenueOrder) -> None:

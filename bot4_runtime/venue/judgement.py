@@ -1,0 +1,89 @@
+"""What stands between a request and the book: the rules, the counts, the funds. Pure."""
+
+from collections.abc import Iterable
+from decimal import ROUND_DOWN, Decimal
+
+from bot4_runtime.domain.order import Side
+from bot4_runtime.venue import refusals
+from bot4_runtime.venue.account import ZERO
+from bot4_runtime.venue.book import Book
+from bot4_runtime.venue.orders import Kind, OrderRequest, VenueOrder
+from bot4_runtime.venue.refusals import Refused
+
+
+def judge(book: Book, open_orders: Iterable[VenueOrder], request: OrderRequest) -> None:
+    """Hold a request against the rules, the account's open orders and the book.
+
+    Raises:
+        Refused: the first that it breaks.
+    """
+    rules, last = book.rules, book.last
+    buying = request.side is Side.BUY
+    stop = request.stop_price
+    if request.quantity is not None:
+        rules.check_quantity(request.quantity)
+    price = last
+    if request.price is not None:
+        price = request.price
+        rules.check_price("price", price)
+        rules.check_band(price, last, buying=buying)
+    if stop is not None:
+        rules.check_price("stopPrice", stop)
+    notional = request.quote_quantity
+    rules.check_notional((request.quantity or ZERO) * price if notional is None else notional)
+    open_here = [order for order in open_orders if order.symbol == rules.symbol]
+    stops = sum(order.request.kind is Kind.STOP_LOSS for order in open_here)
+    rules.check_counts(len(open_here) + 1, stops + 1, is_stop=stop is not None)
+    if stop is not None and (last - stop) * request.side.sign >= 0:
+        raise Refused(*refusals.WOULD_TRIGGER)
+    best = book.best(request.side)
+    crosses = best is not None and (price - best) * request.side.sign >= 0
+    if request.kind is Kind.LIMIT_MAKER and crosses:
+        raise Refused(*refusals.WOULD_TAKE)
+
+
+def base_quantity(book: Book, request: OrderRequest) -> Decimal:
+    """Return the base quantity; a market order by quote gets what the book gives for it."""
+    if request.quantity is not None:
+        return request.quantity
+    quote, base = request.quote_quantity or ZERO, ZERO
+    for offer in book.offers(request.side):
+        taken = min(offer.quantity, quote / offer.price)
+        base += taken
+        quote -= taken * offer.price
+        if not quote > 0:
+            break
+    step = book.rules.step_size
+    base = (base / step).to_integral_value(ROUND_DOWN) * step
+    if not base >= book.rules.min_quantity:
+        raise Refused(*refusals.NO_LIQUIDITY)
+    return base
+
+
+def reserve(book: Book, order: VenueOrder) -> None:
+    """Hold back what an order may cost; raises Refused -2010 when there is too little."""
+    request, rules = order.request, book.rules
+    if order.side is Side.SELL:
+        asset, amount = rules.base, order.quantity
+    elif request.kind is Kind.MARKET:
+        asset, amount = rules.quote, _cost(book, order)
+    else:
+        price = request.price or request.stop_price or ZERO
+        asset, amount = rules.quote, order.quantity * price
+    if not order.account.lock(asset, amount):
+        raise Refused(*refusals.NO_FUNDS)
+    order.locked, order.locked_asset = amount, asset
+
+
+def _cost(book: Book, order: VenueOrder) -> Decimal:
+    """Return what a market buy would cost now."""
+    left, cost = order.quantity, ZERO
+    for offer in book.offers(order.side):
+        if offer.resting is not None and offer.resting.account is order.account:
+            continue
+        taken = min(left, offer.quantity)
+        cost += taken * offer.price
+        left -= taken
+        if not left > 0:
+            break
+    return cost
