@@ -105,7 +105,7 @@ def render_stress(
         "Liquidations that one step larger than the whole remaining "
         f"distance caused, which nothing prevents: {gaps}.</p>",
         _overview(results),
-        *(_account(result) for result in results),
+        *(_account(result, settings.limits.act) for result in results),
         "<h2>Assumptions</h2><ul>"
         + "".join(f"<li>{escape(text)}</li>" for text in assumptions(facts, settings))
         + "</ul>",
@@ -125,7 +125,7 @@ def _overview(results: Sequence[StressResult]) -> str:
         "Account",
         "Before",
         "Protected",
-        "Protected, no margin added",
+        "No margin added",
         "Not protected",
         "Actions",
         "Liquidated",
@@ -141,8 +141,8 @@ def _overview(results: Sequence[StressResult]) -> str:
     )
     return (
         "<h2>Capital, quote</h2><p>Margin that is added is at risk too: a position that is "
-        "defended and falls on loses more than one that is given up. The third column leaves that "
-        'step out.</p><div class="wrap"><table><thead><tr>'
+        "defended and falls on loses more than one that is given up. <em>No margin added</em> is "
+        'protection without that step.</p><div class="wrap"><table><thead><tr>'
         + "".join(f"<th>{head}</th>" for head in heads)
         + f"</tr></thead><tbody>{rows}</tbody></table></div>"
         + "<p class='legend'>Dots in the charts: "
@@ -154,8 +154,8 @@ def _overview(results: Sequence[StressResult]) -> str:
     )
 
 
-def _account(result: StressResult) -> str:
-    parts = [f"<h2>{escape(result.name)}</h2>", _measure_chart(result)]
+def _account(result: StressResult, act: float) -> str:
+    parts = [f"<h2>{escape(result.name)}</h2>", _measure_chart(result, act)]
     parts += [_price_chart(result, leg) for leg in result.prices]
     parts += [f"<p>{escape(_told(one, protected=True))}</p>" for one in result.liquidations]
     parts += [
@@ -174,7 +174,7 @@ def _account(result: StressResult) -> str:
     return "".join(parts)
 
 
-def _measure_chart(result: StressResult) -> str:
+def _measure_chart(result: StressResult, act: float) -> str:
     worst = [_number(value) for value in result.worst]
     shown = [min(max(value, 0.0), 1.1) for value in worst]
     dots = [
@@ -189,7 +189,7 @@ def _measure_chart(result: StressResult) -> str:
     ]
     lines = [
         ("larger of margin ratio and margin consumed", "--fg", shown),
-        ("act", "--warn", [0.9] * len(shown)),
+        ("act", "--warn", [act] * len(shown)),
         ("liquidation", "--strong-bear", [1.0] * len(shown)),
     ]
     return line_chart(

@@ -158,3 +158,16 @@ def test_no_bars_are_said_in_words() -> None:
 
 def test_texts_hold_numbers_not_names_of_floats() -> None:
     assert not re.search(r"\bnan\b|\binf\b", chart([1.0, math.nan, 2.0]))
+
+
+def test_dots_are_drawn_where_they_lie_inside_the_plot_and_say_what_they_mark():
+    chart = line_chart(
+        [0, 1000],
+        [("price", "--fg", [1.0, 3.0])],
+        height=100,
+        dots=[(500, 2.0, "--accent", "reduce & hold"), (500, 9.0, "--accent", "outside")],
+        label="x",
+    )
+    assert chart.count("<circle") == 1
+    assert "<title>reduce &amp; hold</title>" in chart
+    assert 'fill="var(--accent)"' in chart
