@@ -319,6 +319,16 @@ def test_a_trade_of_an_order_taken_for_never_placed_finds_it(ready: Desk) -> Non
     assert ready.differences == []
 
 
+def test_a_trade_that_no_order_of_ours_explains_is_foreign(ready: Desk) -> None:
+    ready.intend(answered=False)
+    ready.emit(OrderClosed(ts_event_ns=0, intent_no=1, status="never_placed", reason="late"))
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert ready.differences == [f"trade {SYMBOL}:5"]
+    assert ready.order(1).status is OrderStatus.NEVER_PLACED
+
+
 def test_a_trade_of_no_known_order_waits_for_the_unknown_one(ready: Desk) -> None:
     name = ready.intend(answered=False)
     ready.emit(OrderOutcomeUnknown(ts_event_ns=0, intent_no=1, reason="timeout"))
