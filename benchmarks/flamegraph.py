@@ -105,6 +105,7 @@ def _box(name: str, share: float, depth: int, left: float, width: float) -> str:
 def main() -> None:
     """Sample a replay and write its flame graph."""
     bars = int(sys.argv[1]) if len(sys.argv) > 1 else BARS
+    sys.setswitchinterval(INTERVAL_S / 5)  # else the sampler waits for the interpreter lock
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "candles").mkdir()
