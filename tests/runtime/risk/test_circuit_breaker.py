@@ -117,6 +117,7 @@ def test_exits_that_close_while_it_is_open_count_but_do_not_prolong_it():
 def test_equity_trips_it_beyond_the_limits_and_not_at_them(metrics, change, reason):
     state = BREAKER.on_equity(BreakerState(), metrics(**change), 3 * S)
     assert state.reason == reason
+    assert state.tripped_ts_ns == (3 * S if reason else 0)
     assert state.phase is (BreakerPhase.OPEN if reason else BreakerPhase.CLOSED)
 
 

@@ -247,3 +247,21 @@ def test_no_overrides_ever_loosen_a_limit(overrides, now_ns):
     result = tightened(base, overrides, now_ns)
     for key in BOUNDS:
         assert not _looser(key, getattr(result, key), getattr(base, key))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"require_stop_loss": False},
+            "risk.require_stop_loss is False; a stop loss is mandatory: remove the key or set it "
+            "to true",
+        ),
+        ({"max_leverage": 9.0}, "risk.max_leverage is 9.0; the hard limit is 5 and the strictest "
+         "value 0.01, whatever is configured: choose one between"),
+    ],
+)  # fmt: skip
+def test_a_refused_limit_says_what_it_got_and_what_it_may_be(fields, words):
+    with pytest.raises(ConfigError) as refused:
+        RiskLimits(**fields)
+    assert str(refused.value) == words

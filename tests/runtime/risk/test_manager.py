@@ -211,6 +211,8 @@ def test_every_use_of_a_limit_can_be_the_score(intent, view, metrics):
         ({"metrics": metrics(drawdown=0.12)}, 0.8),
         ({"depth_quote": 200.0}, 0.75),
         ({"cash_free": 157.142857}, 0.7),
+        ({"cash_free": 27.5, "margin_rate": 0.2}, 0.8),
+        ({"positions": [ETH], "correlations": _pair(0.0)}, 0.5),
         ({"positions": [HeldPosition("ETHUSDT", 179.0, 100.0)], "correlations": _pair(0.1)}, 0.6),
     ]
     for book, score in books:
@@ -896,3 +898,9 @@ def test_an_approval_made_elsewhere_is_refused_in_words(intent):
     assert str(refused.value) == (
         "an approval was made outside the risk manager; only RiskManager.validate approves intents"
     )
+
+
+def test_what_is_held_of_a_symbol_is_all_of_its_positions(view):
+    legs = [HeldPosition("BTCUSDT", 2.0, 100.0), HeldPosition("BTCUSDT", -0.5, 100.0)]
+    assert view(positions=legs).held("BTCUSDT") == 1.5
+    assert view(positions=legs).held("ETHUSDT") == 0.0
