@@ -365,3 +365,31 @@ def test_candles_that_begin_apart_and_empty_accounts_are_refused(folder, tmp_pat
     (folder / "BTCUSDT.csv").write_text("\n".join([rows[0], *rows[3:]]))
     with pytest.raises(DataError, match="different times"):
         rehearse(folder, tmp_path / "out")
+
+
+def command(monkeypatch, *words: str) -> int:
+    from bot4_runtime.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["bot4-runtime", "stress", *words])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_the_command_prints_one_document_and_ends_with_zero(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--candles", str(folder), "--symbols", "btcusdt", "--out", "there"]
+    assert command(monkeypatch, *words, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert Path(document["report_html"]) == tmp_path / "there" / "report.html"
+    assert document["symbols"] == ["BTCUSDT"]
+    assert command(monkeypatch, *words) == 0
+    assert "BTCUSDT isolated long: 10,000.00 before" in capsys.readouterr().err
+
+
+def test_the_command_ends_with_one_after_an_avoidable_liquidation(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOT4_LIQUIDATION__ACTIONS", "[]")
+    words = ["--candles", str(folder), "--leverage", "20", "--out", "there"]
+    assert command(monkeypatch, *words) == 1
