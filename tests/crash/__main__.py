@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tell(seed: int, crash: int | None) -> int:
     """Show one run of the simulation again."""
-    from simulation import quiet, story
+    from simulation import quiet
+    from story import story
 
     quiet()
     try:

@@ -17,14 +17,14 @@ from decimal import Decimal
 from functools import lru_cache
 
 import structlog
-from invariants import OPENING, Referee, events_of, from_bytes, judged_at_the_end, to_bytes
+from invariants import OPENING, Referee, from_bytes, judged_at_the_end, to_bytes
 from simulated_exchange import TICK_MS, SimulatedExchange
 from simulated_wire import SimulatedWire
 from virtual_world import Killed, Picture, VirtualDisk, World, chance
 
 from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.errors import Bot4Error, JournalError
-from bot4_runtime.domain.events import CandleClosed, OperatorCommand
+from bot4_runtime.domain.events import OperatorCommand
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
@@ -589,48 +589,3 @@ def quiet() -> None:
 
 
 assert TICK_MS * 4 == MINUTE_MS
-
-
-def story(seed: int, crash: int | None, parts: Parts = REAL) -> tuple[list[str], list[str]]:
-    """Run one run of a seed again; return what happened, told in order, and what it violated.
-
-    Args:
-        seed: of the world.
-        crash: the boundary it is cut at; None for the whole run.
-        parts: what the processes are made of.
-    """
-    whole, taken = pictures(seed, parts)
-    if crash is None:
-        return _told(whole, 0), whole.violations
-    picture = next((p for p in taken if p.number == crash), None)
-    if picture is None:
-        near = min(taken, key=lambda p: abs(p.number - crash)).number
-        raise ValueError(f"boundary {crash} of seed {seed} has no picture of its own; see {near}")
-    head = _told_by(picture)
-    world = from_picture(seed, picture, parts)
-    cut = f"{picture.now_ms - START_MS:>8} ms  ======== killed at boundary {crash}: {picture.name}"
-    return [*head, cut, *_told(world, len(picture.exchange.journal))], world.violations
-
-
-def _told(world: World, after: int) -> list[str]:
-    lines = [
-        (when_ms, f"{when_ms - START_MS:>8} ms  venue    {what} {who}")
-        for when_ms, what, who in world.exchange.journal[after:]
-    ]
-    lines += [
-        (event.ts_event_ns // NS, f"{'':>8}     journal  {number:>4} {event!r:.230}")
-        for number, event in events_of(world)
-        if type(event) is not CandleClosed
-    ]
-    return [line for _, line in sorted(lines, key=_time_of)]
-
-
-def _told_by(picture: Picture) -> list[str]:
-    return [
-        f"{when_ms - START_MS:>8} ms  venue    {what} {who}"
-        for when_ms, what, who in picture.exchange.journal
-    ]
-
-
-def _time_of(line: tuple[int, str]) -> int:
-    return line[0]

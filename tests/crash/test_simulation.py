@@ -11,7 +11,8 @@ import pytest
 from campaign_simulation import BUG_SEEDS, run
 from paper_simulation import explore_paper
 from planted_bugs import BUGS, caught
-from simulation import CANDLES, explore, pictures, script, story
+from simulation import CANDLES, explore, pictures, script
+from story import story
 
 pytestmark = pytest.mark.crash
 HERE = Path(__file__).parent
