@@ -304,8 +304,8 @@ def test_an_unknown_price_makes_every_measure_unknown(bad):
     sound, broken = leg(price=50_000.0), leg("ETHUSDT", price=bad)
     wallet = Wallet("cross", 90_000.0, [sound, broken], isolated=False)
     assert math.isnan(wallet.measure())
-    assert math.isnan(wallet.ratio)
-    assert math.isnan(wallet.consumed)
+    for measure in (wallet.ratio, wallet.consumed, wallet.maintenance, wallet.margin_balance):
+        assert math.isnan(measure)
     assert broken.known_price == broken.entry_price
     assert sound.known_price == 50_000.0
 
@@ -318,11 +318,79 @@ def test_an_unknown_size_makes_every_measure_unknown(size):
     assert math.isnan(wallet.liquidation_price(held))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_unknown_balance_or_entry_makes_every_measure_unknown(bad):
     assert math.isnan(Wallet("one", bad, [leg(price=50_000.0)], isolated=True).measure())
     assert math.isnan(Wallet("one", 1e5, [leg(entry=bad, price=1.0)], isolated=True).measure())
     assert math.isnan(liquidation_range([leg()], bad)[0])
+    assert math.isnan(liquidation_range([leg(entry=bad)], 1.0)[0])
+
+
+def test_a_position_entered_at_nothing_has_no_known_range():
+    assert math.isnan(liquidation_range([leg(entry=0.0)], 1.0)[0])
+
+
+def test_before_anything_is_measured_nothing_is_known():
+    held = leg()
+    wallet = Wallet("one", 1.0, [held], isolated=True)
+    assert math.isnan(held.price)
+    for measure in (wallet.maintenance, wallet.margin_balance, wallet.ratio, wallet.consumed):
+        assert math.isnan(measure)
+    assert math.isnan(wallet.worst)
+
+
+def test_a_measured_wallet_tells_its_margin_and_its_legs_their_names():
+    held = leg(side=-1, size="2", entry=100.0, price=90.0)
+    wallet = Wallet("one", 50.0, [held], isolated=True)
+    assert wallet.measure() == wallet.worst
+    assert wallet.maintenance == pytest.approx(180 * 0.004)
+    assert wallet.margin_balance == pytest.approx(70.0)
+    assert held.name == "BTCUSDT short"
+    assert leg().name == "BTCUSDT long"
+
+
+def test_without_any_slack_all_is_consumed():
+    held = leg(size="1", entry=100.0, price=100.0)
+    wallet = Wallet("one", 0.4, [held], isolated=True)
+    wallet.measure()
+    assert wallet.ratio == 1.0
+    assert wallet.consumed == math.inf
+
+
+def test_liquidation_prices_below_one_are_prices():
+    held = leg(size="1", entry=0.9, price=0.9)
+    assert Wallet("one", 0.3, [held], isolated=True).liquidation_price(held) == pytest.approx(
+        0.6 / 0.996
+    )
+
+
+def test_a_price_that_rounds_to_nothing_is_found_below_every_bracket_but_the_first():
+    """At a price of 1 the position lies brackets higher; the range begins at a price of 0."""
+    low, high = liquidation_range([leg(size="1000000", entry=0.5)], 499_980.0)
+    assert low == pytest.approx(20 / 0.996e6)
+    assert high == math.inf
+
+
+@pytest.mark.parametrize("size", ["0.001", "0.1", "1", "1000"])
+def test_a_hedge_dies_of_a_rise_into_a_steeper_bracket_whatever_its_size(size):
+    """The long side is larger, so only the brackets above make a rise dangerous."""
+    scale = float(size)
+    steep = Brackets("BTCUSDT", [0.0, 150.0 * scale], [0.01, 0.9])
+    half = str(Decimal(size) / 2)
+    legs = [
+        leg(size=size, entry=100.0, price=90.0, brackets=steep),
+        leg(side=-1, size=half, entry=100.0, price=90.0, brackets=steep),
+    ]
+    wallet = Wallet("cross", 20.0 * scale, legs, isolated=False)
+    low, high = wallet.liquidation_range("BTCUSDT")
+    assert low == pytest.approx(30.0 / 0.485)
+    assert slack(legs, wallet.balance, high) == pytest.approx(0.0, abs=1e-9 * scale)
+    assert (
+        slack(legs, wallet.balance, high * 0.999) > 0 > slack(legs, wallet.balance, high * 1.001)
+    )
+    for price, nearest in ((0.52 * low + 0.48 * high, low), (0.48 * low + 0.52 * high, high)):
+        legs[0].price = legs[1].price = price
+        assert wallet.liquidation_price(legs[0]) == nearest
 
 
 def test_a_wallet_without_positions_and_a_side_that_is_none_are_refused():
