@@ -40,6 +40,7 @@ from bot4_runtime.domain.order import (
     Book,
     Order,
     OrderIntent,
+    OrderStatus,
     OrderType,
     Purpose,
     Side,
@@ -375,9 +376,24 @@ class Engine:
             return
         unprotected = instrument.floor_quantity(unprotected)
         if instrument.tradable(unprotected, position.stop_price):
-            self._reduce(
-                position, instrument, candle, unprotected, Purpose.STOP, position.signal_id
-            )
+            refused = self._stop_refused(position)
+            purpose = Purpose.EXIT if refused else Purpose.STOP
+            self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)
+
+    def _stop_refused(self, position: Position) -> bool:
+        """Whether the venue refused the last stop of what is held.
+
+        It does when the stop's price has traded already. What cannot be stopped is sold.
+        """
+        for order in reversed(self._state.orders.values()):
+            intent = order.intent
+            if (intent.symbol, intent.book) != (position.symbol, position.book):
+                continue
+            if not intent.reduce_only:
+                return False
+            if order.status is not OrderStatus.NEVER_PLACED:
+                return intent.purpose is Purpose.STOP and order.status is OrderStatus.REJECTED
+        return False
 
     def _exit(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         for book in self._books:
