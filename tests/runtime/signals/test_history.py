@@ -285,3 +285,12 @@ def test_the_frequency_of_a_day_against_the_week_before_it_to_the_hour(desk):
 def test_the_last_trade_is_the_last_told(desk):
     history = desk.history([desk.trade(1.0, h) for h in (9, 5, 3)])
     assert history.last_closed_ns() == desk.now_ns - 3 * HOUR_NS
+
+
+def test_an_entry_that_is_forgotten_is_forgotten_under_its_own_symbol(desk):
+    history = SignalHistory(kept=2)
+    for hours, symbol in ((5, "A"), (4, "B"), (3, "C"), (2, "B")):
+        history.enter(desk.entry(hours, symbol=symbol))
+    span = (desk.now_ns - DAY_NS, desk.now_ns)
+    counts = [history.symbol_entries_between(name, *span) for name in "ABC"]
+    assert counts == [0, 1, 1]

@@ -387,3 +387,17 @@ def test_kelly_of_a_rule_that_always_or_never_won():
 def test_kelly_without_a_payoff_is_refused(arguments):
     with pytest.raises(UndefinedStatistic, match="Kelly"):
         ours.quarter_kelly(*arguments)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_what_tells_from_chance_does_not_depend_on_the_unit(scale):
+    weeks = np.repeat(np.arange(40), 3)
+    returns = generator(11).normal(0.1, 1.0, 120)
+    p = ours.week_cluster_p(weeks, returns, generator(), 199)
+    assert ours.week_cluster_p(weeks, scale * returns, generator(), 199) == p
+    assert ours.newey_west_t(scale * returns) == pytest.approx(ours.newey_west_t(returns))
+
+
+def test_a_sharpe_ratio_without_any_spread_is_refused():
+    with pytest.raises(UndefinedStatistic, match="no value"):
+        ours.probabilistic_sharpe(1.0, 100, 1.0, 1.0)
