@@ -89,11 +89,15 @@ class VenueServer:
 
     # ------------------------------------------------------------------------- REST
     async def _call(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.read()
+        except ConnectionError:  # the client died while it spoke
+            return _reset(request)
         call = WireRequest(
             request.method,
             request.path,
             request.rel_url.raw_query_string,
-            (await request.read()).decode("utf-8", "replace"),
+            body.decode("utf-8", "replace"),
             request.headers.get("X-MBX-APIKEY"),
         )
         rule = self._venue.faults.next(call.method, call.path)
@@ -123,7 +127,10 @@ class VenueServer:
     # ------------------------------------------------------------------ user stream
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(heartbeat=self._ping_s)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # the client died before it was let in
+            return _reset(request)
         filled = asyncio.Event()
         connection = Connection(filled.set)
         self._venue.hub.join(connection)

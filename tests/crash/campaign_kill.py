@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from kill_alone import Progress, run_alone, speak
 from kill_trader import STEP_MS, WARM, Death, Life, Stage
 from kill_venue import Door, VenueProcess, die_with_parent
 
@@ -40,12 +41,11 @@ from bot4_runtime.state.reader import JournalReader
 TITLE: Final = "M2 kill -9 at a loopback venue"
 KILLS: Final = 5_000
 SAMPLE_KILLS: Final = 120
-CANDLES: Final = 50
+CANDLES: Final = 100
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT")
-LONGEST_S: Final = 0.045
-"""Random deaths come between the fork and this."""
+FIRST_TYPICAL_S: Final = 0.04
+"""How long a life until its first order is taken to last before any was measured."""
 POINTS: Final = ("before", "amid", "after")
-Progress = Callable[[float, str], None]
 
 
 @dataclass
@@ -68,6 +68,12 @@ class Tally:
 
 def run(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
     """Kill until there were enough; AssertionError when anything was lost or doubled."""
+    return run_alone(Path(__file__), full, jobs, progress)
+
+
+def work(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
+    """Do what `run` does in this process, which must have no threads."""
+    assert threading.active_count() == 1, "what is forked must have no threads"
     wanted = KILLS if full else SAMPLE_KILLS
     lanes = max(1, jobs if full else 1)
     started = time.perf_counter()
@@ -165,23 +171,33 @@ def one_account(seed: int, most_kills: int) -> dict[str, Any]:
     """Take one account through its candles, with kills; return what happened."""
     rng = random.Random(seed)
     lives: Counter[str] = Counter()
+    typical_s = FIRST_TYPICAL_S
     with staged(seed, CANDLES) as stage:
         ended = False
         while not ended:
             point = rng.choice(("random", "random", "random", *POINTS))
             if lives.total() >= most_kills:
                 point = "end"
-            ended = _one_life(stage, point, rng, seed)
+            began = time.perf_counter()
+            ended = _one_life(stage, point, rng, seed, longest_s=1.2 * typical_s)
             if not ended:
                 lives[point] += 1
+            if point in POINTS:  # a busy machine takes longer: moments are spread over all of it
+                typical_s += 0.1 * (time.perf_counter() - began - typical_s)
         _one_life(stage, "end", rng, seed)  # reads back what the end cancelled
         found = compare(stage.folder, stage.admin_port)
         _each_sent_once(stage.folder / "venue.jsonl")
     return {"kills": lives.total(), "accounts": 1, "lives": dict(lives), **found}
 
 
-def _one_life(stage: Stage, point: str, rng: random.Random, seed: int) -> bool:
-    """Let one process live; True when it came to the end of the candles by itself."""
+def _one_life(
+    stage: Stage, point: str, rng: random.Random, seed: int, *, longest_s: float = 0.0
+) -> bool:
+    """Let one process live; True when it came to the end of the candles by itself.
+
+    Args:
+        longest_s: random deaths come between the fork and this.
+    """
     death = Death(point, rng.choice((1, 1, 1, 2))) if point in POINTS else None
     child = os.fork()
     if child == 0:
@@ -196,7 +212,7 @@ def _one_life(stage: Stage, point: str, rng: random.Random, seed: int) -> bool:
         finally:
             os._exit(code)
     if point == "random":
-        time.sleep(rng.uniform(0.0, LONGEST_S))
+        time.sleep(rng.uniform(0.0, longest_s))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
@@ -298,3 +314,7 @@ def _forked(work: Callable[[Callable[[dict[str, Any]], None]], None]) -> tuple[i
         say({"failed": traceback.format_exc()})
     finally:
         os._exit(code)
+
+
+if __name__ == "__main__":
+    speak(work)

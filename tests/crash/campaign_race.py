@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+from kill_alone import Progress, run_alone, speak
 from kill_venue import CASH, KEY, SECRET, Door, VenueProcess, die_with_parent
 
 from bot4_runtime.candles.simulated import SimulatedMarket
@@ -63,11 +64,15 @@ SHORT: Final = (40, 60)
 FENCED: Final = 3
 """Exit code of a leader whose commit was refused."""
 SYMBOL: Final = "BTCUSDT"
-Progress = Callable[[float, str], None]
 
 
 def run(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
     """Race and take over; AssertionError when two traded or a stale order arrived."""
+    return run_alone(Path(__file__), full, jobs, progress)
+
+
+def work(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
+    """Do what `run` does in this process, which must have no threads."""
     races, takeovers = (RACES, TAKEOVERS) if full else (SAMPLE_RACES, SAMPLE_TAKEOVERS)
     assert threading.active_count() == 1, "what is forked must have no threads"
     began = time.perf_counter()
@@ -392,3 +397,7 @@ def refused_as_late(journal: Path) -> int:
     """Count the orders whose signature was too old when they arrived."""
     rows = (msgspec.json.decode(row) for row in journal.read_bytes().splitlines())
     return sum(row["kind"] == "answer" and row["body"]["code"] == -1021 for row in rows)
+
+
+if __name__ == "__main__":
+    speak(work)

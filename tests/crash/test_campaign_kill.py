@@ -41,7 +41,7 @@ def test_an_order_that_is_sent_again_is_seen(monkeypatch):
     monkeypatch.setattr(kill_trader.MortalVenue, "submit", resent)
     monkeypatch.setattr(campaign_kill, "SAMPLE_KILLS", 10)
     with pytest.raises(AssertionError, match=r"twice|more than once|booked"):
-        campaign_kill.run(full=False, jobs=1, progress=lambda done, text: None)
+        campaign_kill.work(full=False, jobs=1, progress=lambda done, text: None)
 
 
 @pytest.mark.crash
@@ -50,4 +50,4 @@ def test_a_fill_that_is_not_booked_is_seen(monkeypatch):
     monkeypatch.setattr(AccountKeeper, "_book", lambda self, order, trade: None)
     monkeypatch.setattr(campaign_kill, "SAMPLE_KILLS", 40)
     with pytest.raises(AssertionError):
-        campaign_kill.run(full=False, jobs=1, progress=lambda done, text: None)
+        campaign_kill.work(full=False, jobs=1, progress=lambda done, text: None)

@@ -14,13 +14,13 @@ from bot4_runtime.exchange.lease import Lease
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 
-def run(progress=lambda done, text: None):
-    return campaign_race.run(full=False, jobs=1, progress=progress)
+def work():
+    return campaign_race.work(full=False, jobs=1, progress=lambda done, text: None)
 
 
 def test_one_of_two_trades_and_one_that_was_passed_over_sends_nothing():
     told = []
-    numbers = run(lambda done, text: told.append(done))
+    numbers = campaign_race.run(full=False, jobs=1, progress=lambda done, text: told.append(done))
     assert numbers["races"] == campaign_race.SAMPLE_RACES
     assert numbers["takeovers"] == campaign_race.SAMPLE_TAKEOVERS
     assert numbers["stopped_ms_median"] > sum(campaign_race.SHORT)
@@ -33,11 +33,11 @@ def test_without_the_lease_a_stale_order_is_seen(monkeypatch):
     monkeypatch.setattr(campaign_race, "SAMPLE_RACES", 1)
     monkeypatch.setattr(campaign_race, "SAMPLE_TAKEOVERS", 60)
     with pytest.raises(AssertionError, match="arrived after the successor began"):
-        run()
+        work()
 
 
 def test_without_the_lock_two_traders_are_seen(monkeypatch):
     monkeypatch.setattr("bot4_runtime.state.account_lock.fcntl.flock", lambda *_: None)
     monkeypatch.setattr(campaign_race, "SAMPLE_TAKEOVERS", 0)
     with pytest.raises(AssertionError, match="race 0"):
-        run()
+        work()

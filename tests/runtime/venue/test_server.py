@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import http.client
 import json
+import socket
+import struct
 from contextlib import closing
 from decimal import Decimal
 from urllib.parse import urlencode
@@ -285,3 +287,16 @@ def test_a_skewed_clock_is_off_by_its_skew(make):
 
 def test_parameters_of_a_query_are_decoded_once():
     assert auth.parameters("a=%26&b=2", "b=3&c=4") == {"a": "&", "b": "2", "c": "4"}
+
+
+def test_a_client_that_dies_while_it_speaks_is_no_error_and_has_no_effect(make, sink):
+    venue = make()
+    with hosted(venue) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as line:
+                line.sendall(
+                    b"POST /api/v3/order HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\na="
+                )
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert post_order(server, venue)[0] == 200
+    assert [entry.kind for entry in sink.entries if entry.kind == "request"] == ["request"]
