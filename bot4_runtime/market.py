@@ -11,7 +11,7 @@ from typing import Final
 
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.features.incremental import FeatureRow, FeatureState
-from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.correlation import Correlations
 
 DEPTH_CANDLES: Final = 24
 """Candles over whose median quote volume the stated depth is a share."""
@@ -47,7 +47,7 @@ class MarketMemory:
     """
 
     def __init__(
-        self, *, with_features: bool, depth_share: float, correlations: CorrelationTable
+        self, *, with_features: bool, depth_share: float, correlations: Correlations
     ) -> None:
         self.correlations = correlations
         self._with_features = with_features

@@ -25,6 +25,9 @@ class Correlations:
         """Return the correlation of two symbols' returns in [-1, 1]; None when unknown."""
         raise NotImplementedError
 
+    def update(self, symbol: str, open_time_ms: int, log_return: float) -> None:
+        """Take in a return; correlations that are given learn nothing from it."""
+
 
 class FixedCorrelations(Correlations):
     """Correlations that are given: for rehearsals, what-if questions and tests.

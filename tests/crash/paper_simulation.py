@@ -20,11 +20,11 @@ from simulation import (
     KnownMarket,
     Script,
     Scripted,
-    Together,
     VirtualLedger,
     VirtualStore,
     evidence,
     script,
+    together,
 )
 from virtual_world import Killed, Picture, VirtualDisk, World, chance
 
@@ -94,7 +94,7 @@ def live(world: World) -> str:
             risk=RiskManager(LIMITS),
             breaker=CircuitBreaker(LIMITS),
             venue=venue,
-            memory=KnownMarket(with_features=False, depth_share=0.5, correlations=Together()),
+            memory=KnownMarket(with_features=False, depth_share=0.5, correlations=together()),
             detector=None,
             evidence=evidence(),
             costs=TradeCosts(fee_rate_round_trip=0.002, slippage_round_trip=0.0002),

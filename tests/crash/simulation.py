@@ -270,14 +270,9 @@ class Scripted:
         return ()
 
 
-class Together(FixedCorrelations):
+def together() -> FixedCorrelations:
     """Everything moves together, which the limits of these runs allow."""
-
-    def __init__(self) -> None:
-        super().__init__({(SYMBOLS[0], SYMBOLS[1]): 1.0})
-
-    def update(self, symbol: str, time_ms: int, value: float) -> None:
-        """Nothing to learn."""
+    return FixedCorrelations({(SYMBOLS[0], SYMBOLS[1]): 1.0})
 
 
 class KnownMarket(MarketMemory):
@@ -415,7 +410,7 @@ def live(world: World, parts: Parts) -> None:
             risk=parts.risk(LIMITS),
             breaker=CircuitBreaker(LIMITS),
             venue=wire,
-            memory=KnownMarket(with_features=False, depth_share=0.5, correlations=Together()),
+            memory=KnownMarket(with_features=False, depth_share=0.5, correlations=together()),
             detector=None,
             evidence=evidence(),
             costs=_COSTS,
