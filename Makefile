@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bot4-installed
-COMPILED := $(wildcard bot4_runtime/event_bus.py bot4_runtime/risk/*.py \
+COMPILED := $(wildcard bot4_runtime/event_*.py bot4_runtime/risk/*.py \
 	bot4_runtime/signals/*.py bot4_runtime/fees/*.py)
 
 export OMP_NUM_THREADS ?= 1

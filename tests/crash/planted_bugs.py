@@ -5,7 +5,6 @@ invariant, or an assertion in production code, speaks. A campaign that lets one 
 is itself broken.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.reconcile import Claim, claim, fill_event
 from bot4_runtime.exchange.unknown import UnknownOrders
-from bot4_runtime.risk.exposure import OpenOrder
+from bot4_runtime.risk.exposure import OpenOrder, RiskView
 from bot4_runtime.session import Session
 from bot4_runtime.state.trading_state import TradingState
 
@@ -312,9 +311,19 @@ class UnknownNotReserved(Engine):
             for order in self._state.all_live_orders(book)
             if order.status is not OrderStatus.UNKNOWN
         ]
-        changed = copy.copy(view)
-        object.__setattr__(changed, "open_orders", known)
-        return changed
+        return RiskView(
+            equity=view.equity,
+            cash_free=view.cash_free,
+            marks=view.marks,
+            positions=view.positions,
+            open_orders=known,
+            correlations=view.correlations,
+            depth_quote=view.depth_quote,
+            breaker=view.breaker,
+            metrics=view.metrics,
+            now_ns=view.now_ns,
+            overrides=view.overrides,
+        )
 
     def _engaged(self, book, symbol):
         held = self._state.books[book]
