@@ -477,12 +477,12 @@ def test_a_bound_that_may_not_be_is_named_with_what_is_allowed():
         "not loosened"
     )
     for name, least, most in (
-        ("max_p_value", 0.0, 0.05), ("min_trades", 30, 1e9), ("min_weeks", 30, 1e9),
+        ("max_p_value", 0.0, 0.05), ("min_trades", 30, 10**9), ("min_weeks", 30, 10**9),
         ("min_sharpe", 2.0, 1e9), ("min_confidence", 0.75, 1.0), ("max_size", 0.0, 0.10),
     ):  # fmt: skip
         for allowed in (least, most):
             ValidatorSettings(**{name: allowed})
-        for wrong in (least - 1, most * 1.01):
+        for wrong in (least - 1, type(most)(most * 1.01)):
             with pytest.raises(ConfigError, match=f"validator setting {name} is"):
                 ValidatorSettings(**{name: wrong})
 
