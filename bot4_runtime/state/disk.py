@@ -30,7 +30,7 @@ class Disk(Protocol):
         ...
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, in order."""
+        """Yield the frames that hold events after `after_seq`, in order; one before may lead."""
         ...
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:
@@ -67,7 +67,7 @@ class FrameSource(Protocol):
         ...
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, in order."""
+        """Yield the frames that hold events after `after_seq`, in order; one before may lead."""
         ...
 
     def keys(self) -> Keys:

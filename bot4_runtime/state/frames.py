@@ -7,7 +7,7 @@ candle costs a quarter of a microsecond in a full frame and ten times that in on
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -73,6 +73,40 @@ def _encode(first_seq: int, epoch: int, events: Sequence[JournaledEvent]) -> Fra
     )
 
 
+def check_frame(frame: Frame) -> None:
+    """Raise JournalCorrupt when a frame's checksum fails."""
+    first_seq, last_seq, epoch, kinds, body, crc = frame
+    if _crc(first_seq, last_seq, epoch, kinds, body) != crc:
+        raise JournalCorrupt(
+            f"journal frame {first_seq} fails its checksum; nothing is traded on a damaged "
+            "journal. Restore the file from a copy, or set it aside and start a new account folder"
+        )
+
+
+def contiguous(frames: Iterable[Frame], after_seq: int) -> Iterator[Frame]:
+    """Yield the sound frames that hold the events after `after_seq`, each next to the last.
+
+    Frames that end before are passed over, but only once their numbers are known to be theirs:
+    a flipped bit in a number must not make a frame disappear.
+
+    Raises:
+        JournalCorrupt: a frame is damaged or missing.
+    """
+    expected = after_seq + 1
+    for frame in frames:
+        check_frame(frame)
+        if frame.last_seq <= after_seq:
+            continue
+        if frame.first_seq > expected or frame.last_seq < expected:
+            raise JournalCorrupt(
+                f"journal event {expected} is missing (found {frame.first_seq} to "
+                f"{frame.last_seq}); nothing is traded on a damaged journal. Restore the "
+                "file from a copy"
+            )
+        yield frame
+        expected = frame.last_seq + 1
+
+
 def decode_frame(frame: Frame) -> list[JournaledEvent]:
     """Open a frame.
 
@@ -80,12 +114,8 @@ def decode_frame(frame: Frame) -> list[JournaledEvent]:
         JournalCorrupt: its checksum fails, its events are not as many as its numbers, or one
             is of a kind this program does not know.
     """
-    first_seq, last_seq, epoch, kinds, body, crc = frame
-    if _crc(first_seq, last_seq, epoch, kinds, body) != crc:
-        raise JournalCorrupt(
-            f"journal frame {first_seq} fails its checksum; nothing is traded on a damaged "
-            "journal. Restore the file from a copy, or set it aside and start a new account folder"
-        )
+    check_frame(frame)
+    first_seq, last_seq, _, kinds, body, _ = frame
     try:
         events = _DECODER.decode(body)
     except msgspec.MsgspecError as error:

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from bot4_runtime.domain.errors import JournalCorrupt, JournalWriteFailed
+from bot4_runtime.domain.errors import JournalWriteFailed
 from bot4_runtime.domain.events import JournaledEvent
 from bot4_runtime.state.disk import Disk
-from bot4_runtime.state.frames import decode_frame, encode_frames, keys_of
+from bot4_runtime.state.frames import contiguous, decode_frame, encode_frames, keys_of
 
 MAX_PENDING: Final = 50_000
 """Events that may wait for the disk; `append` blocks beyond it."""
@@ -83,18 +83,11 @@ class Journal:
         Raises:
             JournalCorrupt: a frame is damaged, unknown or missing.
         """
-        expected = after_seq + 1
-        for frame in self._disk.read(after_seq):
-            if frame.first_seq > expected or frame.last_seq < expected:
-                raise JournalCorrupt(
-                    f"journal event {expected} is missing (found {frame.first_seq} to "
-                    f"{frame.last_seq}); nothing is traded on a damaged journal. Restore the "
-                    "file from a copy"
-                )
+        for frame in contiguous(self._disk.read(after_seq), after_seq):
+            first = max(frame.first_seq, after_seq + 1)
             events = decode_frame(frame)
-            skipped = expected - frame.first_seq
-            yield from enumerate(events[skipped:] if skipped else events, expected)
-            expected = frame.last_seq + 1
+            skipped = first - frame.first_seq
+            yield from enumerate(events[skipped:] if skipped else events, first)
 
     def append(self, events: Sequence[JournaledEvent]) -> int:
         """Queue a batch to be committed as one unit; return its last sequence number.

@@ -163,7 +163,7 @@ class PostgresDisk:
         return last_seq(self._connection)
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, in order."""
+        """Yield the frames that hold events after `after_seq`; the one before may lead."""
         return read_frames(self._connection, after_seq)
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:
@@ -240,7 +240,7 @@ class PostgresSource:
         return last_seq(self._connection)
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, in order."""
+        """Yield the frames that hold events after `after_seq`; the one before may lead."""
         return read_frames(self._connection, after_seq)
 
     def keys(self) -> Keys:
@@ -350,7 +350,7 @@ def last_seq(connection: psycopg.Connection[Any]) -> int:
 
 
 def read_frames(connection: psycopg.Connection[Any], after_seq: int) -> Iterator[Frame]:
-    """Yield the frames that hold events after `after_seq` in order, a page at a time."""
+    """Yield frames in order, from the one that holds or precedes `after_seq` + 1, by pages."""
     try:
         row = connection.execute(
             "SELECT max(first_seq) FROM frame WHERE first_seq <= %s", (after_seq + 1,)
@@ -359,8 +359,8 @@ def read_frames(connection: psycopg.Connection[Any], after_seq: int) -> Iterator
         while True:
             page = connection.execute(
                 "SELECT first_seq, last_seq, epoch, kinds, body, crc FROM frame WHERE "
-                "first_seq > %s AND last_seq > %s ORDER BY first_seq LIMIT %s",
-                (at, after_seq, _PAGE),
+                "first_seq > %s ORDER BY first_seq LIMIT %s",
+                (at, _PAGE),
                 binary=True,
             ).fetchall()
             yield from map(Frame._make, page)

@@ -9,7 +9,7 @@ from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import FrameSource
-from bot4_runtime.state.frames import Keys, decode_frame, keys_of
+from bot4_runtime.state.frames import Keys, contiguous, decode_frame, keys_of
 from bot4_runtime.state.place import read_note
 from bot4_runtime.state.sqlite_file import SqliteSource
 from bot4_runtime.state.trading_state import TradingState
@@ -72,11 +72,12 @@ class JournalReader:
             kinds: event types wanted; all when None.
 
         Raises:
-            JournalCorrupt: a frame is damaged or of unknown kind.
+            JournalCorrupt: a frame is damaged, missing or of unknown kind.
         """
         wanted = None if kinds is None else {kind.__name__ for kind in kinds}
         types = () if kinds is None else tuple(kinds)
-        for frame in self._source.read(from_seq - 1):
+        after_seq = max(from_seq, 1) - 1
+        for frame in contiguous(self._source.read(after_seq), after_seq):
             if wanted is not None and wanted.isdisjoint(frame.kinds.split()):
                 continue
             for seq, event in enumerate(decode_frame(frame), frame.first_seq):
@@ -115,11 +116,7 @@ class JournalReader:
         intents = iter([key for key in keys.intents if key[-1] <= end])
         trades = iter([key for key in keys.trades if key[-1] <= end])
         last = 0
-        for frame in self._source.read(0):
-            if frame.first_seq != last + 1:
-                raise JournalCorrupt(
-                    f"{self.where}: event {last + 1} is missing (found {frame.first_seq})"
-                )
+        for frame in contiguous(self._source.read(0), 0):
             if frame.first_seq > end:
                 break
             due = keys_of(frame.first_seq, decode_frame(frame))

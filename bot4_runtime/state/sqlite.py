@@ -130,7 +130,7 @@ class SqliteDisk:
         return last_seq(self._sql)
 
     def read(self, after_seq: int) -> Iterator[Frame]:
-        """Yield the frames that hold events after `after_seq`, archived ones included."""
+        """Yield the frames after `after_seq`, archived ones included; the one before may lead."""
         return read_all(self._sql, self._path, after_seq)
 
     def write(self, frames: Sequence[Frame], keys: Keys) -> None:

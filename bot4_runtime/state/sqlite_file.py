@@ -36,14 +36,14 @@ def last_seq(sql: sqlite3.Connection) -> int:
 
 
 def read_frames(sql: sqlite3.Connection, after_seq: int, table: str = "frame") -> Iterator[Frame]:
-    """Yield the frames of a table that hold events after `after_seq` in order."""
+    """Yield a table's frames in order, from the one that holds or precedes `after_seq` + 1."""
     try:
         yield from map(
             _frame,
             sql.execute(
                 "SELECT first_seq, last_seq, epoch, kinds, body, crc "  # noqa: S608  our own names
                 f"FROM {table} WHERE first_seq >= (SELECT coalesce(max(first_seq), 0) "
-                f"FROM {table} WHERE first_seq <= ?1) AND last_seq >= ?1 ORDER BY first_seq",
+                f"FROM {table} WHERE first_seq <= ?1) ORDER BY first_seq",
                 (after_seq + 1,),
             ),
         )

@@ -23,6 +23,21 @@ RUN_BY = {
     ".venv/bin/bot4-runtime status --account past": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
     ),
+    ".venv/bin/bot4-runtime why --account past": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
+    ".venv/bin/bot4-runtime fees --account past": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
+    ".venv/bin/bot4-runtime verify --account past": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
+    ".venv/bin/bot4-runtime halt --account past --reason TEXT": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
+    ".venv/bin/bot4-runtime stress --candles DIR": (
+        "test_the_commands_after_the_demo_do_what_the_readme_says"
+    ),
     ".venv/bin/bot4-pipelines models": "test_the_commands_after_the_demo_do_what_the_readme_says",
     ".venv/bin/bot4-pipelines evaluate --candles DIR": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
@@ -55,7 +70,7 @@ def test_every_picture_and_link_exists() -> None:
 
 def test_make_alone_lists_the_targets_the_readme_and_the_rules_name() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
-    for target in ["setup", "demo", "test", "check", "bench", "dev", "clean"]:
+    for target in ["setup", "demo", "test", "check", "bench", "crash", "mutation", "dev", "clean"]:
         assert re.search(rf"^{target} ", listed, re.MULTILINE), target
 
 
@@ -97,6 +112,17 @@ def test_the_commands_after_the_demo_do_what_the_readme_says(demo, tmp_path: Pat
         status = demo.runtime("status", *past)
         assert status.returncode == 0, status.stderr
         assert "State hash" in status.stdout
+        for command in ("why", "fees", "verify"):
+            told = demo.runtime(command, *past)
+            assert told.returncode == 0, f"{command}: {told.stdout}{told.stderr}"
+            assert told.stdout.strip()
+        halt = demo.runtime("halt", *past, "--reason", "TEXT")
+        assert halt.returncode == 0, halt.stderr
+        assert "next start" in halt.stdout + halt.stderr
+
+    stress = demo.runtime("stress", "--candles", str(folder))
+    assert stress.returncode == 0, stress.stdout + stress.stderr
+    assert "Report" in stress.stdout + stress.stderr
 
     models = demo.pipelines("models")
     assert models.returncode == 0, models.stderr

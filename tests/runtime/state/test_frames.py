@@ -9,7 +9,14 @@ from state_scenario import Scenario, candle
 from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import Heartbeat, OrderFilled, OrderIntended
 from bot4_runtime.state import frames as frames_module
-from bot4_runtime.state.frames import FRAME_EVENTS, Frame, decode_frame, encode_frames, keys_of
+from bot4_runtime.state.frames import (
+    FRAME_EVENTS,
+    Frame,
+    contiguous,
+    decode_frame,
+    encode_frames,
+    keys_of,
+)
 
 
 def test_every_event_survives_its_frame():
@@ -75,3 +82,16 @@ def test_the_unique_keys_of_a_batch_are_its_intents_and_trades():
     fills = [(s, e.fill) for s, e in enumerate(events, 1) if isinstance(e, OrderFilled)]
     assert keys.trades == [(str(f.book), f.symbol, f.trade_id, seq) for seq, f in fills]
     assert keys_of(1, [candle("A", 0, 1.0)]) == ([], [])
+
+
+def test_a_frame_whose_number_was_lost_does_not_disappear():
+    """A damaged last number makes a frame look as if it ended before the place asked for."""
+    one, two = (encode_frames(seq, 1, [candle("A", seq, 1.0)])[0] for seq in (1, 2))
+    assert list(contiguous([one, two], 0)) == [one, two]
+    assert list(contiguous([one, two], 1)) == [two]
+    assert list(contiguous([two], 2)) == []
+    for frames in ([one._replace(last_seq=0), two], [one, two._replace(last_seq=0)]):
+        with pytest.raises(JournalCorrupt, match="fails its checksum"):
+            list(contiguous(frames, 0))
+    with pytest.raises(JournalCorrupt, match="fails its checksum"):
+        list(contiguous([two._replace(last_seq=0)], 2))

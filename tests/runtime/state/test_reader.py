@@ -93,6 +93,17 @@ def test_what_is_missing_or_no_journal_is_refused(tmp_path, store):
         JournalReader.open(tmp_path / "journal.db")
 
 
+def test_a_frame_that_lost_its_last_number_is_no_gap_in_silence(tmp_path, store):
+    store.close()
+    with sqlite3.connect(tmp_path / "journal.db") as sql:
+        sql.execute("UPDATE frame SET last_seq = 0 WHERE first_seq = 1")
+    sql.close()
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        for look in (lambda: list(reader.events()), reader.state, reader.verify):
+            with pytest.raises(JournalCorrupt, match="frame 1 fails its checksum"):
+                look()
+
+
 def test_verify_finds_what_is_missing_or_changed(tmp_path, store):
     store.close()
     with sqlite3.connect(tmp_path / "journal.db") as sql:
