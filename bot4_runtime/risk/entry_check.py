@@ -73,7 +73,7 @@ class EntryCheck:
     Attributes:
         fault: what in the view cannot be judged, in words; empty when all can.
         mark: the symbol's dearest mark, in quote.
-        same: value on this side of the symbol before the entry, in quote; may be negative.
+        same: value on this side of the symbol before the entry, in quote.
         opposite: value on the other side, in quote.
         elsewhere: worst case of all other symbols, in quote.
         correlation: largest correlation of position returns, side included; -1 when alone.

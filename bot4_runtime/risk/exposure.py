@@ -157,61 +157,48 @@ class RiskView:
 class WorstCase:
     """A symbol's value in quote if all its buys fill, and if all its sells do.
 
-    Orders that only reduce can bring what is held to flat first: 10 bought on top of a short
-    of 3 end at 7 long, or at 10 when an exit closes the short before them.
+    What is held on the other side is no credit: an exit may be approved at any time and fill
+    first. 10 bought against a short of 3 count as 10, not as 7.
 
     Attributes:
-        held: signed value of the position.
-        buys: value of open buys; `exits_up` of those that only reduce a short.
-        sells: value of open sells; `exits_down` of those that only reduce a long.
-        long: signed value when every buy fills; negative when it stays short even then.
-        short: the same downwards, counted positive: value sold short when every sell fills.
+        long: value when every buy fills, after whatever is short was closed.
+        short: the same downwards, counted positive.
     """
 
     def __init__(self) -> None:
-        self.held = 0.0
-        self.buys = 0.0
-        self.sells = 0.0
-        self.exits_up = 0.0
-        self.exits_down = 0.0
         self.long = 0.0
         self.short = 0.0
 
-    def add(self, order: OpenOrder, value: float) -> None:
-        """Count an open order of this value, in quote."""
-        if order.sign > 0:
-            if order.reduce_only:
-                self.exits_up += value
-            else:
-                self.buys += value
-        elif order.reduce_only:
-            self.exits_down += value
+    def hold(self, value: float) -> None:
+        """Count a position of this signed value, in quote."""
+        if value > 0.0:
+            self.long += value
         else:
-            self.sells += value
+            self.short -= value
 
-    def settle(self) -> None:
-        """Work out both ends, once all is counted."""
-        up = min(self.exits_up, -self.held) if self.held < 0.0 else 0.0
-        down = min(self.exits_down, self.held) if self.held > 0.0 else 0.0
-        self.long = self.held + up + self.buys
-        self.short = down - self.held + self.sells
+    def add(self, order: OpenOrder, value: float) -> None:
+        """Count an open order of this value, in quote; one that only reduces adds nothing."""
+        if order.reduce_only:
+            return
+        if order.sign > 0:
+            self.long += value
+        else:
+            self.short += value
 
     def most(self) -> float:
-        """Return the larger of the two, never below zero."""
-        return max(max(self.long, self.short), 0.0)  # noqa: PLW3301 - compiled without a call
+        """Return the larger of the two."""
+        return max(self.long, self.short)
 
 
 def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
     """Return every symbol's worst case, that of `symbol` always among them."""
     cases: dict[str, WorstCase] = {symbol: WorstCase()}
     for position in view.positions:
-        case = _case(cases, position.symbol)
-        case.held += position.quantity * view.mark(position.symbol)
+        value = position.quantity * view.mark(position.symbol)
+        _case(cases, position.symbol).hold(value)
     for order in view.open_orders:
         value = order.quantity * max(order.price, view.mark(order.symbol))
         _case(cases, order.symbol).add(order, value)
-    for case in cases.values():
-        case.settle()
     return cases
 
 

@@ -280,7 +280,8 @@ def test_worst_cases_are_what_brute_force_over_all_fills_finds(view):
             if o.symbol == symbol and not o.reduce_only
         ]
         outcomes = [
-            held + sum(chosen)
+            start + sum(chosen)
+            for start in (held, 0.0)  # an exit may close it first
             for size in range(len(flows) + 1)
             for chosen in itertools.combinations(flows, size)
         ]
@@ -675,10 +676,10 @@ def test_an_exit_that_fills_first_is_part_of_an_entry_s_worst_case(intent, view)
     [
         (-3.0, [(1, 3.0, True)], 0.0, 3.0),
         (-3.0, [(1, 9.0, True)], 0.0, 3.0),  # it cannot flip
-        (-3.0, [(1, 1.0, True), (1, 1.0, True)], -1.0, 3.0),
-        (-3.0, [(1, 2.0, True), (1, 5.0, False)], 4.0, 3.0),
-        (3.0, [(1, 2.0, True), (1, 5.0, False)], 8.0, -3.0),
-        (3.0, [(-1, 2.0, True), (-1, 5.0, False)], 3.0, 4.0),
+        (-3.0, [(1, 1.0, True), (1, 1.0, True)], 0.0, 3.0),
+        (-3.0, [(1, 2.0, True), (1, 5.0, False)], 5.0, 3.0),  # another exit may come first
+        (3.0, [(1, 2.0, True), (1, 5.0, False)], 8.0, 0.0),
+        (3.0, [(-1, 2.0, True), (-1, 5.0, False)], 3.0, 5.0),
         (3.0, [(-1, 9.0, True)], 3.0, 0.0),
         (0.0, [(1, 2.0, True), (-1, 2.0, True)], 0.0, 0.0),
     ],
@@ -904,3 +905,16 @@ def test_what_is_held_of_a_symbol_is_all_of_its_positions(view):
     legs = [HeldPosition("BTCUSDT", 2.0, 100.0), HeldPosition("BTCUSDT", -0.5, 100.0)]
     assert view(positions=legs).held("BTCUSDT") == 1.5
     assert view(positions=legs).held("ETHUSDT") == 0.0
+
+
+def test_an_entry_against_a_position_gets_no_credit_for_it(intent, view):
+    """Found by the property test: an exit approved after the entry may close the short first."""
+    short = view(positions=[HeldPosition("BTCUSDT", -0.5, 100.0)])
+    manager = RiskManager(RiskLimits())
+    answer = manager.validate(intent(quantity=Decimal("2.1")), short)
+    assert isinstance(answer, RiskRefused)
+    assert (answer.code, answer.value) == ("POSITION_SIZE", pytest.approx(0.021))
+    assert answer.would_pass_size <= 2
+    assert isinstance(
+        manager.validate(intent(quantity=answer.would_pass_size), short), RiskApproved
+    )
