@@ -10,6 +10,7 @@ that would drop SQLite's locks (sqlite.org/howtocorrupt.html, 2.2).
 """
 
 import struct
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -36,9 +37,9 @@ def check_log(path: Path) -> None:
     data = log.read_bytes() if log.is_file() else b""
     if len(data) < _HEADER.size:
         return
-    magic, _, page_size, _, salt_1, salt_2, *seal = _HEADER.unpack_from(data)
+    magic, _, _, _, salt_1, salt_2, *seal = _HEADER.unpack_from(data)
     order = _MAGIC.get(magic, "<u4")
-    page_size = page_size if 512 <= page_size <= 65_536 and page_size % 8 == 0 else 4_096
+    page_size = _page_size(path)
     state = _checksum(np.zeros(2, np.uint32), data[:24], order)
     sound = magic in _MAGIC and state.tolist() == seal
     good = commits = 0
@@ -58,6 +59,17 @@ def check_log(path: Path) -> None:
             f"{log} is damaged after {good} sound frames: {commits} acknowledged commits lie "
             "behind the damage. Restore the journal and its log from a copy"
         )
+
+
+def _page_size(path: Path) -> int:
+    """Return the database's own page size; the log's copy of it may be what is damaged."""
+    head = b""
+    with suppress(FileNotFoundError), path.open("rb") as database:
+        head = database.read(18)
+    told = int.from_bytes(head[16:], "big")
+    if told == 1:  # as SQLite writes 65,536 in two bytes
+        return 65_536
+    return told if told >= 512 and told.bit_count() == 1 else 4_096
 
 
 def _checksum(state: Words, data: bytes, order: str) -> Words:

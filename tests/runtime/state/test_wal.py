@@ -65,3 +65,46 @@ def test_damage_with_commits_behind_it_is_found(log, tmp_path, at):
     log.write_bytes(data)
     with pytest.raises(JournalCorrupt, match="acknowledged commits lie"):
         check_log(tmp_path / "copy.db")
+
+
+def test_every_flipped_bit_of_the_header_is_found(log, tmp_path):
+    """The page size among them: read by another stride, the commits would look like none.
+
+    Four bytes are free: SQLite ignores how often the log was begun anew, but its checksum does
+    not, so that a change there drops the log too.
+    """
+    sound = log.read_bytes()
+    for bit in range(32 * 8):
+        data = bytearray(sound)
+        data[bit // 8] ^= 1 << bit % 8
+        log.write_bytes(data)
+        with pytest.raises(JournalCorrupt, match="acknowledged commits lie"):
+            check_log(tmp_path / "copy.db")
+
+
+@pytest.mark.parametrize("size", [512, 4_096, 65_536])
+def test_logs_of_other_page_sizes_are_understood(tmp_path, size):
+    sql = sqlite3.connect(tmp_path / "copy.db", isolation_level=None)
+    sql.execute(f"PRAGMA page_size = {size}")
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("CREATE TABLE t (a)")
+    for number in range(3):
+        sql.execute("INSERT INTO t VALUES (?)", (number,))
+    check_log(tmp_path / "copy.db")
+    log = tmp_path / "copy.db-wal"
+    data = bytearray(log.read_bytes())
+    data[40] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="after 0 sound frames"):
+        check_log(tmp_path / "copy.db")
+    sql.close()
+
+
+def test_a_log_without_its_database_is_read_by_the_usual_size(log, tmp_path):
+    (tmp_path / "copy.db").unlink()
+    check_log(tmp_path / "copy.db")
+    data = bytearray(log.read_bytes())
+    data[40] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="acknowledged commits lie"):
+        check_log(tmp_path / "copy.db")
