@@ -29,13 +29,22 @@ from bot4_runtime.domain.events import (
     JournaledEvent,
     ModelPromoted,
     OperatorCommand,
+    OrderClosed,
+    OrderEvent,
     OrderIntended,
     OrderOutcomeUnknown,
     OverrideSet,
     SessionEnded,
     SessionStarted,
 )
-from bot4_runtime.domain.order import Book, Order, OrderStatus, Purpose, payload_hash
+from bot4_runtime.domain.order import (
+    Book,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    Purpose,
+    payload_hash,
+)
 from bot4_runtime.engine import Cancel, Command, Engine, Submit
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
@@ -303,14 +312,19 @@ class Session:
 
     def _perform(self, command: Command, now_ns: int) -> None:
         state = self._store.state
+        events: list[OrderEvent]
         if isinstance(command, Submit):
             intent = command.intended.intent
-            events = self._gate.send(
-                command.approved,
-                command.intended,
-                durable=self._store.durable_seq >= state.seq,
-                cash_free=self._engine.cash_free(intent.book, without=intent.intent_no),
-            )
+            unsure = "" if self._keeper is None else self._keeper.unsure(intent)
+            if unsure:
+                events = [_withheld(intent, now_ns, unsure)]
+            else:
+                events = self._gate.send(
+                    command.approved,
+                    command.intended,
+                    durable=self._store.durable_seq >= state.seq,
+                    cash_free=self._engine.cash_free(intent.book, without=intent.intent_no),
+                )
         else:
             events = self._gate.cancel(state.orders[command.intent_no], now_ns)
         for event in events:
@@ -444,6 +458,15 @@ class Session:
                 return  # half warm; a stopped source yields nothing to decide on
             if fresh or candle.open_time_ms <= max(cursor.get(candle.symbol, -1), start_ms - 1):
                 self._engine.warm(candle)
+
+
+def _withheld(intent: OrderIntent, now_ns: int, reason: str) -> OrderClosed:
+    return OrderClosed(
+        ts_event_ns=now_ns,
+        intent_no=intent.intent_no,
+        status=OrderStatus.NEVER_PLACED.value,
+        reason=f"not sent: {reason}",
+    )
 
 
 def _told(mode: str, source: str, strategy: str) -> str:

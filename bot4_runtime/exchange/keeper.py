@@ -23,7 +23,7 @@ from bot4_runtime.domain.events import (
     OrderOutcomeUnknown,
     Reconciled,
 )
-from bot4_runtime.domain.order import Order, OrderStatus
+from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus
 from bot4_runtime.exchange.protocols import RemoteVenue, VenueOrder, VenueTrade
 from bot4_runtime.exchange.reconcile import (
     claim,
@@ -149,6 +149,43 @@ class AccountKeeper:
         """Take note of an order whose outcome the gate could not tell."""
         self._unknown.sent(intent_no, self._now_ms())
         self.hurry()
+
+    def unsure(self, intent: OrderIntent) -> str:
+        """Say why a reducing order must not be sent now; empty when it may.
+
+        What is left of a position is certain only when every other order that reduces it has
+        told all its fills. On a spot market nothing else keeps two of them from selling what
+        the account holds beside it, so they are asked for by name, and trades are read, first.
+        """
+        others = self._reducing(intent)
+        if not (intent.reduce_only and others):
+            return ""
+        self.hurry()
+        symbol = intent.symbol
+        try:
+            answers = [self._venue.query(symbol, order.client_id) for order in others]
+            self._book_symbol(symbol, dict(self._ledger.state.account.trades_through))
+        except VenueError as error:
+            return f"what is left of {symbol} could not be read: {error}"
+        for told in answers:
+            order = None if told is None else self._hear(told, None)
+            if told is None or order is None or told.filled != order.filled:
+                return f"what was sold of {symbol} is not known yet"
+        state = self._ledger.state
+        position = state.books[intent.book].positions.get(symbol)
+        left = Decimal(0) if position is None else position.quantity
+        left -= sum((order.open_quantity for order in self._reducing(intent)), Decimal(0))
+        if not intent.quantity <= left:
+            return f"{left} {symbol} are left to reduce, not {intent.quantity}"
+        return ""
+
+    def _reducing(self, intent: OrderIntent) -> list[Order]:
+        """Return the other live orders that reduce what an order is to reduce."""
+        return [
+            order
+            for order in self._ledger.state.live_orders(intent.symbol, intent.book)
+            if order.intent.reduce_only and order.intent.intent_no != intent.intent_no
+        ]
 
     def hurry(self) -> None:
         """Read the account soon."""
@@ -280,18 +317,20 @@ class AccountKeeper:
         What is there when a symbol is first read was traded before us. Reading stops before a
         trade that may be ours though its order is not known yet, so that it is read again.
         """
-        state = self._ledger.state
-        live = {order.intent.symbol for order in state.all_live_orders()}
+        live = {order.intent.symbol for order in self._ledger.state.all_live_orders()}
         for symbol in sorted(live.union(self._symbols, through)):
-            first = symbol not in through
-            last = through.get(symbol, 0)
-            for trade in self._venue.trades(symbol, last):
-                if not first and not self._claimed(trade):
-                    self._unclear = True
-                    break
-                last = trade.trade_id
-            through[symbol] = last
+            self._book_symbol(symbol, through)
         return through
+
+    def _book_symbol(self, symbol: str, through: dict[str, int]) -> None:
+        first = symbol not in through
+        last = through.get(symbol, 0)
+        for trade in self._venue.trades(symbol, last):
+            if not first and not self._claimed(trade):
+                self._unclear = True
+                break
+            last = trade.trade_id
+        through[symbol] = last
 
     def _claimed(self, trade: VenueTrade) -> bool:
         """Book a trade of ours; False for one that nobody is known to have made."""

@@ -350,7 +350,7 @@ class Impatient(UnknownOrders):
         return True
 
 
-@planted("an order counts as never placed at the first look", "keeper", seed=11)
+@planted("an order counts as never placed at the first look", "keeper", seed=64)
 class EarlyNeverPlaced(AccountKeeper):
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)

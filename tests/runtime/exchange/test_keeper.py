@@ -601,3 +601,76 @@ def test_balances_are_not_compared_while_trades_come_in(ready: Desk) -> None:
     assert ready.differences == []
     assert "to be confirmed" not in ready.keeper.hold
     assert ready.order(1).filled == 1
+
+
+@pytest.fixture
+def holding(ready: Desk) -> Desk:
+    """1 bought; a sale of it (intent 2) is open at the venue; intent 3 is to sell next."""
+    bought = ready.intend()
+    ready.venue.orders[bought] = ready.told(bought, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.keeper.hurry()
+    ready.after(2_000)
+    selling(ready, ready.intend(side=Side.SELL))
+    return ready
+
+
+def selling(desk: Desk, name: str, status=OrderStatus.ACCEPTED, filled: str = "0") -> None:
+    desk.venue.orders[name] = desk.told(name, status, filled, side=Side.SELL)
+
+
+def test_nothing_is_asked_before_the_only_order_that_reduces_and_before_entries(
+    holding: Desk,
+) -> None:
+    first = holding.order(2).intent
+    holding.venue.orders.clear()  # whoever asks gets no answer
+    assert holding.keeper.unsure(first) == ""
+    holding.intend()
+    assert holding.keeper.unsure(holding.order(3).intent) == ""
+
+
+def test_an_exit_waits_while_another_order_may_sell_the_same(holding: Desk) -> None:
+    holding.intend(side=Side.SELL, answered=False)
+    exit_ = holding.order(3).intent
+    assert holding.keeper.unsure(exit_) == "0 BTCUSDT are left to reduce, not 1"
+    selling(holding, client_id(2, 2), OrderStatus.CANCELED)
+    assert holding.keeper.unsure(exit_) == ""
+    assert holding.order(2).status is OrderStatus.CANCELED
+
+
+def test_a_fill_the_stream_lost_is_booked_before_an_exit_is_sent(holding: Desk) -> None:
+    """Found by seed 899: with coins of somebody else beside ours, the venue sells those too."""
+    holding.intend(side=Side.SELL, quantity="1", answered=False)
+    selling(holding, client_id(2, 2), OrderStatus.CANCELED, "0.4")
+    exit_ = holding.order(3).intent
+    assert holding.keeper.unsure(exit_) == "what was sold of BTCUSDT is not known yet"
+    holding.venue.done.append(holding.trade(2, 6, "0.4", side=Side.SELL))
+    assert holding.keeper.unsure(exit_) == "0.6 BTCUSDT are left to reduce, not 1"
+    holding.intend(side=Side.SELL, quantity="0.6", answered=False)
+    holding.emit(OrderClosed(ts_event_ns=0, intent_no=3, status="never_placed", reason="not sent"))
+    assert holding.keeper.unsure(holding.order(4).intent) == ""
+
+
+def test_an_exit_waits_for_an_order_the_venue_does_not_find_or_cannot_be_asked_for(
+    holding: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding.intend(side=Side.SELL, answered=False)
+    exit_ = holding.order(3).intent
+    del holding.venue.orders[client_id(2, 2)]
+    assert holding.keeper.unsure(exit_) == "what was sold of BTCUSDT is not known yet"
+
+    def gone(*_: object) -> None:
+        raise VenueUnreachable("connection refused")
+
+    monkeypatch.setattr(holding.venue, "query", gone)
+    assert holding.keeper.unsure(exit_) == (
+        "what is left of BTCUSDT could not be read: connection refused"
+    )
+
+
+def test_nothing_is_left_to_reduce_of_what_was_sold(holding: Desk) -> None:
+    holding.intend(side=Side.SELL, answered=False)
+    selling(holding, client_id(2, 2), OrderStatus.FILLED, "1")
+    holding.venue.done.append(holding.trade(2, 6, side=Side.SELL))
+    unsure = holding.keeper.unsure(holding.order(3).intent)
+    assert unsure == "0 BTCUSDT are left to reduce, not 1"
