@@ -41,8 +41,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     notional: float
 
 
-class Trip(msgspec.Struct, kw_only=True):
-    """Running sums of the round trip behind an open position, fees left out.
+class Trip(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums of the round trip behind an open position so far, fees left out.
 
     Attributes:
         entry_quote: sum of price x quantity of the fills that opened or added.
@@ -188,9 +188,15 @@ class BookState(msgspec.Struct, kw_only=True):
         symbol = fill.symbol
         trip = self.trips.get(symbol)
         if trip is None:
-            trip = self.trips[symbol] = Trip(side=fill.side)
-        trip.entry_quote += fill.price * fill.quantity
-        trip.entry_quantity += fill.quantity
+            trip = Trip(side=fill.side)
+        trip = self.trips[symbol] = Trip(
+            side=trip.side,
+            entry_quote=trip.entry_quote + fill.price * fill.quantity,
+            entry_quantity=trip.entry_quantity + fill.quantity,
+            exit_quote=trip.exit_quote,
+            exit_quantity=trip.exit_quantity,
+            exit_reason=trip.exit_reason,
+        )
         entry_price = trip.entry_quote / trip.entry_quantity
         stop = intent.stop_loss if intent is not None else None
         held = self.positions.get(symbol)
@@ -236,10 +242,14 @@ class BookState(msgspec.Struct, kw_only=True):
         if quantity:
             share = (held.cost * abs(base_delta) / abs(held.quantity)).quantize(_QUOTE_STEP)
         trip = self.trips[fill.symbol]
-        trip.exit_quote += fill.price * abs(base_delta)
-        trip.exit_quantity += abs(base_delta)
-        if intent is not None:
-            trip.exit_reason = _EXIT_REASONS[intent.purpose]
+        self.trips[fill.symbol] = Trip(
+            side=trip.side,
+            entry_quote=trip.entry_quote,
+            entry_quantity=trip.entry_quantity,
+            exit_quote=trip.exit_quote + fill.price * abs(base_delta),
+            exit_quantity=trip.exit_quantity + abs(base_delta),
+            exit_reason=trip.exit_reason if intent is None else _EXIT_REASONS[intent.purpose],
+        )
         self.positions[fill.symbol] = msgspec.structs.replace(
             held,
             quantity=quantity,
