@@ -109,6 +109,10 @@ class SimulatedExchange:
                     self._match(client_id)
 
     # -------------------------------------------------------------- requests
+    def traded_after(self, ms: int) -> bool:
+        """Whether anything traded later than a time."""
+        return any(trades and trades[-1].time_ms > ms for trades in self.trades.values())
+
     def arrive(self, request: Request) -> str:
         """Take a request; return an error in words, empty when it was taken."""
         if request.intent is not None:

@@ -171,7 +171,11 @@ class VirtualClock:
 
 
 class VirtualSource:
-    """Candles when they close, and None every few seconds between them."""
+    """Candles when they close, and None every few seconds between them.
+
+    Attributes:
+        looked_ms: when the session last went to look at the venue.
+    """
 
     origin = Origin.SIMULATED
     market = Market.SPOT
@@ -184,6 +188,7 @@ class VirtualSource:
         self._world = world
         self._plan = plan
         self._journal = journal
+        self.looked_ms = 0
 
     def history(self, from_ms: int, to_ms: int) -> Iterator[Candle]:
         return (c for c in self._plan.candles if from_ms <= c.open_time_ms < to_ms)
@@ -201,10 +206,12 @@ class VirtualSource:
                 self._pass_time(candle.close_time_ms)
                 yield None
             world.boundary(f"candle {candle.symbol} {(candle.open_time_ms - START_MS) // 60_000}")
+            self.looked_ms = world.now_ms
             yield candle
         calm_from_ms = max(world.now_ms, END_MS)
         while world.now_ms < calm_from_ms + CALM_MS:
             self._pass_time(calm_from_ms + CALM_MS)
+            self.looked_ms = world.now_ms
             yield None
 
     def _pass_time(self, limit_ms: int) -> None:
@@ -389,8 +396,13 @@ def evidence() -> dict[str, EvidenceRecord]:
     return {"drill": synthetic_evidence("drill", now_ms=START_MS, interval="1m")}
 
 
-def live(world: World, parts: Parts) -> None:
-    """One process from its start to its end, its kill, or its error."""
+def live(world: World, parts: Parts) -> bool:
+    """One process from its start to its end, its kill, or its error.
+
+    Returns:
+        Whether all is told. What the venue trades while the process ends is for the next one to
+        book, so that only a life is judged that had nothing trade after its last look.
+    """
     plan = script(world.seed)
     world.lives += 1
     journal = parts.journal(parts.disk(world), threaded=False)
@@ -424,6 +436,7 @@ def live(world: World, parts: Parts) -> None:
     )
     gate = parts.gate(wire, ORDERS_PER_MINUTE, store.epoch)
     timer = _timer(world)
+    source = VirtualSource(world, plan, journal)
     session = parts.session(
         identity=Identity(
             mode="testnet",
@@ -433,7 +446,7 @@ def live(world: World, parts: Parts) -> None:
             initial_cash=CASH,
             books=(Book.VALIDATED,),
         ),
-        source=VirtualSource(world, plan, journal),
+        source=source,
         ledger=ledger,
         engine=engine,
         gate=gate,
@@ -453,7 +466,10 @@ def live(world: World, parts: Parts) -> None:
     )
     session.run(threading.Event(), recovery)
     store.close()
+    if world.exchange.traded_after(source.looked_ms):
+        return False
     world.violations += judged_at_the_end(world, plan, store, parts.store)
+    return True
 
 
 def _timer(world: World) -> Callable[[], int]:
@@ -480,7 +496,9 @@ def run_to_the_end(world: World, parts: Parts = REAL) -> None:
     """Live after life until one ends in order."""
     for _ in range(MAX_LIVES):
         try:
-            live(world, parts)
+            if live(world, parts):
+                return
+            world.exchange.disconnect()
         except Killed:
             world.reboot(world.boundaries)
         except JournalError as error:
@@ -491,8 +509,6 @@ def run_to_the_end(world: World, parts: Parts = REAL) -> None:
             world.reboot(world.boundaries)
         except Bot4Error as error:
             world.violations.append(f"{type(error).__name__}: {error}")
-            return
-        else:
             return
         if world.violations:
             return

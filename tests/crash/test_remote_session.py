@@ -86,7 +86,7 @@ def placed(world: World, side: Side) -> list[str]:
 
 def test_an_entry_fills_between_candles_and_has_its_stop_before_the_next(world) -> None:
     running = world({(0, "AAAUSDT"): "enter"})
-    live(running, CALM)
+    assert live(running, CALM)
     assert running.violations == []
     sent = [(when, who) for when, what, who in running.exchange.journal if what == "sent"]
     assert len(sent) == 2
@@ -169,7 +169,7 @@ def test_a_stop_that_was_not_sent_is_sent_by_the_next_whole_reading(world) -> No
             return super().submit(intent, client_id, cash_free)
 
     running = world({(0, "AAAUSDT"): "enter"})
-    live(running, dataclasses.replace(CALM, wire=StopsFail))
+    assert live(running, dataclasses.replace(CALM, wire=StopsFail))
     assert running.violations == []
     assert [e.status for e in of(running, OrderClosed)].count("never_placed") >= 1
     assert len(placed(running, Side.SELL)) == 1

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from campaign_simulation import BUG_SEEDS, run
+from invariants import events_of
 from paper_simulation import explore_paper
 from planted_bugs import BUGS, caught
-from simulation import CANDLES, explore, pictures, script
+from simulation import CANDLES, explore, from_picture, pictures, script
 from story import story
+
+from bot4_runtime.domain.events import OrderFilled, SessionEnded
 
 pytestmark = pytest.mark.crash
 HERE = Path(__file__).parent
@@ -31,6 +34,17 @@ def test_no_invariant_breaks_at_any_crash_point(seed):
     assert outcome.failures == []
     assert outcome.runs > 40
     assert outcome.boundaries > 200
+
+
+def test_what_fills_while_a_process_ends_is_booked_by_the_next_one():
+    seed, cut = 711, 87  # the market trades during the last commit of the life before the last
+    _, taken = pictures(seed)
+    world = from_picture(seed, next(one for one in taken if one.number == cut))
+    assert world.violations == []
+    events = [event for _, event in events_of(world)]
+    ends = [number for number, event in enumerate(events) if type(event) is SessionEnded]
+    assert len(ends) == 2
+    assert any(type(event) is OrderFilled for event in events[ends[0] : ends[1]])
 
 
 @pytest.mark.parametrize("seed", range(1, 4))
