@@ -165,6 +165,9 @@ def stress(
     positions: Annotated[
         Path | None, typer.Option(help="JSON file of an account; 3x long and short without it.")
     ] = None,
+    brackets: Annotated[
+        Path | None, typer.Option(help="JSON file: the venue's answer to leverageBracket.")
+    ] = None,
     leverage: Annotated[float, typer.Option(help="Of the built-in positions.")] = 3.0,
     latency_ms: Annotated[int, typer.Option(help="Until an action takes effect.")] = 300,
     symbols: SymbolsOption = None,
@@ -189,6 +192,7 @@ def stress(
             from_ms=_time(from_, "--from"),
             to_ms=_time(to, "--to"),
             positions=positions,
+            brackets=brackets,
             leverage=leverage,
             latency_ms=latency_ms,
             out=out or settings.home / "reports" / run_id,

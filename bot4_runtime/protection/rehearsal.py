@@ -1,5 +1,6 @@
 """The stress replay as a command runs it: candles and positions in, a written report out."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ from bot4_runtime.protection.stress import (
     stress,
 )
 from bot4_runtime.report.stress import write_stress
+from bot4_runtime.risk.brackets import (
+    Brackets,
+    assumed_brackets,
+    published_brackets,
+    published_symbols,
+    venue_brackets,
+)
 from bot4_runtime.settings import Settings
 
 
@@ -34,6 +42,7 @@ class StressRequest:
     from_ms: int | None = None
     to_ms: int | None = None
     positions: Path | None = None
+    brackets: Path | None = None
     leverage: float = 3.0
     latency_ms: int = 300
     out: Path
@@ -43,8 +52,8 @@ def rehearse_crash(settings: Settings, request: StressRequest) -> dict[str, Any]
     """Replay a crash and write its report; return the document.
 
     Raises:
-        ConfigError: the leverage or the latency is impossible, or a symbol has no brackets.
-        DataError: candles or positions cannot be read, or do not fit each other.
+        ConfigError: the leverage or the latency is impossible.
+        DataError: candles, positions or brackets cannot be read, or do not fit each other.
     """
     if not 1.0 <= request.leverage <= 50.0:
         raise ConfigError(f"--leverage is {request.leverage}; expected 1 to 50")
@@ -52,6 +61,8 @@ def rehearse_crash(settings: Settings, request: StressRequest) -> dict[str, Any]
         raise ConfigError(f"--latency-ms is {request.latency_ms}; expected 0 to 10000")
     given = None if request.positions is None else read_holdings(request.positions)
     series = _series(request, given)
+    symbols = [one.id.symbol for one in series]
+    ladders, unknown = _ladders(symbols, request.brackets)
     assumed = StressSettings(
         limits=settings.liquidation.limits(),
         costs=Costs(taker=_taker(settings)),
@@ -64,18 +75,42 @@ def rehearse_crash(settings: Settings, request: StressRequest) -> dict[str, Any]
         else default_holdings(first_prices(series), Decimal(repr(request.leverage)))
     )
     results = [
-        stress(name, holdings, list(points(series, holdings)), assumed)
+        stress(name, holdings, list(points(series, holdings)), assumed, ladders)
         for name, holdings in accounts.items()
     ]
     facts = {
         "candles": series[0].id.interval,
         "market": Market.SPOT.value,
-        "symbols": [one.id.symbol for one in series],
+        "symbols": symbols,
+        "brackets": None if request.brackets is None else request.brackets.name,
+        "assumed_brackets": unknown,
         "from_ms": int(min(one.open_time_ms[0] for one in series)),
         "to_ms": int(max(one.open_time_ms[-1] for one in series)) + series[0].interval_ms,
         "leverage": None if given is not None else request.leverage,
     }
     return write_stress(request.out, results, facts, assumed)
+
+
+def _ladders(symbols: Sequence[str], file: Path | None) -> tuple[dict[str, Brackets], list[str]]:
+    """Return the brackets of symbols, and those whose brackets had to be assumed."""
+    told = {} if file is None else _read_brackets(file)
+    known = set(published_symbols())
+    found: dict[str, Brackets] = {}
+    for symbol in symbols:
+        published = published_brackets if symbol in known else assumed_brackets
+        found[symbol] = told.get(symbol) or published(symbol)
+    return found, [symbol for symbol in symbols if symbol not in told and symbol not in known]
+
+
+def _read_brackets(file: Path) -> dict[str, Brackets]:
+    try:
+        answer = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read leverage brackets from {file}: {error}; expected the venue's answer to "
+            "leverageBracket, as JSON"
+        ) from error
+    return venue_brackets(answer)
 
 
 def _series(request: StressRequest, given: Holdings | None) -> list[CandleSeries]:

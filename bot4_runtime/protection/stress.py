@@ -34,7 +34,7 @@ from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import NS_PER_MS, Costs, Faults, SimulatedUsdm
-from bot4_runtime.risk.brackets import Brackets, published_brackets
+from bot4_runtime.risk.brackets import Brackets
 from bot4_runtime.risk.ladder import LotRules
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.liquidation import ADD_MARGIN, LiquidationLimits
@@ -272,7 +272,7 @@ def stress(
     holdings: Holdings,
     path: Sequence[Point],
     settings: StressSettings,
-    brackets: Mapping[str, Brackets] | None = None,
+    brackets: Mapping[str, Brackets],
 ) -> StressResult:
     """Replay prices against one account, with protection and without.
 
@@ -281,17 +281,15 @@ def stress(
         holdings: what it holds before the first point.
         path: points in order of time; the first has the marks of all its symbols.
         settings: what is assumed.
-        brackets: by symbol; the published ones when None.
+        brackets: by symbol.
 
     Raises:
-        ConfigError: a symbol has no brackets.
         DataError: the account is impossible.
     """
     first = path[0][1]
     symbols = {position.symbol for position in holdings.positions}
-    ladders = brackets or {symbol: published_brackets(symbol) for symbol in sorted(symbols)}
     rules = lot_rules({symbol: first[symbol] for symbol in sorted(symbols)})
-    run = _Protected(holdings, ladders, rules, settings)
+    run = _Protected(holdings, brackets, rules, settings)
     capital = run.account.equity_at(first)
     every = max(len(path) // _DRAWN, 1)
     drawing = _Drawing([position.name for position in holdings.positions])
@@ -301,10 +299,10 @@ def stress(
             drawing.add(ts_ns, run.account)
     fewer = [action for action in settings.limits.actions if action != ADD_MARGIN]
     limits = dataclasses.replace(settings.limits, actions=tuple(fewer))
-    spared = _Protected(holdings, ladders, rules, dataclasses.replace(settings, limits=limits))
+    spared = _Protected(holdings, brackets, rules, dataclasses.replace(settings, limits=limits))
     for ts_ns, until_ns, marks in _steps(path, symbols):
         spared.step(ts_ns, until_ns, marks)
-    twin = SimulatedUsdm(holdings, ladders, costs=settings.costs)
+    twin = SimulatedUsdm(holdings, brackets, costs=settings.costs)
     unprotected: list[Liquidation] = []
     for ts_ns, marks in path:
         unprotected += _stepped(twin, marks, ts_ns, settings.limits.act)

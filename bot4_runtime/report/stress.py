@@ -38,7 +38,8 @@ def write_stress(
     Args:
         folder: made when it is not there.
         results: one an account.
-        facts: ``candles``, ``symbols``, ``from_ms``, ``to_ms``: what was replayed.
+        facts: ``candles``, ``symbols``, ``from_ms``, ``to_ms``: what was replayed; ``brackets``,
+            ``assumed_brackets``: by what it was margined.
         settings: what was assumed.
     """
     document = {
@@ -72,8 +73,8 @@ def assumptions(facts: Mapping[str, Any], settings: StressSettings) -> list[str]
         f"{faults.latency_ms[1]} ms after its decision, at the price of that moment less "
         f"{costs.slippage:.2%} slippage, for a taker fee of {costs.taker:.3%}. A liquidation "
         f"costs {costs.clearance:.2%} more. Whatever is ordered finds a counterparty.",
-        f"Maintenance margin by Binance's USD-M brackets of {PUBLISHED_DATE}; those in force at "
-        "the time of the candles were others. Lot sizes are assumed. No funding is paid.",
+        f"Maintenance margin by {_ladders(facts)}; those in force at the time of the candles were "
+        "others. Lot sizes are assumed. No funding is paid.",
         "Cutting an isolated position releases the same share of its margin, so that only added "
         "margin moves its liquidation price.",
         f"Alert at {limits.alert:.0%}, act at {limits.act:.0%}, critical at {limits.critical:.0%} "
@@ -81,6 +82,19 @@ def assumptions(facts: Mapping[str, Any], settings: StressSettings) -> list[str]
         f"{', '.join(_NAMES[action] for action in limits.actions) or 'none'}.",
         f"A liquidation is avoidable unless the step that caused it began below {limits.act:.0%}.",
     ]
+
+
+def _ladders(facts: Mapping[str, Any]) -> str:
+    text = f"Binance's USD-M brackets of {PUBLISHED_DATE}"
+    if facts["brackets"]:
+        text = f"the brackets of {facts['brackets']}, else {text}"
+    if facts["assumed_brackets"]:
+        text += (
+            f", and for {', '.join(facts['assumed_brackets'])}, of which none are known, by the "
+            "highest rate of all of them (--brackets FILE takes the venue's answer to "
+            "leverageBracket)"
+        )
+    return text
 
 
 def render_stress(

@@ -10,6 +10,7 @@ venue's own answer (``GET /fapi/v1/leverageBracket``) replaces them wherever the
 """
 
 import math
+from bisect import bisect_right
 from typing import Any, Final
 
 from bot4_runtime.domain.errors import ConfigError, DataError
@@ -166,6 +167,22 @@ def published_brackets(symbol: str) -> Brackets:
             f"{', '.join(published_symbols())}, or the venue's answer to leverageBracket"
         )
     return Brackets(symbol, [floor for floor, _ in steps], [rate for _, rate in steps])
+
+
+def assumed_brackets(symbol: str) -> Brackets:
+    """Return a ladder for a symbol of which none is known, for rehearsals alone.
+
+    At every notional it asks for the highest rate that any published table asks for there, so
+    that a rehearsal errs towards liquidation. What protects a real account asks the venue.
+    """
+    tables = [published_brackets(known) for known in published_symbols()]
+    floors = sorted({floor for table in tables for floor in table.floors})
+    found: list[tuple[float, float]] = []
+    for floor in floors:
+        rate = max(table.rates[bisect_right(table.floors, floor) - 1] for table in tables)
+        if not found or rate > found[-1][1]:
+            found.append((floor, rate))
+    return Brackets(symbol, [floor for floor, _ in found], [rate for _, rate in found])
 
 
 def venue_brackets(answer: object) -> dict[str, Brackets]:

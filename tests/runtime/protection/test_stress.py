@@ -1,5 +1,6 @@
 """Crashes: simulated by the dozen, gaps included, and the real one of May 2021."""
 
+import html
 import json
 import math
 import subprocess
@@ -28,12 +29,14 @@ from bot4_runtime.protection.stress import (
     stress,
 )
 from bot4_runtime.report.stress import render_stress
+from bot4_runtime.risk.brackets import published_brackets, published_symbols
 from bot4_runtime.risk.liquidation import LiquidationLimits
 from bot4_runtime.settings import load_settings
 
 MINUTE = 60_000
 START_MS = 1_600_000_020_000
 D = Decimal
+LADDERS = {symbol: published_brackets(symbol) for symbol in published_symbols()}
 
 
 def candles(symbol: str, closes: list[float], wick=0.0, start_ms=0) -> CandleSeries:
@@ -68,7 +71,9 @@ def crash(seed: int, gap: float = 0.0, minutes: int = 120) -> list[CandleSeries]
 def run_all(series: list[CandleSeries], settings=None, leverage=3):
     accounts = default_holdings(first_prices(series), D(leverage))
     return [
-        stress(name, holdings, list(points(series, holdings)), settings or StressSettings())
+        stress(
+            name, holdings, list(points(series, holdings)), settings or StressSettings(), LADDERS
+        )
         for name, holdings in accounts.items()
     ]
 
@@ -149,7 +154,7 @@ def test_late_and_lost_answers_do_not_make_it_act_twice(seed):
 
 def test_a_position_that_is_closed_in_time_keeps_what_a_liquidation_takes():
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(30)),))
-    result = stress("one", held, flat_path(100, 80, 69, 66, 50), StressSettings())
+    result = stress("one", held, flat_path(100, 80, 69, 66, 50), StressSettings(), LADDERS)
     assert result.unprotected == 0.0
     assert result.unprotected_liquidations[0].marks_after == {"BTCUSDT": 66}
     assert result.protected > 0.0
@@ -159,7 +164,7 @@ def test_a_position_that_is_closed_in_time_keeps_what_a_liquidation_takes():
 
 def test_a_step_beyond_the_whole_distance_is_reported_as_what_it_is():
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(30)),))
-    result = stress("one", held, flat_path(100, 80, 50), StressSettings())
+    result = stress("one", held, flat_path(100, 80, 50), StressSettings(), LADDERS)
     [gone] = result.liquidations
     assert not gone.avoidable
     assert (gone.marks_before, gone.marks_after) == ({"BTCUSDT": 80}, {"BTCUSDT": 50})
@@ -171,7 +176,7 @@ def test_a_liquidation_while_action_was_due_is_avoidable():
     """With no allowed step the monitor can only watch: the report does not excuse it."""
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(30)),))
     idle = StressSettings(limits=LiquidationLimits(actions=()))
-    result = stress("one", held, flat_path(100, 69, 50), idle)
+    result = stress("one", held, flat_path(100, 69, 50), idle, LADDERS)
     assert [gone.avoidable for gone in result.liquidations] == [True]
     assert result.avoidable == result.liquidations
     assert result.alarms["ACTION_IMPOSSIBLE"] == 1
@@ -180,7 +185,7 @@ def test_a_liquidation_while_action_was_due_is_avoidable():
 def test_missing_candles_let_the_marks_grow_old():
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(),))
     path = [(0, {"BTCUSDT": 100.0}), (600_000_000_000, {"BTCUSDT": 101.0})]
-    assert stress("one", held, path, StressSettings()).alarms["MARK_STALE"] == 2
+    assert stress("one", held, path, StressSettings(), LADDERS).alarms["MARK_STALE"] == 2
 
 
 def test_the_same_replay_gives_the_same_hash_in_another_process():
@@ -328,13 +333,21 @@ def test_positions_of_a_file_are_replayed(folder, tmp_path):
 def test_a_report_of_avoidable_and_of_unavoidable_liquidations_says_which():
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(30)),))
     idle = StressSettings(limits=LiquidationLimits(actions=()))
-    facts = {"candles": "1m", "market": "spot", "symbols": ["BTCUSDT"], "from_ms": 0, "to_ms": 1}
-    bad = stress("idle", held, flat_path(100, 69, 50), idle)
+    facts = {
+        "candles": "1m",
+        "market": "spot",
+        "symbols": ["BTCUSDT"],
+        "brackets": None,
+        "assumed_brackets": [],
+        "from_ms": 0,
+        "to_ms": 1,
+    }
+    bad = stress("idle", held, flat_path(100, 69, 50), idle, LADDERS)
     page = render_stress([bad], facts, idle)
     assert "1 AVOIDABLE LIQUIDATIONS" in page
     assert "AVOIDABLE: action was due before the step" in page
     assert "allowed steps: none" in page
-    gap = stress("gap", held, flat_path(100, 80, 50), StressSettings())
+    gap = stress("gap", held, flat_path(100, 80, 50), StressSettings(), LADDERS)
     page = render_stress([gap], facts, StressSettings())
     assert "larger than the whole remaining distance" in page
     assert "BTCUSDT 80 → 50 (-37.50%)" in page
@@ -365,6 +378,34 @@ def test_candles_that_begin_apart_and_empty_accounts_are_refused(folder, tmp_pat
     (folder / "BTCUSDT.csv").write_text("\n".join([rows[0], *rows[3:]]))
     with pytest.raises(DataError, match="different times"):
         rehearse(folder, tmp_path / "out")
+
+
+def test_a_symbol_without_known_brackets_gets_assumed_ones_and_the_report_says_so(
+    folder, tmp_path
+):
+    (folder / "BTCUSDT.csv").rename(folder / "WHATUSDT.csv")
+    document = rehearse(folder, tmp_path / "out", symbols=["WHATUSDT"])
+    assert document["assumed_brackets"] == ["WHATUSDT"]
+    (told,) = [text for text in document["assumptions"] if "WHATUSDT" in text]
+    assert "by the highest rate of all of them" in told
+    assert html.escape(told) in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_brackets_of_a_file_replace_the_published_ones(folder, tmp_path):
+    rows = [{"notionalFloor": 0, "maintMarginRatio": 0.3, "cum": 0}]
+    file = tmp_path / "brackets.json"
+    file.write_text(json.dumps([{"symbol": "BTCUSDT", "brackets": rows}]))
+    usual = rehearse(folder, tmp_path / "usual", symbols=["BTCUSDT"])
+    strict = rehearse(folder, tmp_path / "strict", symbols=["BTCUSDT"], brackets=file)
+    assert any("brackets.json, else Binance" in text for text in strict["assumptions"])
+    first = [one["accounts"][0]["unprotected_liquidations"][0] for one in (usual, strict)]
+    assert first[1]["ts_ms"] < first[0]["ts_ms"]
+    for text in ("[", '{"symbol": "BTCUSDT"}'):
+        file.write_text(text)
+        with pytest.raises(DataError, match="leverage brackets"):
+            rehearse(folder, tmp_path / "bad", brackets=file)
+    with pytest.raises(DataError, match="leverage brackets from nowhere"):
+        rehearse(folder, tmp_path / "bad", brackets=Path("nowhere"))
 
 
 def command(monkeypatch, *words: str) -> int:

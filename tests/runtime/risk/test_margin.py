@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.risk.brackets import (
     Brackets,
+    assumed_brackets,
     published_brackets,
     published_symbols,
     venue_brackets,
@@ -428,6 +429,18 @@ def test_equal_rates_in_two_steps_are_a_ladder():
 def test_an_unknown_symbol_has_no_published_brackets():
     with pytest.raises(ConfigError, match=r"WHATUSDT.*BTCUSDT"):
         published_brackets("WHATUSDT")
+
+
+@given(st.floats(0.0, 3e9))
+def test_assumed_brackets_ask_for_the_highest_published_rate_at_every_notional(notional):
+    ladder = assumed_brackets("WHATUSDT")
+    tables = [published_brackets(symbol) for symbol in published_symbols()]
+    at_or_below = [max(rate for floor, rate in zip(table.floors, table.rates, strict=True)
+                       if floor <= notional) for table in tables]  # fmt: skip
+    here = [r for floor, r in zip(ladder.floors, ladder.rates, strict=True) if floor <= notional]
+    assert ladder.symbol == "WHATUSDT"
+    assert here[-1] == max(at_or_below)
+    assert ladder.maintenance(notional) >= max(t.maintenance(notional) for t in tables) - 1e-6
 
 
 def venue_answer(**changes):
