@@ -25,7 +25,7 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalError
 from bot4_runtime.domain.events import OperatorCommand, OverrideSet
 from bot4_runtime.risk.limits import OVERRIDABLE, RiskLimits
-from bot4_runtime.risk.overrides import override_event
+from bot4_runtime.risk.overrides import LONGEST_NS, override_event
 from bot4_runtime.state.reader import JournalReader
 
 VERBS: Final = ("halt", "resume", "flatten", "override", "accept")
@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS command (
 
 Arguments = Mapping[str, float | bool]
 Command = OperatorCommand | OverrideSet
+_Row = tuple[str, str, str, str]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,20 +228,23 @@ class CommandReader:
             if not self._path.exists():
                 return ()
             with _opened(self._path, 0.0) as sql:
-                return self._look(sql)
-        except (sqlite3.Error, OSError, msgspec.DecodeError, JournalError) as error:
+                rows = sql.execute(
+                    "SELECT id, verb, reason, arguments FROM command WHERE answered_ns IS NULL "
+                    "ORDER BY created_ns, id"
+                ).fetchall()
+            fresh, answers = self._look(rows) if rows else ([], {})
+        except (sqlite3.Error, OSError, JournalError) as error:
             self._complain(f"{type(error).__name__}: {error}")
             return ()
+        self._given.update(each.command_id for each in fresh)
+        self._answer(answers)
+        return fresh
 
-    def _look(self, sql: sqlite3.Connection) -> list[Command]:
-        rows = sql.execute(
-            "SELECT id, verb, reason, arguments FROM command WHERE answered_ns IS NULL "
-            "ORDER BY created_ns, id"
-        ).fetchall()
-        if not rows:
-            return []
+    def _look(self, rows: Sequence[_Row]) -> tuple[list[Command], dict[str, Answer]]:
+        """Return what is to be obeyed, and what is to be told of the rest."""
         done = self._journaled.find()
         fresh: list[Command] = []
+        answers: dict[str, Answer] = {}
         for command_id, verb, reason, arguments in rows:
             try:
                 order = Order(
@@ -250,15 +254,29 @@ class CommandReader:
                     arguments=msgspec.json.decode(arguments, type=Arguments),
                 )
                 commands = commands_of(order, self._clock.now_ns(), self._limits)
-            except (ConfigError, msgspec.DecodeError) as error:
-                _write_answer(sql, command_id, Answer(seq=None, refusal=str(error)))
+            except (ConfigError, ValueError, OverflowError) as error:
+                answers[command_id] = Answer(seq=None, refusal=str(error))
                 continue
             waiting = [each for each in commands if each.command_id not in done]
             if not waiting:
-                _write_answer(sql, command_id, Answer(seq=done[command_id], refusal=None))
+                answers[command_id] = Answer(seq=done[command_id], refusal=None)
             fresh += [each for each in waiting if each.command_id not in self._given]
-        self._given.update(each.command_id for each in fresh)
-        return fresh
+        return fresh, answers
+
+    def _answer(self, answers: Mapping[str, Answer]) -> None:
+        """Tell the operator; what cannot be told now is told at the next look.
+
+        Apart from the reading: an order that was read is obeyed whether or not the box, which
+        a waiting operator reads, can be written.
+        """
+        if not answers:
+            return
+        try:
+            with _opened(self._path, 0.0) as sql:
+                for command_id, answer in answers.items():
+                    _write_answer(sql, command_id, answer)
+        except (sqlite3.Error, OSError) as error:
+            self._complain(f"{type(error).__name__}: {error}")
 
     def _complain(self, why: str) -> None:
         """Say what is wrong, once; a box that is being written to is no trouble."""
@@ -277,6 +295,10 @@ def commands_of(order: Order, ts_ns: int, limits: RiskLimits) -> Sequence[Comman
     if order.verb == "override":
         given = dict(order.arguments)
         hours = given.pop("hours", 0.0)
+        if not 0 < hours <= LONGEST_NS / NS_PER_HOUR:
+            raise ConfigError(
+                f"an override must end within {LONGEST_NS // NS_PER_HOUR} hours; received {hours}"
+            )
         return [
             override_event(
                 limits,

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -324,3 +325,36 @@ def test_answered_orders_are_cleared_away_and_waiting_ones_never(desk):
     assert {"waits", "new", "old01049"} <= set(names)
     assert "old00049" not in names
     assert box.path.stat().st_size < 1_000_000
+
+
+def test_an_order_is_given_though_a_waiting_operator_keeps_the_answers_from_being_written(desk):
+    desk.box().put(order(command_id="first"))
+    desk.journal.obey(desk.poll()[0])
+    desk.box().put(order(command_id="second"))
+    with closing(sqlite3.connect(desk.box().path, isolation_level=None)) as waiting:
+        reading = waiting.execute("SELECT refusal FROM command")
+        reading.fetchone()  # an open statement holds the lock that a commit waits for
+        assert [c.command_id for c in desk.poll()] == ["second"]
+        assert desk.rows() == [("first", None, None), ("second", None, None)]
+        reading.close()
+    assert desk.poll() == []
+    assert desk.rows() == [("first", 1, None), ("second", None, None)]
+
+
+@pytest.mark.parametrize("hours", [1e300, 1e-300, -1.0, 721.0, 0.0])
+def test_an_override_of_an_impossible_length_is_refused_and_hurts_nobody(desk, hours):
+    desk.box().put(order("override", max_leverage=2.0, hours=hours))
+    desk.box().put(order(command_id="two"))
+    assert [c.command_id for c in desk.poll()] == ["two"]
+    (_, seq, refusal), _ = desk.rows()
+    assert seq is None
+    assert "must end" in refusal
+
+
+def test_a_row_that_nobody_can_read_is_refused_and_hurts_nobody(desk):
+    desk.box().put(order("override", max_leverage=2.0, hours=1.0))
+    with closing(sqlite3.connect(desk.box().path)) as sql, sql:
+        sql.execute("UPDATE command SET arguments = '{\"hours\": 1e999'")
+    desk.box().put(order(command_id="two"))
+    assert [c.command_id for c in desk.poll()] == ["two"]
+    assert desk.rows()[0][2]
