@@ -68,6 +68,9 @@ def write(
         seq: sequence number of the last event within.
         pieces: of `encode`.
         durable: returns once the journal holds everything up to `seq`, or raises.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob("*.tmp"):
@@ -75,15 +78,19 @@ def write(
     path = folder / f"{seq:020d}.snapshot"
     tmp = path.with_suffix(".tmp")
     seal = hashlib.sha256(FORMAT)
-    with tmp.open("wb") as file:
-        file.write(FORMAT + b" " * _DIGEST)
-        for piece in pieces:
-            seal.update(piece)
-            file.write(piece)
-        file.seek(len(FORMAT))
-        file.write(seal.hexdigest().encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with tmp.open("wb") as file:
+            file.write(FORMAT + b" " * _DIGEST)
+            for piece in pieces:
+                seal.update(piece)
+                file.write(piece)
+            file.seek(len(FORMAT))
+            file.write(seal.hexdigest().encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        tmp.unlink(missing_ok=True)
+        raise
     durable()
     tmp.replace(path)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -9,7 +9,8 @@ would land in a commit that somebody waits for. SQLite before 3.51.3 can lose fr
 connections reset the log (sqlite.org/wal.html); here one connection writes and checkpoints.
 
 A full disk is the one failure that is not final: SQLite then takes the transaction back whole.
-A reserve is freed, the write repeated, and `distress` says that nothing new may be opened.
+A write frees the reserve and is repeated; housekeeping leaves the reserve alone and waits. Either
+way `distress` says that nothing new may be opened.
 """
 
 import os
@@ -25,7 +26,14 @@ from bot4_runtime.domain.events import SCHEMA_VERSION
 from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.frames import Frame, Keys
 from bot4_runtime.state.migrations import statements
-from bot4_runtime.state.sqlite_file import archive_of, check_journal, last_seq, meta, read_all
+from bot4_runtime.state.sqlite_file import (
+    archive_of,
+    check_journal,
+    has_archive,
+    last_seq,
+    meta,
+    read_all,
+)
 from bot4_runtime.state.wal import check_log
 
 _ROWS: Final = (512, 64, 8, 1)
@@ -142,8 +150,7 @@ class SqliteDisk:
         try:
             self._commit(frames, keys)
         except sqlite3.OperationalError as error:
-            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            if not full or not self._free_reserve():
+            if not _is_full(error) or not self._free_reserve():
                 raise JournalWriteFailed(f"{self._path}: {error}") from error
             try:
                 self._commit(frames, keys)
@@ -207,24 +214,38 @@ class SqliteDisk:
         )
         return True
 
+    def _wait_for_room(self, error: sqlite3.Error) -> None:
+        """Take note that housekeeping found the disk full; raise any other failure."""
+        if not _is_full(error):
+            raise JournalWriteFailed(f"{self._path}: {error}") from error
+        self._distress = self._distress or (
+            f"the disk of {self._path} is full, so that its log cannot be moved. Free some space "
+            "and start again"
+        )
+
     # ---------------------------------------------------------------- when idle
     def release(self, seq: int) -> None:
         """Allow events up to `seq` to be archived: every kept snapshot contains them."""
         self._released = seq
 
     def tidy(self) -> None:
-        """Move the log into the database when enough has gathered, and released frames out."""
-        if self._archives and self._released:
+        """Move the log into the database when enough has gathered, and released frames out.
+
+        On a full disk it waits: the log can be moved later, and the reserve is for writes.
+        """
+        if self._archives and self._released and not self._distress:
             self._archive()
         if self._log_bytes >= _TIDY_BYTES:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        self._log_bytes = 0
         try:
             self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            raise JournalWriteFailed(f"{self._path}: {error}") from error
+            self._wait_for_room(error)
+            self._log_bytes = _TIDY_BYTES
+        else:
+            self._log_bytes = 0
 
     def _archive(self) -> None:
         """Copy some frames to the archive durably, then delete them here; keys stay."""
@@ -234,19 +255,21 @@ class SqliteDisk:
                 "SELECT * FROM frame WHERE last_seq <= ? ORDER BY first_seq LIMIT ?",
                 (self._released, _MOVED_AT_ONCE),
             ).fetchall()
+            if rows:
+                with closing(sqlite3.connect(archive_of(self._path))) as archive, archive:
+                    _prepare_archive(archive, self._path)
+                    archive.executemany(
+                        "INSERT OR IGNORE INTO frame VALUES (?, ?, ?, ?, ?, ?)", rows
+                    )
+                self._begin(sql)
+                sql.execute("DELETE FROM frame WHERE first_seq <= ?", (rows[-1][0],))
+                sql.execute("COMMIT")
             if len(rows) < _MOVED_AT_ONCE:
                 self._released = 0
-            if not rows:
-                return
-            with closing(_open_archive(archive_of(self._path))) as archive, archive:
-                archive.executemany("INSERT OR IGNORE INTO frame VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._begin(sql)
-            sql.execute("DELETE FROM frame WHERE first_seq <= ?", (rows[-1][0],))
-            sql.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 sql.rollback()
-            raise JournalWriteFailed(f"{self._path}: {error}") from error
+            self._wait_for_room(error)
 
     def close(self) -> None:
         """Close the database and let go of the account; may be repeated."""
@@ -256,9 +279,12 @@ class SqliteDisk:
             self._lock.close()
 
 
-def _open_archive(path: Path) -> sqlite3.Connection:
-    new = not path.exists()
-    archive = sqlite3.connect(path)
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _prepare_archive(archive: sqlite3.Connection, path: Path) -> None:
+    new = not has_archive(path)
     archive.execute("PRAGMA synchronous = EXTRA")
     archive.execute(
         "CREATE TABLE IF NOT EXISTS frame (first_seq INTEGER PRIMARY KEY, last_seq INTEGER, "
@@ -266,7 +292,6 @@ def _open_archive(path: Path) -> sqlite3.Connection:
     )
     if new:
         _sync_folder(path.parent)
-    return archive
 
 
 def _create(path: Path, account: str) -> None:

@@ -23,6 +23,12 @@ def archive_of(path: Path) -> Path:
     return path.with_name(ARCHIVE)
 
 
+def has_archive(path: Path) -> bool:
+    """Tell whether a journal has an archive; an empty file is one that was never begun."""
+    archive = archive_of(path)
+    return archive.is_file() and archive.stat().st_size > 0
+
+
 def meta(sql: sqlite3.Connection, key: str) -> object:
     """Return a fact about the journal; None when it is not there."""
     row = sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -60,7 +66,7 @@ def read_all(sql: sqlite3.Connection, path: Path, after_seq: int) -> Iterator[Fr
     moves meanwhile are seen in one of the two.
     """
     archive = archive_of(path)
-    if not archive.is_file():
+    if not has_archive(path):
         yield from read_frames(sql, after_seq)
         return
     sql.execute("BEGIN")

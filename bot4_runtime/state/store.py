@@ -5,7 +5,9 @@ state is the fold of all batches that became durable: a snapshot and the events 
 sequence number.
 """
 
+import errno
 import gc
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import msgspec
+import structlog
 
 from bot4_runtime.domain.errors import InvariantViolated, JournalCorrupt, JournalError
 from bot4_runtime.domain.events import JournaledEvent, OrderEvent, OrderFilled
@@ -24,6 +27,8 @@ from bot4_runtime.state.trading_state import StateImage, TradingState
 
 SNAPSHOT_EVENTS: Final = 20_000
 SNAPSHOT_NS: Final = 60 * 1_000_000_000
+SCARCE: Final = 0.1
+"""Share of the disk that is free below which every snapshot warns."""
 
 T = TypeVar("T")
 
@@ -80,6 +85,8 @@ class StateStore:
         self._snapshot_seq = 0
         self._snapshot_ns: int | None = None
         self._snapshot: threading.Event | None = None
+        self._no_room = ""
+        self._log = structlog.get_logger("state")
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +112,7 @@ class StateStore:
     @property
     def distress(self) -> str:
         """Why no new exposure may be taken though events are still written; empty when none."""
-        return self._journal.distress
+        return self._journal.distress or self._no_room
 
     # ------------------------------------------------------------------- writing
     def stage(self, event: JournaledEvent) -> bool:
@@ -254,7 +261,8 @@ class StateStore:
         """Write a snapshot and wait until it lies on the disk.
 
         Returns:
-            Its sequence number; None when the store takes no snapshots.
+            Its sequence number; None when the store takes no snapshots, or when the disk is
+            full: the journal has it all.
 
         Raises:
             JournalWriteFailed: the journal or the snapshot could not be written.
@@ -264,7 +272,7 @@ class StateStore:
         self._finish_snapshot(timeout_s)
         self._begin_snapshot(self._snapshot_dir)
         self._finish_snapshot(timeout_s)
-        return self._snapshot_seq
+        return None if self._no_room else self._snapshot_seq
 
     def _begin_snapshot(self, folder: Path) -> None:
         self._check()
@@ -279,7 +287,18 @@ class StateStore:
     def _write_snapshot(
         self, folder: Path, image: StateImage, durable: Callable[[], object]
     ) -> None:
-        snapshot.write(folder, image.seq, snapshot.encode(image), durable)
+        try:
+            snapshot.write(folder, image.seq, snapshot.encode(image), durable)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            self._no_room = f"there is no room for a snapshot in {folder}; free some"
+            self._log.error("snapshot skipped", why=self._no_room)
+            return
+        self._no_room = ""
+        disk = shutil.disk_usage(folder)
+        if disk.free < SCARCE * disk.total:
+            self._log.warning("disk nearly full", folder=str(folder), free_mib=disk.free >> 20)
         kept = snapshot.list_snapshots(folder)
         if len(kept) == snapshot.KEEP:
             self._journal.release(int(kept[-1].stem))

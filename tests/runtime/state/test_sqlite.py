@@ -366,6 +366,66 @@ def test_without_a_reserve_a_full_disk_ends_it_with_nothing_lost(small_disk):
     again.close()
 
 
+def leave(folder: Path, free: int) -> None:
+    """Have a neighbour fill a disk but for some bytes."""
+    disk = os.statvfs(folder)
+    (folder / "neighbour").write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - free))
+
+
+def test_a_log_that_a_full_disk_keeps_from_being_moved_costs_neither_events_nor_the_reserve(
+    small_disk,
+):
+    path = small_disk / "journal.db"
+    disk = SqliteDisk.open(path, "paper", reserve_bytes=1 << 20)
+    seq = 0
+    while disk._log_bytes < 1 << 20:
+        disk.write(*frames_of(seq + 1, *[candle(f"S{n}", seq, 1.0) for n in range(1, 401)]))
+        seq += 400
+    leave(small_disk, 8_192)
+    disk.tidy()
+    assert "is full, so that its log cannot be moved" in disk.distress
+    assert (small_disk / "journal.db-reserve").exists()
+    disk.write(*frames_of(seq + 1, *[session(1)] * 400))
+    assert disk.last_seq() == seq + 400
+    disk.tidy()
+    (small_disk / "neighbour").unlink()
+    disk.tidy()
+    assert disk._log_bytes == 0
+    assert [f.first_seq for f in disk.read(0)] == [*range(1, seq + 401, 400)]
+    disk.close()
+
+
+def test_an_archive_that_does_not_fit_waits_and_the_journal_goes_on(small_disk):
+    path = small_disk / "journal.db"
+    disk = SqliteDisk.open(path, "paper", archives=True, reserve_bytes=1 << 20)
+    disk.write(*frames_of(1, *[candle("S", seq, 1.0) for seq in range(1, 1_001)]))
+    leave(small_disk, 8_192)
+    disk.release(1_000)
+    disk.tidy()
+    assert "is full" in disk.distress
+    disk.write(*frames_of(1_001, *[session(1)] * 400))
+    assert [f.first_seq for f in disk.read(0)] == [1, 1_001]
+    disk.close()
+
+
+def test_a_snapshot_that_does_not_fit_is_skipped_and_entries_wait_until_one_does(small_disk):
+    disk = SqliteDisk.open(small_disk / "journal.db", "paper", reserve_bytes=1 << 20)
+    snapshots = small_disk / "snapshots"
+    with StateStore(Journal(disk), snapshots) as store:
+        store.recover()
+        store.append([session(1)])
+        store.wait_durable(store.state.seq)
+        store.state.counts.update({f"kind {number}": number for number in range(4_000)})
+        leave(small_disk, 16_384)
+        assert store.create_snapshot() is None
+        assert "no room for a snapshot" in store.distress
+        assert [*snapshots.iterdir()] == []
+        store.wait_durable(store.append([session(1)]))
+        (small_disk / "neighbour").unlink()
+        assert store.create_snapshot() == 2
+        assert store.distress == ""
+
+
 def test_without_room_for_the_reserve_it_starts_in_distress(small_disk):
     disk = SqliteDisk.open(small_disk / "journal.db", "paper", reserve_bytes=64 << 20)
     assert "no room for the reserve of 64 MiB" in disk.distress
