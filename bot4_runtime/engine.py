@@ -158,6 +158,11 @@ class Engine:
         self._commands: list[Command] = []
         self._last: dict[str, Candle] = {}
         self._shown: dict[Book, tuple[BreakerState, RiskMetrics, int]] = {}
+        self._last_exit = {
+            (order.intent.book, order.intent.symbol): order.intent.intent_no
+            for order in self._state.orders.values()
+            if order.intent.purpose in _LEAVING
+        }
 
     def swap(self, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]) -> None:
         """Decide by other models and their evidence from the next candle on."""
@@ -236,16 +241,26 @@ class Engine:
                     ),
                 )
         for signal in signals:
-            if signal.symbol != symbol:
-                raise InvariantViolated(
-                    f"strategy {parts.strategy.name} signals {signal.symbol} on a candle of "
-                    f"{symbol}; a signal must be of the candle it was decided on"
-                )
+            self._check(signal, candle)
             if signal.action is SignalAction.EXIT:
                 self._exit(signal, instrument, candle)
             else:
                 self._enter(signal, instrument, candle)
         return self._commands
+
+    def _check(self, signal: TradingSignal, candle: Candle) -> None:
+        """Hold a signal against its candle; overrides expire and the gate counts by its time."""
+        strategy, now_ns = self._parts.strategy.name, candle.close_time_ms * NS_PER_MS
+        if signal.symbol != candle.symbol:
+            raise InvariantViolated(
+                f"strategy {strategy} signals {signal.symbol} on a candle of {candle.symbol}; "
+                "a signal must be of the candle it was decided on"
+            )
+        if signal.ts_ns != now_ns:
+            raise InvariantViolated(
+                f"strategy {strategy} signals at {signal.ts_ns} on a candle that closed at "
+                f"{now_ns} (ns); a signal's time is the close of its candle"
+            )
 
     def protect(self, symbol: str) -> list[Command]:
         """Give what was filled between two candles its stop; return what must be done then."""
@@ -363,10 +378,15 @@ class Engine:
         if position is None:
             return
         breaker = self._state.books[book].breaker
+        now_ns = candle.close_time_ms * NS_PER_MS
         if breaker.flattening:
             reason = f"operator: {breaker.halt_reason}"
-            now_ns = candle.close_time_ms * NS_PER_MS
             self._leave(book, instrument, candle, reason, now_ns, reason, Purpose.EMERGENCY)
+            return
+        owed = self._exit_owed(position)
+        if owed is not None:
+            cause, purpose = owed.signal_id, owed.purpose
+            self._leave(book, instrument, candle, cause, now_ns, "exit repeated", purpose)
             return
         unprotected = position.quantity
         for order in self._state.live_orders(symbol, book):
@@ -379,6 +399,27 @@ class Engine:
             refused = self._stop_refused(position)
             purpose = Purpose.EXIT if refused else Purpose.STOP
             self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)
+
+    def _exit_owed(self, position: Position) -> OrderIntent | None:
+        """Return the last exit of what is held when it ended without selling and is due again.
+
+        It had the stop cancelled and was not sent, say. The stop is put back first, so that
+        what is held is not bare while exits fail, and the exit repeated at the next look.
+        """
+        symbol, book = position.symbol, position.book
+        last = self._state.orders.get(self._last_exit.get((book, symbol), 0))
+        if last is None or not last.status.terminal or last.status is OrderStatus.FILLED:
+            return None
+        stopped = any(o.intent.reduce_only for o in self._state.live_orders(symbol, book))
+        for order in reversed(self._state.orders.values()):
+            intent = order.intent
+            if intent.intent_no <= last.intent.intent_no:
+                break
+            if (intent.symbol, intent.book) == (symbol, book):
+                if not intent.reduce_only:
+                    return None  # an exit of an earlier position
+                stopped = True  # or tried to be
+        return last.intent if stopped else None
 
     def _stop_refused(self, position: Position) -> bool:
         """Whether the venue refused the last stop of what is held.
@@ -572,6 +613,8 @@ class Engine:
         )
 
     def _intend(self, approved: RiskApproved, intent: OrderIntent) -> None:
+        if intent.purpose in _LEAVING:
+            self._last_exit[intent.book, intent.symbol] = intent.intent_no
         intended = OrderIntended(
             ts_event_ns=intent.ts_ns,
             intent=intent,

@@ -17,7 +17,10 @@ from bot4_runtime.domain.signal import TradingSignal
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Turns candles and regime estimates into signals.
+    """Turns candles and regime estimates into signals, each of the candle it was decided on.
+
+    A signal of another symbol, or of another time (`ts_ns`) than the candle's close, ends the
+    run: limits, overrides and the gate's ceiling go by it.
 
     Attributes:
         name: shown in reports.

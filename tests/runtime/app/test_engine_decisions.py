@@ -1,13 +1,20 @@
 """The engine candle by candle: a scripted strategy, a real risk manager, a venue that may lag."""
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 import pytest
 
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.errors import InvariantViolated, UndefinedStatistic
+from bot4_runtime.domain.errors import (
+    InvariantViolated,
+    UndefinedStatistic,
+    VenueRefused,
+    VenueUnreachable,
+)
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
@@ -34,7 +41,8 @@ from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
 from bot4_runtime.settings import RiskSection
 from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
-from bot4_runtime.state.trading_state import TradingState
+from bot4_runtime.state import snapshot
+from bot4_runtime.state.trading_state import StateImage, TradingState
 
 HOUR = 3_600_000
 BEGIN = 1_700_000_000_000 // HOUR * HOUR
@@ -47,6 +55,7 @@ class Scripted:
     name = "scripted"
     needs_models = False
     synthetic_rules = ("scripted",)
+    late_ns = 0
 
     def __init__(self) -> None:
         self.script: dict[tuple[str, int], tuple[SignalAction, float | None, str]] = {}
@@ -71,7 +80,7 @@ class Scripted:
                 stop_distance=0.03,
                 regime=None,
                 volatility=None,
-                ts_ns=candle.close_time_ms * 1_000_000,
+                ts_ns=candle.close_time_ms * 1_000_000 + self.late_ns,
                 limit_price=limit,
             )
         ]
@@ -81,9 +90,16 @@ class Scripted:
 
 
 class LaggingVenue(PaperVenue):
-    """Does not answer cancels while `lag` is set."""
+    """Does not answer cancels while `lag` is set; raises for exits what `refuses` holds."""
 
     lag = False
+    refuses: Sequence[Exception] = ()
+
+    def submit(self, intent, client_id, cash_free):
+        if intent.purpose is Purpose.EXIT and intent.book is Book.VALIDATED and self.refuses:
+            error, *self.refuses = self.refuses
+            raise error
+        return super().submit(intent, client_id, cash_free)
 
     def cancel(self, order, now_ns):
         return [] if self.lag else super().cancel(order, now_ns)
@@ -113,28 +129,25 @@ class Bench:
             depth_share=0.01,
             correlations=CorrelationTable(720.0, 72),
         )
-        self.engine = Engine(
-            EngineParts(
-                strategy=self.strategy,
-                validator=SignalValidator(ValidatorSettings()),
-                risk=RiskManager(risk),
-                breaker=CircuitBreaker(risk),
-                venue=self.venue,
-                memory=self.memory,
-                detector=None,
-                evidence={"scripted": synthetic_evidence("scripted", now_ms=BEGIN, interval="1h")},
-                costs=TradeCosts(
-                    fee_rate_round_trip=2 * fees.rate(fees.venue, "", Liquidity.TAKER),
-                    slippage_round_trip=0.0002,
-                ),
-                fees=fees,
-                half_spread=0.0001,
-                market=Market.SPOT,
-                epoch=1,
+        self.parts = EngineParts(
+            strategy=self.strategy,
+            validator=SignalValidator(ValidatorSettings()),
+            risk=RiskManager(risk),
+            breaker=CircuitBreaker(risk),
+            venue=self.venue,
+            memory=self.memory,
+            detector=None,
+            evidence={"scripted": synthetic_evidence("scripted", now_ms=BEGIN, interval="1h")},
+            costs=TradeCosts(
+                fee_rate_round_trip=2 * fees.rate(fees.venue, "", Liquidity.TAKER),
+                slippage_round_trip=0.0002,
             ),
-            self,
-            BOOKS,
+            fees=fees,
+            half_spread=0.0001,
+            market=Market.SPOT,
+            epoch=1,
         )
+        self.engine = Engine(self.parts, self, BOOKS)
         self.at: dict[str, int] = {}
 
     def emit(self, event: JournaledEvent) -> None:
@@ -382,3 +395,70 @@ def test_a_signal_on_another_symbols_candle_is_a_fault_of_the_strategy() -> None
     bench.say(ENTER)
     with pytest.raises(InvariantViolated, match="OTHERUSDT"):
         bench.calm(3)
+
+
+UNREACHABLE = VenueUnreachable("a second without network")
+FORBIDDEN = VenueRefused("HTTP 403")
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    "refuses", [[UNREACHABLE], [UNREACHABLE] * 2, [FORBIDDEN], [FORBIDDEN, UNREACHABLE] * 2]
+)
+def test_an_exit_that_failed_is_repeated_until_nothing_is_held_and_a_stop_stands_in_between(
+    refuses, restarts
+) -> None:
+    bench = entered()
+    bench.venue.refuses = refuses
+    bench.say(EXIT)
+    held = [bench.state.books[Book.VALIDATED].positions["AAAUSDT"].quantity]
+    protected = []
+    while held[-1]:
+        bench.calm(1)
+        if restarts:
+            image = snapshot.encode(snapshot.picture(bench.state))
+            decoded = msgspec.msgpack.decode(b"".join(image), type=StateImage)
+            bench.state = TradingState.from_snapshot(decoded)
+            bench.engine = Engine(bench.parts, bench, BOOKS)
+        position = bench.state.books[Book.VALIDATED].positions.get("AAAUSDT")
+        held.append(position.quantity if position else 0)
+        leaving = sum(o.open_quantity for o in bench.state.all_live_orders(Book.VALIDATED))
+        step = bench.state.instruments["AAAUSDT"].step_size
+        protected.append(held[-1] - leaving < step)
+        assert len(held) < 20
+    assert not any(not a and not b for a, b in itertools.pairwise(protected))
+    exits = [
+        event.intent
+        for event in bench.of(OrderIntended)
+        if event.intent.purpose is Purpose.EXIT and event.intent.book is Book.VALIDATED
+    ]
+    assert len(exits) == len(refuses) + 1
+    assert len({intent.signal_id for intent in exits}) == 1
+    bench.say(ENTER)
+    bench.calm(4)
+    assert "AAAUSDT" in bench.state.books[Book.VALIDATED].positions
+    assert (
+        exits[-1]
+        == [e.intent for e in bench.of(OrderIntended) if e.intent.purpose is Purpose.EXIT][-1]
+    )
+
+
+def test_an_exit_of_an_earlier_position_is_not_owed_by_the_next() -> None:
+    bench = entered()
+    bench.venue.refuses = [UNREACHABLE]
+    bench.say(EXIT)
+    bench.calm(2)
+    bench.candle("AAAUSDT", 90.0, open_=100.0)  # the stop that was put back takes it out
+    assert not bench.state.books[Book.VALIDATED].positions
+    bench.say(ENTER)
+    bench.calm(10)
+    assert "AAAUSDT" in bench.state.books[Book.VALIDATED].positions
+
+
+def test_a_signal_of_another_time_than_its_candles_close_is_a_fault_of_the_strategy() -> None:
+    bench = Bench()
+    bench.calm(80)
+    bench.strategy.late_ns = 1
+    bench.say(ENTER)
+    with pytest.raises(InvariantViolated, match="a signal's time is the close of its candle"):
+        bench.candle("AAAUSDT")
