@@ -14,6 +14,7 @@ import msgspec
 
 from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, OrderFilled, OrderIntended
+from bot4_runtime.domain.order import Fill, Side
 
 FRAME_EVENTS: Final = 1_024
 """Most events of a frame: what a read that starts in its middle decodes in vain, and for how
@@ -24,6 +25,8 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final[msgspec.msgpack.Decoder[list[JournaledEvent]]] = msgspec.msgpack.Decoder(
     list[JournaledEvent]
 )
+
+SOLD: Final = ":sell"
 
 
 class Frame(NamedTuple):
@@ -49,7 +52,7 @@ class Keys(NamedTuple):
 
     Attributes:
         intents: (intent number, sequence number of its event).
-        trades: (book, symbol, trade id, sequence number of its event).
+        trades: (book, symbol, `trade_key`, sequence number of its event).
     """
 
     intents: list[tuple[int, int]]
@@ -141,8 +144,23 @@ def keys_of(first_seq: int, events: Sequence[JournaledEvent]) -> Keys:
             keys.intents.append((event.intent.intent_no, seq))
         elif type(event) is OrderFilled:
             fill = event.fill
-            keys.trades.append((fill.book.value, fill.symbol, fill.trade_id, seq))
+            keys.trades.append((fill.book.value, fill.symbol, trade_key(fill), seq))
     return keys
+
+
+def trade_key(fill: Fill) -> str:
+    """Return what names one side of a trade within its book and symbol.
+
+    Both sides of a trade may be ours, under one id of the venue's. Buys keep the bare id, as
+    both sides did before.
+    """
+    return fill.trade_id if fill.side is Side.BUY else f"{fill.trade_id}{SOLD}"
+
+
+def keys_before(keys: Keys) -> Keys:
+    """Return keys as journals held them before sides were told apart."""
+    bare = [(book, symbol, key.removesuffix(SOLD), seq) for book, symbol, key, seq in keys.trades]
+    return Keys(keys.intents, bare)
 
 
 def _crc(first_seq: int, last_seq: int, epoch: int, kinds: str, body: bytes) -> int:

@@ -9,7 +9,7 @@ from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import FrameSource
-from bot4_runtime.state.frames import Keys, contiguous, decode_frame, keys_of
+from bot4_runtime.state.frames import Keys, contiguous, decode_frame, keys_before, keys_of
 from bot4_runtime.state.place import read_note
 from bot4_runtime.state.sqlite_file import SqliteSource
 from bot4_runtime.state.trading_state import TradingState
@@ -123,7 +123,7 @@ class JournalReader:
             held = Keys(
                 list(islice(intents, len(due.intents))), list(islice(trades, len(due.trades)))
             )
-            if held != due:
+            if held not in (due, keys_before(due)):
                 raise JournalCorrupt(
                     f"{self.where}: the unique keys of events {frame.first_seq} to "
                     f"{frame.last_seq} are not those of its intents and trades"

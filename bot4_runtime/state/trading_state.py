@@ -50,6 +50,8 @@ from bot4_runtime.state.book import KEPT, ZERO, BookState, Entry, base_asset
 from bot4_runtime.state.fingerprint import fingerprint
 from bot4_runtime.state.venue_account import VenueAccount
 
+STRAYS_KEPT: Final = 4 * KEPT
+"""How many trades of unknown or forgotten orders are remembered by their ids."""
 _DAY_MS: Final = 86_400_000
 _RANK: Final = {
     OrderStatus.INTENDED: 0,
@@ -446,7 +448,9 @@ class TradingState:
             if len(finished) > KEPT:
                 oldest = finished.pop(0)
                 del self.orders[oldest]
-                self._trade_ids.pop(oldest, None)
+                ids = self._trade_ids.pop(oldest, [])
+                self._strays += [_stray(oldest, key) for key in ids]
+                del self._strays[:-STRAYS_KEPT]
 
     def _enlist(self, order: Order, *, resort: bool = False) -> None:
         symbol = order.intent.symbol
@@ -456,19 +460,22 @@ class TradingState:
             self._live[symbol] = dict(sorted(live.items()))
 
     def _remember(self, intent_no: int, key: str, order: Order | None) -> bool:
-        """Note a trade; False when it was known. Trades of unknown orders are counted."""
+        """Note a trade; False when it was known. Trades of unknown orders are counted.
+
+        Ids outlive their order's memory, so that a trade told very late is not booked again.
+        """
         if order is not None:
             known = self._trade_ids.setdefault(intent_no, [])
             if key in known:
                 return False
             known.append(key)
             return True
-        if key in self._strays:
+        stray = _stray(intent_no, key)
+        if stray in self._strays:
             return False
         self._count("FillOfUnknownOrder")
-        self._strays.append(key)
-        if len(self._strays) > KEPT:
-            del self._strays[0]
+        self._strays.append(stray)
+        del self._strays[:-STRAYS_KEPT]
         return True
 
     def _after_end(self, intent_no: int, ts_ns: int) -> None:
@@ -569,3 +576,8 @@ class TradingState:
         elif event.verb == "accept":
             self.account.accept()
         return True
+
+
+def _stray(intent_no: int, key: str) -> str:
+    """Name a trade beside those of other orders: both sides of one may be ours."""
+    return f"{intent_no}|{key}"

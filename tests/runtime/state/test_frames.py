@@ -8,6 +8,7 @@ from state_scenario import Scenario, candle
 
 from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import Heartbeat, OrderFilled, OrderIntended
+from bot4_runtime.domain.order import Side
 from bot4_runtime.state import frames as frames_module
 from bot4_runtime.state.frames import (
     FRAME_EVENTS,
@@ -80,7 +81,10 @@ def test_the_unique_keys_of_a_batch_are_its_intents_and_trades():
     expected = [(s, e) for s, e in enumerate(events, 1) if isinstance(e, OrderIntended)]
     assert keys.intents == [(event.intent.intent_no, seq) for seq, event in expected]
     fills = [(s, e.fill) for s, e in enumerate(events, 1) if isinstance(e, OrderFilled)]
-    assert keys.trades == [(str(f.book), f.symbol, f.trade_id, seq) for seq, f in fills]
+    sides = {Side.BUY: "", Side.SELL: ":sell"}
+    assert keys.trades == [
+        (str(f.book), f.symbol, f.trade_id + sides[f.side], seq) for seq, f in fills
+    ]
     assert keys_of(1, [candle("A", 0, 1.0)]) == ([], [])
 
 

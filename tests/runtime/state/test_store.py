@@ -17,12 +17,13 @@ from bot4_runtime.domain.errors import (
     JournalWriteFailed,
 )
 from bot4_runtime.domain.events import CandleClosed, OrderAccepted
-from bot4_runtime.domain.order import Book
+from bot4_runtime.domain.order import Book, Purpose, Side
 from bot4_runtime.state import journal as journal_module
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import MemoryDisk
 from bot4_runtime.state.frames import decode_frame, encode_frames
 from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import SNAPSHOT_NS, StateStore
 
@@ -423,3 +424,30 @@ def test_a_write_that_hangs_keeps_the_account_and_is_told_at_the_end(monkeypatch
     assert not closed
     go_on.set()
     store._journal._thread.join()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_trade_between_two_orders_of_ours_is_booked_on_both_sides_once(tmp_path, known):
+    """The venue gives both sides one id; on disk and in memory they are told apart alike."""
+
+    def opened() -> StateStore:
+        store = StateStore(Journal(SqliteDisk.open(tmp_path / "journal.db", "paper")), None)
+        store.recover()
+        return store
+
+    with opened() as store:
+        store.append([session(1)])
+        if known:
+            store.append([intended(1), intended(2, side=Side.SELL, purpose=Purpose.EXIT)])
+        store.append([fill(1, "76", "1", "100")])
+        both = [fill(1, "77", "0.5", "100"), fill(2, "77", "0.5", "100", side=Side.SELL)]
+        store.append(both)
+        store.append(both)
+        store.wait_durable(store.state.seq)
+        held = store.state.state_hash()
+        assert store.get_portfolio(Book.VALIDATED).positions["BTCUSDT"].quantity == 1
+    with opened() as again:
+        assert again.state.state_hash() == held
+        assert again.state.books[Book.VALIDATED].fills_total == 3
+    with JournalReader.open(tmp_path / "journal.db") as reader:
+        assert reader.verify() == again.state.seq

@@ -24,7 +24,7 @@ from bot4_runtime.domain.order import Book, OrderStatus, OrderType, Purpose, Sid
 from bot4_runtime.domain.portfolio import BreakerPhase, BreakerState
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.book import KEPT
-from bot4_runtime.state.trading_state import StateImage, TradingState
+from bot4_runtime.state.trading_state import STRAYS_KEPT, StateImage, TradingState
 
 D = Decimal
 DAY_MS = 24 * HOUR_MS
@@ -105,9 +105,19 @@ def test_a_repeated_fill_changes_nothing_and_says_so():
 
 
 def test_fills_of_unknown_orders_are_remembered_within_bounds():
-    state = fold(*(fill(99, str(n), "0.001", "100") for n in range(KEPT + 5)))
-    assert state.counts["FillOfUnknownOrder"] == KEPT + 5
-    assert len(state.to_snapshot().strays) == KEPT
+    state = fold(*(fill(99, str(n), "0.001", "100") for n in range(STRAYS_KEPT + 5)))
+    assert state.counts["FillOfUnknownOrder"] == STRAYS_KEPT + 5
+    assert len(state.to_snapshot().strays) == STRAYS_KEPT
+
+
+def test_a_fill_told_again_after_its_order_was_forgotten_is_not_booked_twice():
+    state = fold(intended(1), fill(1, "t", "1", "100"))
+    for number in range(2, KEPT + 3):
+        state.apply(intended(number))
+        state.apply(rejected(number))
+    assert 1 not in state.orders
+    assert state.apply(fill(1, "t", "1", "100")) is False
+    assert state.books[Book.VALIDATED].positions["BTCUSDT"].quantity == 1
 
 
 def test_an_answer_to_an_unknown_order_is_counted_and_harmless():
