@@ -6,11 +6,14 @@ may be repeated (GET) is repeated once when a kept connection turned out to be d
 """
 
 import http.client
+import io
 import select
+import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,7 +28,11 @@ from bot4_runtime.domain.errors import (
 
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 12.0
-"""Longer than the 10 s in which Binance gives up on its own engine."""
+"""For a whole answer; longer than the 10 s in which Binance gives up on its own engine."""
+MAX_BODY: Final = 64 << 20
+"""Bytes of an answer, about four times the longest one (all symbols' rules)."""
+LONGEST_PAUSE_S: Final = 3_600.0
+"""However long a venue wants silence, it is asked again after this: exits wait for it."""
 NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
 """Codes that do not say whether the request was carried out."""
 TOO_MANY_ORDERS: Final = -1015
@@ -52,6 +59,40 @@ class _Error(msgspec.Struct):
     msg: str
 
 
+class _TimedFile(io.RawIOBase):
+    """Reads a socket up to a deadline, however often something arrives."""
+
+    def __init__(self, sock: socket.socket, within_s: float) -> None:
+        super().__init__()
+        self._sock = sock
+        self._raw: Any = sock.makefile("rb", buffering=0)
+        self._deadline = time.monotonic() + within_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if not left > 0:
+            raise TimeoutError("the answer took too long")
+        self._sock.settimeout(left)
+        read: int | None = self._raw.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """A response whose every byte must arrive within one span of time."""
+
+    def __init__(self, sock: socket.socket, *args: Any, within_s: float, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedFile(sock, within_s))
+
+
 class _Answer(NamedTuple):
     status: int
     body: bytes
@@ -63,7 +104,7 @@ class HttpConnection:
 
     Args:
         base_url: ``https://host[:port]``; plain http only to this machine.
-        reply_s: how long an answer may take.
+        reply_s: how long an answer may take, from the request to its last byte.
 
     Raises:
         ConfigError: the URL is none, or would send keys over the network in the clear.
@@ -88,6 +129,7 @@ class HttpConnection:
             if parts.scheme == "https"
             else http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S)
         )
+        self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
         self._stopped_until: dict[str, float] = {}
 
     def get(self, path: str, query: str, headers: Mapping[str, str]) -> bytes:
@@ -130,7 +172,7 @@ class HttpConnection:
         try:
             self._connection.request(method, target, body or None, dict(headers))
             response = self._connection.getresponse()
-            return _Answer(response.status, response.read(), response.getheader("Retry-After"))
+            return _Answer(response.status, _body(response), response.getheader("Retry-After"))
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise OutcomeUnknown(
@@ -143,6 +185,7 @@ class HttpConnection:
         connection = self._connection
         if connection.sock is not None:
             if not select.select([connection.sock], [], [], 0)[0]:
+                connection.sock.settimeout(self._reply_s)  # the last answer shortened it
                 return
             self.close()  # the venue closed it, or said something nobody asked for
         try:
@@ -190,11 +233,26 @@ class HttpConnection:
     ) -> None:
         """Remember for how long the venue wants silence; -1015 is about new orders alone."""
         try:
-            pause_s = max(float(retry_after or _DEFAULT_PAUSE_S), 0.0)
+            pause_s = float(retry_after or _DEFAULT_PAUSE_S)
         except ValueError:
             pause_s = _DEFAULT_PAUSE_S
+        pause_s = min(pause_s, LONGEST_PAUSE_S) if pause_s >= 0 else _DEFAULT_PAUSE_S
         orders_only = status == 429 and error is not None and error.code == TOO_MANY_ORDERS
         self._stopped_until[method if orders_only else ""] = time.monotonic() + pause_s
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """Read an answer whole.
+
+    Raises:
+        http.client.HTTPException: it is too long, or was cut short.
+    """
+    if response.length is not None and response.length <= MAX_BODY:
+        return response.read()  # tells when it is cut short, as a read of a part does not
+    body = b"" if response.length is not None else response.read(MAX_BODY + 1)
+    if response.length is not None or len(body) > MAX_BODY:
+        raise http.client.HTTPException(f"an answer of more than {MAX_BODY} bytes")
+    return body
 
 
 def _read_error(body: bytes) -> _Error | None:

@@ -6,6 +6,8 @@ The server here is a script of raw bytes, so that every way of failing is really
 import socket
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 
 import pytest
 
@@ -16,6 +18,7 @@ from bot4_runtime.domain.errors import (
     VenueRefused,
     VenueUnreachable,
 )
+from bot4_runtime.exchange.binance import http_connection
 from bot4_runtime.exchange.binance.http_connection import HttpConnection, Refusal
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -33,6 +36,15 @@ def answer(status, body=b"", **headers):
 
 def error(status, code, text="no", **headers):
     return answer(status, b'{"code":%d,"msg":"%s"}' % (code, text.encode()), **headers)
+
+
+@dataclass
+class Dripping:
+    """An answer in pieces, each of which comes well in time."""
+
+    reply: bytes
+    step: int = 8
+    pause_s: float = 0.1
 
 
 class Scripted:
@@ -89,6 +101,13 @@ class Scripted:
         if todo == SILENCE:
             time.sleep(0.4)
             return False
+        if isinstance(todo, Dripping):
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(todo.reply), todo.step):
+                with suppress(OSError):  # it hung up, as it should
+                    line.sendall(todo.reply[at : at + todo.step])
+                time.sleep(todo.pause_s)
+            return True
         last = isinstance(todo, list)
         line.sendall(todo[0] if last else todo)
         return not last and todo != CUT
@@ -107,6 +126,11 @@ UNKNOWN = {
     "closed after the request": CLOSE,
     "no answer in time": SILENCE,
     "body cut": CUT,
+    "head in drips": Dripping(OK),
+    "body in drips": Dripping(answer(200, b"x" * 400), step=40),
+    "chunks in drips": Dripping(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + 9 * b"1\r\nx\r\n" + b"0\r\n\r\n"
+    ),
     "not HTTP": b"GARBAGE\r\n\r\n",
     "500": answer(500, b"oops"),
     "502 page": answer(502, b"<html>"),
@@ -234,6 +258,53 @@ def test_the_venue_is_left_alone_for_as_long_as_it_says(reply, get_too):
         else:
             assert connection.get("/a", "", {}) == b"{}"
         connection.close()
+
+
+@pytest.mark.parametrize("pause", ["nan", "inf", "1e12", "-1", "3600"])
+def test_no_venue_can_have_silence_for_ever_nor_have_none_for_a_pause_nobody_can_read(
+    pause, monkeypatch
+):
+    now_s = 0.0
+    monkeypatch.setattr(http_connection.time, "monotonic", lambda: now_s)
+    with Scripted([error(429, -1003, Retry_After=pause), OK]) as server:
+        connection = HttpConnection(server.url)
+        with pytest.raises(Refusal):
+            connection.post("/a", "", {})
+        now_s = 59.0
+        with pytest.raises(VenueUnreachable, match="wants no POST"):
+            connection.post("/a", "", {})
+        now_s = 3_600.0
+        assert connection.post("/a", "", {}) == b"{}"
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(200, b"x" * 101),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + 11 * (b"a\r\n" + 10 * b"x" + b"\r\n")
+        + b"0\r\n\r\n",
+    ],
+)
+def test_an_endless_answer_is_not_kept(reply, monkeypatch):
+    monkeypatch.setattr(http_connection, "MAX_BODY", 100)
+    with Scripted([answer(200, b"x" * 100), reply]) as server:
+        connection = HttpConnection(server.url)
+        assert connection.post("/a", "", {}) == b"x" * 100
+        with pytest.raises(OutcomeUnknown):
+            connection.post("/a", "", {})
+        connection.close()
+
+
+def test_a_kept_connection_gives_every_answer_the_whole_time():
+    slow = Dripping(answer(200, b"x" * 8), step=64, pause_s=0.2)
+    with Scripted([slow] * 4) as server:
+        connection = HttpConnection(server.url, reply_s=0.7)
+        for _ in range(4):
+            assert connection.post("/a", "", {}) == b"x" * 8
+        connection.close()
+        assert server.connections == 1
 
 
 def test_silence_ends():
