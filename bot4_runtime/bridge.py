@@ -8,8 +8,9 @@ orders, risk and system, and are trimmed to about `MAX_LENGTH` entries each.
 
 An entry has the fields ``run`` (one bridge's life), ``number`` (its events counted from 0) and
 ``event`` (tagged JSON). A number that is missing was dropped; one that comes again was sent
-again after an unclear answer, and `read_stream` passes over it. Redis is a view of what
-happened; the journal is the record.
+again after an unclear answer, and `read_stream` passes over it. Numbers that JSON has not are
+written as the texts ``NaN``, ``Infinity`` and ``-Infinity``. Redis is a view of what happened; the
+journal is the record.
 """
 
 import math
@@ -60,6 +61,29 @@ def stream_name(account: str, family: str) -> str:
     return f"bot4:{account}:{family}"
 
 
+def encode(event: object) -> bytes:
+    """Return an event as tagged JSON.
+
+    Raises:
+        ValueError: it cannot be written, as a text with half a character cannot.
+    """
+    body = msgspec.json.encode(event)
+    if b"null" not in body:  # what msgspec makes of a number that is none, too
+        return body
+    return msgspec.json.encode(_spelled(msgspec.to_builtins(event)))
+
+
+def _spelled(value: Any) -> Any:
+    """Spell out the numbers within that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _spelled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelled(item) for item in value]
+    return value
+
+
 class RedisBridge:
     """Forwards the events of a bus to Redis.
 
@@ -84,9 +108,8 @@ class RedisBridge:
             AnyEvent, Overflow.DROP_OLDEST, capacity, name="redis bridge"
         )
         self._run: Final = uuid.uuid4().hex
-        self._encoder: Final = msgspec.json.Encoder()
         self._waiting: deque[tuple[int, object]] = deque()
-        self._forwarded = 0
+        self._forwarded = self._unsendable = 0
         self._link: bool | None = None  # None: not tried yet
         self._behind = False
         self._told_dropped = 0
@@ -112,7 +135,7 @@ class RedisBridge:
         """Return ``forwarded``, ``dropped``, ``queued`` (events) and ``connected`` (0 or 1)."""
         return {
             "forwarded": self._forwarded,
-            "dropped": self._queue.dropped,
+            "dropped": self._queue.dropped + self._unsendable,
             "queued": self._backlog(),
             "connected": int(self._link is True),
         }
@@ -152,17 +175,21 @@ class RedisBridge:
         """Send one batch; it stays waiting until Redis has answered for all of it."""
         batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
         pipeline = self._client.pipeline(transaction=True)
+        unsendable = 0
         for number, event in batch:
-            entry: dict[Any, Any] = {
-                "run": self._run,
-                "number": number,
-                "event": self._encoder.encode(event),
-            }
+            try:
+                body = encode(event)
+            except ValueError as error:
+                unsendable += 1
+                self._log.error("event not forwarded", kind=type(event).__name__, why=str(error))
+                continue
+            entry: dict[Any, Any] = {"run": self._run, "number": number, "event": body}
             pipeline.xadd(
                 self._streams[family_of(type(event))], entry, maxlen=MAX_LENGTH, approximate=True
             )
         pipeline.execute()
-        self._forwarded += len(batch)
+        self._forwarded += len(batch) - unsendable
+        self._unsendable += unsendable
         for _ in batch:
             self._waiting.popleft()
 
@@ -212,7 +239,8 @@ def read_stream(
     """Yield an account's events as they arrive, in another process than the runtime's.
 
     In order within a family; each once, though Redis be restarted in between. Waits for more
-    until `stop` is set, while Redis is away too.
+    until `stop` is set, while Redis is away too. An entry that is no event of this version is
+    passed over and logged.
 
     Args:
         url: as in `RedisBridge`.
@@ -223,7 +251,6 @@ def read_stream(
 
     Raises:
         ConfigError: the URL is none of Redis, its password is refused, or a family is unknown.
-        msgspec.ValidationError: an entry is no event of this version.
     """
     import redis
 
@@ -234,7 +261,8 @@ def read_stream(
             f"expected some of {' '.join(FAMILIES)}"
         )
     client = _client(url)
-    decoder = msgspec.json.Decoder(AnyEvent)
+    decoder = msgspec.json.Decoder(AnyEvent, strict=False)  # numbers may be spelled out
+    log, unreadable = structlog.get_logger("bridge"), 0
     family_by_stream = {stream_name(account, family).encode(): family for family in families}
     places: dict[Any, Any] = {
         name: (after or {}).get(family, "0") for name, family in family_by_stream.items()
@@ -257,11 +285,22 @@ def read_stream(
                 family = family_by_stream[name]
                 for entry_id, fields in entries:
                     places[name] = entry_id
-                    run, number = fields[b"run"].decode(), int(fields[b"number"])
+                    try:
+                        run, number = fields[b"run"].decode(), int(fields[b"number"])
+                        event = decoder.decode(fields[b"event"])
+                    except (KeyError, ValueError) as error:
+                        unreadable += 1
+                        log.warning(
+                            "entry passed over",
+                            entry=entry_id.decode(),
+                            why=str(error),
+                            stream=name.decode(),
+                            total=unreadable,
+                        )
+                        continue
                     if number <= newest.get((family, run), -1):
                         continue
                     newest[family, run] = number
-                    event = decoder.decode(fields[b"event"])
                     yield StreamEvent(family, entry_id.decode(), run, number, event)
     finally:
         client.close()

@@ -1,5 +1,6 @@
 """Events reach other processes, and trading does not notice what Redis does."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -28,7 +29,10 @@ from bot4_runtime.domain.events import (
     OrderAccepted,
     OrderFilled,
     SessionStarted,
+    SignalDecided,
 )
+from bot4_runtime.domain.order import Side
+from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.event_bus import EventBus
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
@@ -314,3 +318,69 @@ def test_unknown_families_are_refused():
 )  # fmt: skip
 def test_a_url_is_shown_without_user_and_password(url, plain):
     assert shown(url) == plain
+
+
+def decision(**numbers):
+    signal = TradingSignal(
+        signal_id="a:B:1", rule_id="a", symbol="B", action=SignalAction.ENTER, side=Side.BUY,
+        confidence=0.9, price=math.nan, stop_distance=-math.inf, regime=None, volatility=None,
+        ts_ns=1,
+    )  # fmt: skip
+    return SignalDecided(
+        ts_event_ns=1, signal=signal, approved=False, code="NOT_FINITE", text="", suggestion="",
+        numbers=numbers,
+    )  # fmt: skip
+
+
+def test_numbers_that_json_has_not_reach_the_reader_as_they_were(
+    bus, bridged, reading, own_redis, wait_until
+):
+    sent = decision(a=math.nan, b=math.inf, c=None, d=0.1)
+    own_redis.start()
+    bridged(own_redis.url)
+    reader = reading(own_redis.url)
+    bus.publish(sent)
+    bus.publish(beat(7))
+    wait_until(lambda: len(reader.got) == 2, "both were read")
+    (got,) = [item.event for item in reader.got if item.family == "risk"]
+    assert repr(got) == repr(sent)  # NaN differs from itself, and not in writing
+
+
+def test_an_event_that_cannot_be_written_is_counted_and_the_next_ones_follow(
+    bus, bridged, reading, own_redis, wait_until
+):
+    own_redis.start()
+    bridge = bridged(own_redis.url)
+    reader = reading(own_redis.url, ("system",))
+    with capture_logs() as logs:
+        bus.publish(HandlerFailed(ts_event_ns=1, event_type="x", handler="h", error="caf\udce9"))
+        bus.publish(beat(1))
+        wait_until(lambda: reader.numbers() == [1], "the other was read")
+    assert bridge.counters()["dropped"] == 1
+    assert bridge.counters()["forwarded"] == 1
+    assert [entry["kind"] for entry in logs if entry["event"] == "event not forwarded"] == [
+        "HandlerFailed"
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"run": "r", "number": 0, "event": b'{"type":"Heartbeat","events_total":null}'},
+        {"run": "r", "number": 0, "event": b'{"type":"of another version"}'},
+        {"run": "r", "number": "x", "event": b"{}"},
+        {"else": "where"},
+    ],
+)
+def test_an_entry_that_nobody_can_read_is_passed_over(
+    bus, bridged, reading, own_redis, wait_until, entry
+):
+    own_redis.start()
+    with own_redis.client() as client:
+        client.xadd(stream_name("test", "system"), entry)
+    bridged(own_redis.url)
+    with capture_logs() as logs:
+        reader = reading(own_redis.url, ("system",))
+        bus.publish(beat(7))
+        wait_until(lambda: [item.event for item in reader.got] == [beat(7)], "it was read")
+    assert [log["total"] for log in logs if log["event"] == "entry passed over"] == [1]
