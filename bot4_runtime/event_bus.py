@@ -132,7 +132,8 @@ class EventBus:
     ) -> Subscription:
         """Call a handler with every event of a type, in order of subscription.
 
-        A subscription made while an event is delivered sees the events after it.
+        A subscription made while an event is delivered sees the events delivered after it, those
+        included that wait for their turn because a handler published them.
 
         Args:
             event_type: an event class (its subclasses included), a union of them such as the

@@ -261,3 +261,16 @@ def test_calls_are_counted_by_subscription_and_events_by_type():
     assert (bus.delivered(every), every.failed) == (5, 2)
     assert (bus.delivered(beats), beats.failed) == (2, 0)
     assert bus.counters() | {"published": 5, "delivered": 7, "handler_errors": 2} == bus.counters()
+
+
+def test_a_handler_that_subscribes_another_after_publishing_lets_it_see_what_waits():
+    bus, seen = EventBus(), []
+
+    def grow(event):
+        if event.events_total == 1:
+            bus.publish(beat(2))
+            bus.subscribe(Heartbeat, seen.append)
+
+    bus.subscribe(Heartbeat, grow)
+    bus.publish(beat(1))
+    assert seen == [beat(2)]
