@@ -6,6 +6,11 @@ write either. An epoch, raised by one at each opening, is locked and compared in
 A runtime whose host is gone is let go of by the server after about 15 s without answers;
 a stopped process keeps the account until its backend is ended (``pg_terminate_backend``).
 
+The highest epoch is kept on this host too, beside its lock, so that a server restored from an
+older copy, or a standby that lags, does not make client ids come again. Another host does not
+know it: before a failover to both another server that may lag and another host, copy the
+account's ``.epoch`` file over, or let the standby be synchronous.
+
 Passwords come from ``PGPASSWORD``, ``PGPASSFILE`` or a service file, never from the URL.
 """
 
@@ -138,7 +143,8 @@ class PostgresDisk:
         connection: psycopg.Connection[Any] | None = None
         try:
             connection = connect(url, account, writes=True)
-            epoch = _start(connection, url, account)
+            epoch = _start(connection, url, account, lock.highest_epoch())
+            lock.keep_epoch(epoch)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -259,8 +265,8 @@ class PostgresSource:
         self._connection.close()
 
 
-def _start(connection: psycopg.Connection[Any], url: str, account: str) -> int:
-    """Take the lock, make or check the schema, then raise the epoch by one and return it."""
+def _start(connection: psycopg.Connection[Any], url: str, account: str, used: int = 0) -> int:
+    """Take the lock, make or check the schema, then the epoch after its last and after `used`."""
     for name in ("fsync", "full_page_writes"):
         if connection.execute(f"SHOW {name}").fetchone() != ("on",):
             raise JournalError(
@@ -283,9 +289,10 @@ def _start(connection: psycopg.Connection[Any], url: str, account: str) -> int:
             )
     check_version(connection, url, account)
     row = connection.execute(
-        "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'epoch' AND value::bigint "
-        ">= (SELECT coalesce(max(epoch), 0) FROM frame WHERE first_seq = (SELECT max(first_seq) "
-        "FROM frame)) RETURNING value"
+        "UPDATE meta SET value = (greatest(value::bigint, %s) + 1)::text WHERE key = 'epoch' AND "
+        "value::bigint >= (SELECT coalesce(max(epoch), 0) FROM frame WHERE first_seq = (SELECT "
+        "max(first_seq) FROM frame)) RETURNING value",
+        (used,),
     ).fetchone()
     if row is None:
         raise JournalCorrupt(

@@ -1,8 +1,9 @@
 """The journal on SQLite: write-ahead log, synchronous FULL, one writing connection.
 
 Fencing has two parts. A `flock` keyed by account, which the kernel frees on kill -9, keeps a
-second runtime out. An epoch, raised by one when the journal is opened for writing, is
-compared in every transaction, so that a writer that was passed over cannot commit.
+second runtime out. An epoch, raised when the journal is opened for writing, is compared in
+every transaction, so that a writer that was passed over cannot commit. The highest one is kept
+beside the lock too, for the day the file is restored from an older copy.
 
 Checkpoints are the journal thread's own and happen when it is idle, since an automatic one
 would land in a commit that somebody waits for. SQLite before 3.51.3 can lose frames when two
@@ -102,7 +103,10 @@ class SqliteDisk:
             connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            epoch = _start(connection, path, account, durable=durable)
+            used = lock.highest_epoch() if durable else 0
+            epoch = _start(connection, path, account, durable=durable, used=used)
+            if durable:
+                lock.keep_epoch(epoch)
             disk = cls(path, connection, lock, epoch, archives=archives)
             disk._put_by(reserve_bytes)
         except BaseException as error:
@@ -318,8 +322,10 @@ def _create(path: Path, account: str) -> None:
     _sync_folder(path.parent)
 
 
-def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) -> int:
-    """Prepare and check the file, then raise the epoch by one and return it."""
+def _start(
+    sql: sqlite3.Connection, path: Path, account: str, *, durable: bool, used: int = 0
+) -> int:
+    """Prepare and check the file, then take the epoch after its last and after `used`."""
     sql.execute("PRAGMA busy_timeout = 5000")
     (mode,) = sql.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
@@ -341,9 +347,10 @@ def _start(sql: sqlite3.Connection, path: Path, account: str, *, durable: bool) 
             f"{path} says that its last epoch is {last!r}, and its last frame is of epoch "
             f"{written!r}; a client id must never be given twice. Restore it from a copy"
         )
-    sql.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (last + 1,))
+    epoch = max(last, used) + 1
+    sql.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (epoch,))
     sql.execute("COMMIT")
-    return last + 1
+    return epoch
 
 
 def _insert(

@@ -165,7 +165,7 @@ def test_a_journal_is_made_whole_so_that_an_empty_file_is_damage(path):
     path.parent.mkdir()
     (path.parent / "journal.db-new").write_bytes(b"cut short while it was made")
     SqliteDisk.open(path, "paper").close()
-    assert [p.name for p in sorted(path.parent.iterdir())] == ["journal.db", "paper.lock"]
+    assert {p.name for p in path.parent.iterdir()} == {"journal.db", "paper.epoch", "paper.lock"}
     path.write_bytes(b"")
     with pytest.raises(JournalCorrupt, match="expected a Bot4 journal"):
         SqliteDisk.open(path, "paper")
@@ -629,4 +629,46 @@ def test_an_epoch_that_may_have_been_used_is_refused(path, damage):
         sql.execute(damage)
     sql.close()
     with pytest.raises(JournalCorrupt, match="must never be given twice"):
+        SqliteDisk.open(path, "paper")
+
+
+def test_a_journal_restored_from_an_older_copy_takes_an_epoch_nobody_had(path, tmp_path):
+    locks = tmp_path / "locks"
+    SqliteDisk.open(path, "paper", locks).close()
+    copy = tmp_path / "copy"
+    shutil.copy(path, copy)
+    had = set()
+    for _ in range(3):
+        disk = SqliteDisk.open(path, "paper", locks)
+        had.add(disk.epoch)
+        disk.close()
+    for restored in (True, True, False):
+        if restored:
+            shutil.copy(copy, path)
+        else:
+            path.unlink()
+        disk = SqliteDisk.open(path, "paper", locks)
+        assert disk.epoch > max(had)
+        had.add(disk.epoch)
+        disk.close()
+    other = SqliteDisk.open(tmp_path / "other.db", "other", locks)
+    assert other.epoch == 1
+    other.close()
+
+
+def test_a_journal_that_is_thrown_away_begins_with_the_same_epoch_each_time(tmp_path):
+    for name in ("one", "two"):
+        disk = SqliteDisk.open(tmp_path / name, "replay", tmp_path, durable=False)
+        assert disk.epoch == 1
+        disk.close()
+
+
+def test_a_highest_epoch_that_cannot_be_read_is_told(path):
+    path.parent.mkdir()
+    (path.parent / "paper.epoch").write_bytes(b"seven")
+    with pytest.raises(JournalError, match="expected the highest epoch"):
+        SqliteDisk.open(path, "paper")
+    (path.parent / "paper.epoch").unlink()
+    (path.parent / "paper.epoch").mkdir()
+    with pytest.raises(JournalError, match="cannot be read"):
         SqliteDisk.open(path, "paper")
