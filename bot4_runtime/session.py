@@ -9,6 +9,11 @@ account's lock, settings and limits, the journal's checks, replay, models (all i
 the venue's clock and reconciliation (`exchange.keeper`), warm windows, trading. With a venue
 outside the process every turn, between candles too, first reads what the venue says; entries
 wait while anything of it is unclear, exits and stops never do.
+
+Exits do wait for the journal, as all orders: nothing is sent that a restart would not know. When
+it stalls for longer than the store's patience (30 s) the run ends, entries at a venue outside the
+process are called back, and the stops that rest there protect what is held. There is no spool
+beside the journal.
 """
 
 import threading

@@ -118,8 +118,10 @@ class StateStore:
     def stage(self, event: JournaledEvent) -> bool:
         """Fold an event at once and keep it for the batch that `commit` closes.
 
-        Readers of other threads wait until then. An event that cannot follow the state
-        breaks the store, since the batch is half folded.
+        Readers of other threads wait until then, also while a venue outside the process is
+        asked within a batch: what they would see is half a batch. They may wait for as long as
+        its answers take. An event that cannot follow the state breaks the store, since the
+        batch is half folded.
 
         Returns:
             False for a fill that was booked before; it is not journaled again.
