@@ -37,7 +37,7 @@ class Leg:
 
     Attributes:
         name: ``BTCUSDT long``.
-        stop_name: the same with its stop price.
+        stop_name: the same with its exact stop price: a stop that was moved is another one.
         price: the one it is valued at, in quote; NaN until one is known.
         quantity: `size` as float64; `signed` is negative for a short.
 
@@ -68,7 +68,7 @@ class Leg:
         self.stop_live: Final = stop_live
         self.venue_liquidation_price: Final = venue_liquidation_price
         self.name: Final = f"{symbol} {'long' if side > 0 else 'short'}"
-        self.stop_name: Final = f"{self.name}, stop {stop_price:g}"
+        self.stop_name: Final = f"{self.name}, stop {stop_price!r}"
         self.quantity: Final = float(size)
         self.signed: Final = side * self.quantity
         self.price = math.nan

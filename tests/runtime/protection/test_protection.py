@@ -467,11 +467,38 @@ def test_a_stop_that_is_crossed_and_not_done_is_closed_whatever_the_measure():
     desk.driver.on_mark("BTCUSDT", 97.0, S, S)
     desk.driver.on_mark("BTCUSDT", 99.0, 6 * S, 6 * S)
     [planned] = desk.tape.of(ProtectionPlanned)
-    assert (planned.action, planned.reason) == ("close", "BTCUSDT long, stop 98 is not done")
+    assert (planned.action, planned.reason) == ("close", "BTCUSDT long, stop 98.0 is not done")
     assert desk.venue.sent[0].quantity == D(10)
     desk.driver.on_time(7 * S)
     assert len(desk.venue.sent) == 1
     assert desk.alarms() == ["STOP_NOT_DONE"]
+
+
+@given(
+    st.integers(10**6, 10**9).map(lambda ticks: D(ticks) / 10),
+    st.sampled_from([D("0.1"), D("0.8"), D(1), D(5)]),
+)
+def test_a_stop_that_was_moved_by_a_tick_is_another_one_and_is_waited_for_anew(stop, lower):
+    desk = Desk()
+    price = float(stop) - 0.05
+    desk.driver.on_mark("BTCUSDT", price, 0, 0)
+
+    def held(trigger):
+        return MarginPosition(
+            symbol="BTCUSDT",
+            side="long",
+            size=D(1),
+            entry_price=stop,
+            isolated_wallet=stop,
+            stop_price=trigger,
+            stop_live=True,
+        )
+
+    desk.driver.hold(account(held(stop)), 0)
+    desk.driver.hold(account(held(stop - lower), as_of_ns=S), S)
+    for second in range(2, 10):
+        desk.driver.on_mark("BTCUSDT", price, second * S, second * S)
+    assert desk.venue.sent == []
 
 
 def test_a_missing_stop_is_placed_again_once_for_every_reading_that_lacks_it():

@@ -456,7 +456,7 @@ def test_a_missing_stop_is_told_once_and_asked_for_again_and_again():
     first = watchdog.look(wallets, 0)
     assert first.missing == [(wallets[0], held)]
     assert said(first.alarms) == [("critical", "STOP_MISSING", "BTCUSDT")]
-    assert first.alarms[0].text == "BTCUSDT long, stop 95: no live stop protects it"
+    assert first.alarms[0].text == "BTCUSDT long, stop 95.0: no live stop protects it"
     assert watchdog.look(stops(held), 5 * S - 1).missing == []
     second = watchdog.look(stops(held), 5 * S)
     assert len(second.missing) == 1
