@@ -63,7 +63,7 @@ def watched(count: int, kind: str) -> LiquidationMonitor:
     else:
         monitor.hold([Wallet(leg.name, 400.0, [leg], isolated=True) for leg in legs])
     for leg in legs:
-        monitor.on_mark(leg.symbol, 99.0, 0)
+        monitor.on_mark(leg.symbol, 99.0, 0, 0)
     assert monitor.look(1) == []
     return monitor
 

@@ -193,18 +193,18 @@ class ProtectionMonitor:
 
     def on_mark(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
         """Take a mark price and look."""
-        self._monitor.on_mark(symbol, price, ts_ns)
+        self._monitor.on_mark(symbol, price, ts_ns, now_ns)
         self._look(now_ns)
 
     def on_marks(self, prices: Mapping[str, float], ts_ns: int, now_ns: int) -> None:
         """Take the marks of many symbols that were made together, and look once."""
         for symbol, price in prices.items():
-            self._monitor.on_mark(symbol, price, ts_ns)
+            self._monitor.on_mark(symbol, price, ts_ns, now_ns)
         self._look(now_ns)
 
     def on_mid(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
         """Take the middle of a book and look."""
-        self._monitor.on_mid(symbol, price, ts_ns)
+        self._monitor.on_mid(symbol, price, ts_ns, now_ns)
         self._look(now_ns)
 
     def on_trade(self, now_ns: int) -> None:

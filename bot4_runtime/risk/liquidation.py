@@ -5,6 +5,9 @@ people are told, from `act` on the ladder acts (`bot4_runtime.risk.ladder`), fro
 it may close. Legs are valued at the mark; between marks, at the worse of mark and mid. A mark
 that is too old alarms and stops entries; so does a measure that is not known. Prices and times
 are arguments: the same calls give the same answers.
+
+Our clock may run `CLOCK_ERROR_MS` behind the venue's before entries stop. A price stamped more
+than `FUTURE_MS` ahead of it is refused: kept, it would shut out every true one after it.
 """
 
 import math
@@ -45,7 +48,14 @@ HYSTERESIS: Final = 0.02
 VENUE_TOLERANCE: Final = 0.001
 """Share by which the venue's own liquidation price may differ from ours."""
 
+CLOCK_ERROR_MS: Final = 500
+"""How far ahead of our clock a mark may be stamped while entries are allowed."""
+
+FUTURE_MS: Final = 1_000
+"""How far ahead of our clock a price may be stamped at most."""
+
 _NS_PER_MS: Final = 1_000_000
+_CLOCK_ERROR_NS: Final = CLOCK_ERROR_MS * _NS_PER_MS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +99,19 @@ class LiquidationLimits:
 
 
 class _Quote:
-    """The latest prices of a symbol, in quote, and when they were made (UTC, ns)."""
+    """The latest prices of a symbol, in quote, and when they were made (UTC, ns).
+
+    `ahead`: the mark came with a stamp further ahead than clocks may differ. `refused` counts
+    prices from the future since the last mark that was taken.
+    """
 
     def __init__(self) -> None:
         self.mark = math.nan
         self.mark_ns = -1
         self.mid = math.nan
         self.mid_ns = -1
+        self.ahead = False
+        self.refused = 0
         self.stale = False
         self.legs: list[Leg] = []
 
@@ -116,6 +132,7 @@ class LiquidationMonitor:
     Attributes:
         wallets: what is watched.
         entries_allowed: False while a mark is stale, a measure unknown, or action is due.
+        refused: prices that were stamped more than `FUTURE_MS` ahead.
     """
 
     def __init__(self, limits: LiquidationLimits) -> None:
@@ -126,6 +143,7 @@ class LiquidationMonitor:
         self._told: dict[str, int] = {}
         self.wallets: list[Wallet] = []
         self.entries_allowed = True
+        self.refused = 0
 
     def hold(self, wallets: list[Wallet]) -> None:
         """Watch these wallets from now on; prices seen so far stay."""
@@ -144,17 +162,23 @@ class LiquidationMonitor:
         names = {wallet.name for wallet in wallets} | set(held)
         self._told = {name: level for name, level in self._told.items() if name in names}
 
-    def on_mark(self, symbol: str, price: float, ts_ns: int) -> None:
-        """Take a mark price; one that is older than the last is left aside."""
+    def on_mark(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
+        """Take a mark price; one older than the last, or of the future, is left aside."""
         quote = self._quote(symbol)
+        if self._future(quote, ts_ns, now_ns):
+            return
         if ts_ns >= quote.mark_ns:
             quote.mark = price
             quote.mark_ns = ts_ns
+            quote.ahead = ts_ns - now_ns > _CLOCK_ERROR_NS
+            quote.refused = 0
             quote.value()
 
-    def on_mid(self, symbol: str, price: float, ts_ns: int) -> None:
+    def on_mid(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
         """Take the middle of the book; it counts while it is newer than the mark."""
         quote = self._quote(symbol)
+        if self._future(quote, ts_ns, now_ns):
+            return
         if ts_ns >= quote.mid_ns:
             quote.mid = price
             quote.mid_ns = ts_ns
@@ -166,7 +190,8 @@ class LiquidationMonitor:
         allowed = True
         for symbol in self._held:
             quote = self._quotes[symbol]
-            stale = not 0 <= now_ns - quote.mark_ns <= self._stale_ns or quote.mark_ns < 0
+            in_time = -_CLOCK_ERROR_NS <= now_ns - quote.mark_ns <= self._stale_ns
+            stale = quote.mark_ns < 0 or quote.ahead or not in_time
             if stale:
                 allowed = False
             if stale != quote.stale:
@@ -206,6 +231,14 @@ class LiquidationMonitor:
                         )
                     )
         return alarms
+
+    def _future(self, quote: _Quote, ts_ns: int, now_ns: int) -> bool:
+        """Whether a price is of the future; it is counted, and so are all of them together."""
+        future = ts_ns - now_ns > FUTURE_MS * _NS_PER_MS
+        if future:
+            quote.refused += 1
+            self.refused += 1
+        return future
 
     def _quote(self, symbol: str) -> _Quote:
         quote = self._quotes.get(symbol)
@@ -265,4 +298,10 @@ def _staleness(symbol: str, quote: _Quote, now_ns: int) -> Alarm:
     if not quote.stale:
         return Alarm(INFO, MARK_STALE, symbol, f"{symbol}: marks arrive again", numbers)
     text = f"{symbol}: the last mark is {age_ms:.0f} ms old; entries stop until one arrives"
+    if quote.ahead or quote.refused or age_ms < 0.0:
+        numbers["refused"] = float(quote.refused)
+        text = (
+            f"{symbol}: marks are stamped ahead of this clock, {quote.refused} of them refused "
+            "since the last one that was taken; entries stop; set the clock"
+        )
     return Alarm(CRITICAL, MARK_STALE, symbol, text, numbers)

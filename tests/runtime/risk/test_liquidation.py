@@ -49,7 +49,7 @@ def test_a_measure_that_rises_is_told_at_each_threshold_once(side):
     monitor = watching(isolated(held))
     name, heard = held.name, []
     for step, consumed in enumerate([0.0, 0.79, 0.81, 0.85, 0.91, 0.93, 0.96, 0.99, 1.01]):
-        monitor.on_mark("BTCUSDT", at(consumed, side=side), step * S)
+        monitor.on_mark("BTCUSDT", at(consumed, side=side), step * S, step * S)
         heard += [(consumed, *row) for row in said(monitor.look(step * S))]
         assert monitor.wallets[0].consumed == pytest.approx(consumed, abs=1e-9)
         assert monitor.entries_allowed is (consumed < 0.9)
@@ -71,7 +71,7 @@ def test_a_measure_exactly_at_a_threshold_has_reached_it():
         ({"alert": 0.5, "act": 0.6, "critical": exact}, "MARGIN_CRITICAL"),
     ):
         monitor = watching(wallet, **limits)
-        monitor.on_mark("BTCUSDT", at(0.85), 0)
+        monitor.on_mark("BTCUSDT", at(0.85), 0, 0)
         assert [alarm.code for alarm in monitor.look(0)] == [code]
 
 
@@ -81,7 +81,7 @@ def test_the_margin_ratio_alone_can_raise_the_alarm():
     held = Leg("BTCUSDT", 1, Decimal(10), 50.0, steep)
     other = Leg("BTCUSDT", -1, Decimal("9.9"), 50.0, steep)
     monitor = watching(Wallet("cross", 1_000.0, [held, other], isolated=False))
-    monitor.on_mark("BTCUSDT", 150.0, 0)
+    monitor.on_mark("BTCUSDT", 150.0, 0, 0)
     alarms = monitor.look(0)
     assert monitor.wallets[0].ratio > 0.8 > 0
     assert alarms[0].numbers["ratio"] == monitor.wallets[0].ratio
@@ -95,7 +95,7 @@ def test_an_alarm_is_over_only_when_the_measure_is_clearly_better():
     monitor = watching(isolated(held))
     heard = []
     for step, consumed in enumerate([0.81, 0.79, 0.801, 0.785, 0.82, 0.775, 0.81]):
-        monitor.on_mark("BTCUSDT", at(consumed), step)
+        monitor.on_mark("BTCUSDT", at(consumed), step, step)
         heard += [(consumed, alarm.code) for alarm in monitor.look(step)]
     assert heard == [
         (0.81, "MARGIN_ALERT"),
@@ -109,7 +109,7 @@ def test_falling_from_critical_is_told_only_when_all_is_calm_and_rising_again_is
     monitor = watching(isolated(held))
     heard = []
     for step, consumed in enumerate([0.96, 0.94, 0.92, 0.96, 0.92, 0.87, 0.91, 0.5]):
-        monitor.on_mark("BTCUSDT", at(consumed), step)
+        monitor.on_mark("BTCUSDT", at(consumed), step, step)
         heard += [(consumed, alarm.code) for alarm in monitor.look(step)]
     assert heard == [
         (0.96, "MARGIN_CRITICAL"),
@@ -122,7 +122,7 @@ def test_falling_from_critical_is_told_only_when_all_is_calm_and_rising_again_is
 def test_alarms_say_their_numbers():
     held = leg()
     monitor = watching(isolated(held))
-    monitor.on_mark("BTCUSDT", at(0.91), 0)
+    monitor.on_mark("BTCUSDT", at(0.91), 0, 0)
     [alarm] = monitor.look(0)
     wallet = monitor.wallets[0]
     assert alarm.text == (
@@ -135,14 +135,14 @@ def test_alarms_say_their_numbers():
         "maintenance": wallet.maintenance,
         "margin_balance": wallet.margin_balance,
     }
-    monitor.on_mark("BTCUSDT", at(0.5), 1)
+    monitor.on_mark("BTCUSDT", at(0.5), 1, 1)
     [cleared] = monitor.look(1)
     assert cleared.numbers["consumed"] == wallet.consumed
     assert said([cleared]) == [("info", "MARGIN_CLEARED", "BTCUSDT long")]
     assert cleared.text == (
         f"BTCUSDT long: margin ratio {wallet.ratio:.2%}, margin consumed 50.00%"
     )
-    monitor.on_mark("BTCUSDT", at(0.85), 2)
+    monitor.on_mark("BTCUSDT", at(0.85), 2, 2)
     [warned] = monitor.look(2)
     assert warned.text == (
         f"BTCUSDT long: margin ratio {wallet.ratio:.2%}, margin consumed 85.00%"
@@ -154,25 +154,25 @@ def test_alarms_say_their_numbers():
 def test_a_mark_that_is_no_price_is_an_unknown_measure(bad):
     held = leg()
     monitor = watching(isolated(held))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
     assert monitor.look(0) == []
-    monitor.on_mark("BTCUSDT", bad, 1)
+    monitor.on_mark("BTCUSDT", bad, 1, 1)
     [alarm] = monitor.look(1)
     assert said([alarm]) == [("critical", "MARGIN_UNKNOWN", "BTCUSDT long")]
     assert alarm.text == ("BTCUSDT long: a price or size is not known, so neither is the margin")
     assert not monitor.entries_allowed
     assert all(math.isnan(number) for number in alarm.numbers.values())
     assert monitor.look(2) == []
-    monitor.on_mark("BTCUSDT", 100.0, 3)
+    monitor.on_mark("BTCUSDT", 100.0, 3, 3)
     assert said(monitor.look(3)) == [("info", "MARGIN_CLEARED", "BTCUSDT long")]
     assert monitor.entries_allowed
 
 
 def test_from_unknown_to_danger_is_told():
     monitor = watching(isolated(leg()))
-    monitor.on_mark("BTCUSDT", math.nan, 0)
+    monitor.on_mark("BTCUSDT", math.nan, 0, 0)
     monitor.look(0)
-    monitor.on_mark("BTCUSDT", at(0.91), 1)
+    monitor.on_mark("BTCUSDT", at(0.91), 1, 1)
     assert [alarm.code for alarm in monitor.look(1)] == ["MARGIN_ACT"]
 
 
@@ -186,7 +186,7 @@ def test_without_any_mark_nothing_is_known_and_nothing_allowed():
 
 def test_a_mark_older_than_three_seconds_alarms_once_and_stops_entries():
     monitor = watching(isolated(leg()))
-    monitor.on_mark("BTCUSDT", 100.0, 1 * S)
+    monitor.on_mark("BTCUSDT", 100.0, 1 * S, 1 * S)
     assert monitor.look(4 * S) == []
     assert monitor.entries_allowed
     [alarm] = monitor.look(4 * S + 1)
@@ -195,7 +195,7 @@ def test_a_mark_older_than_three_seconds_alarms_once_and_stops_entries():
     assert alarm.text == ("BTCUSDT: the last mark is 3000 ms old; entries stop until one arrives")
     assert monitor.entries_allowed is False
     assert monitor.look(5 * S) == []
-    monitor.on_mark("BTCUSDT", 101.0, 5 * S)
+    monitor.on_mark("BTCUSDT", 101.0, 5 * S, 5 * S)
     [again] = monitor.look(5 * S)
     assert said([again]) == [("info", "MARK_STALE", "BTCUSDT")]
     assert again.text == "BTCUSDT: marks arrive again"
@@ -203,31 +203,89 @@ def test_a_mark_older_than_three_seconds_alarms_once_and_stops_entries():
     assert monitor.entries_allowed
 
 
-def test_a_mark_of_the_future_is_stale_and_one_of_the_first_instant_is_not():
+def test_a_clock_set_back_makes_marks_stale_and_one_of_the_first_instant_is_not():
     monitor = watching(isolated(leg()))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
     assert monitor.look(0) == []
-    monitor.on_mark("BTCUSDT", 100.0, 10 * S)
+    monitor.on_mark("BTCUSDT", 100.0, 10 * S, 10 * S)
     assert [alarm.code for alarm in monitor.look(S)] == ["MARK_STALE"]
+
+
+@pytest.mark.parametrize(
+    ("behind_ms", "heard", "allowed"),
+    [
+        (5, [], True),
+        (500, [], True),
+        (501, ["MARK_STALE"], False),
+        (1_000, ["MARK_STALE"], False),
+        (1_001, ["MARK_STALE"], False),
+        (120_000, ["MARK_STALE"], False),
+    ],
+)
+def test_a_clock_behind_the_venues_is_told_once_and_only_beyond_half_a_second(
+    behind_ms, heard, allowed
+):
+    """F12: a mark a second, looked at ten times a second, for a minute."""
+    monitor = watching(isolated(leg()))
+    codes = []
+    for tick in range(600):
+        now = 1_000 * S + tick * 100 * MS
+        if tick % 10 == 0:
+            monitor.on_mark("BTCUSDT", 100.0, now + behind_ms * MS, now)
+        codes += [alarm.code for alarm in monitor.look(now) if alarm.code != "MARGIN_UNKNOWN"]
+        assert monitor.entries_allowed is allowed
+    assert codes == heard
+    assert monitor.refused == (60 if behind_ms > 1_000 else 0)
+
+
+def test_a_clock_that_is_behind_is_told_as_that_and_set_right_clears_it():
+    monitor = watching(isolated(leg()))
+    monitor.on_mark("BTCUSDT", 100.0, 10 * S, 10 * S)
+    assert monitor.look(10 * S) == []
+    monitor.on_mark("BTCUSDT", 101.0, 13 * S, 11 * S)
+    [told] = monitor.look(13 * S + 1)
+    assert told.numbers == {"age_ms": pytest.approx(3_000.0), "refused": 1.0}
+    assert told.text == (
+        "BTCUSDT: marks are stamped ahead of this clock, 1 of them refused since the last one "
+        "that was taken; entries stop; set the clock"
+    )
+    monitor.on_mark("BTCUSDT", 102.0, 14 * S, 14 * S)
+    [cleared] = monitor.look(14 * S)
+    assert said([cleared]) == [("info", "MARK_STALE", "BTCUSDT")]
+    assert monitor.entries_allowed
+
+
+@pytest.mark.parametrize("kind", ["on_mark", "on_mid"])
+def test_a_price_of_the_future_shuts_out_none_of_those_after_it(kind):
+    monitor = watching(isolated(leg()))
+    monitor.on_mark("BTCUSDT", 100.0, 10 * S, 10 * S)
+    getattr(monitor, kind)("BTCUSDT", 60.0, 10_000 * S, 10 * S)
+    assert monitor.wallets[0].legs[0].price == 100.0
+    assert monitor.refused == 1
+    getattr(monitor, kind)("BTCUSDT", 99.0, 12 * S, 11 * S)
+    assert monitor.wallets[0].legs[0].price == 99.0, "a second ahead is no future yet"
+    monitor.on_mark("BTCUSDT", 98.0, 13 * S, 13 * S)
+    assert monitor.wallets[0].legs[0].price == 98.0
+    assert monitor.look(13 * S) == []
 
 
 def test_the_age_of_a_mark_of_the_first_instant_is_known():
     monitor = watching(isolated(leg()))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
     assert monitor.look(4 * S)[0].numbers == {"age_ms": 4000.0}
 
 
 def test_marks_out_of_order_are_left_aside():
     monitor = watching(isolated(leg()))
-    monitor.on_mark("BTCUSDT", 99.0, 2)
-    monitor.on_mark("BTCUSDT", 98.0, 1)
+    monitor.on_mark("BTCUSDT", 99.0, 2, 2)
+    monitor.on_mark("BTCUSDT", 98.0, 1, 1)
     assert monitor.wallets[0].legs[0].price == 99.0
-    monitor.on_mark("BTCUSDT", 97.0, 2)
+    monitor.on_mark("BTCUSDT", 97.0, 2, 2)
     assert monitor.wallets[0].legs[0].price == 97.0
-    monitor.on_mid("BTCUSDT", 96.0, 4)
-    monitor.on_mid("BTCUSDT", 90.0, 3)
+    monitor.on_mid("BTCUSDT", 96.0, 4, 4)
+    monitor.on_mid("BTCUSDT", 90.0, 3, 3)
     assert monitor.wallets[0].legs[0].price == 96.0
-    monitor.on_mid("BTCUSDT", 95.0, 4)
+    monitor.on_mid("BTCUSDT", 95.0, 4, 4)
     assert monitor.wallets[0].legs[0].price == 95.0
 
 
@@ -249,35 +307,35 @@ def test_marks_out_of_order_are_left_aside():
 def test_between_marks_the_worse_of_mark_and_mid_counts(side, mid, valued):
     held = leg(side=side)
     monitor = watching(isolated(held))
-    monitor.on_mark("BTCUSDT", 100.0, 10)
-    monitor.on_mid("BTCUSDT", mid, 11)
+    monitor.on_mark("BTCUSDT", 100.0, 10, 10)
+    monitor.on_mid("BTCUSDT", mid, 11, 11)
     assert held.price == valued
-    monitor.on_mark("BTCUSDT", 99.5, 12)
+    monitor.on_mark("BTCUSDT", 99.5, 12, 12)
     assert held.price == 99.5
 
 
 def test_a_mid_that_is_no_newer_than_the_mark_does_not_count():
     held = leg()
     monitor = watching(isolated(held))
-    monitor.on_mark("BTCUSDT", 100.0, 10)
-    monitor.on_mid("BTCUSDT", 98.0, 10)
+    monitor.on_mark("BTCUSDT", 100.0, 10, 10)
+    monitor.on_mid("BTCUSDT", 98.0, 10, 10)
     assert held.price == 100.0
 
 
 def test_each_leg_is_valued_at_what_is_worse_for_it():
     long, short, other = leg(), leg(side=-1), leg("ETHUSDT")
     monitor = watching(Wallet("cross", 1_000.0, [long, short, other], isolated=False))
-    monitor.on_mark("BTCUSDT", 100.0, 1)
-    monitor.on_mark("ETHUSDT", 50.0, 1)
-    monitor.on_mid("BTCUSDT", 99.0, 2)
+    monitor.on_mark("BTCUSDT", 100.0, 1, 1)
+    monitor.on_mark("ETHUSDT", 50.0, 1, 1)
+    monitor.on_mid("BTCUSDT", 99.0, 2, 2)
     assert (long.price, short.price, other.price) == (99.0, 100.0, 50.0)
 
 
 def test_prices_below_one_are_prices():
     held = leg(entry=0.9)
     monitor = watching(isolated(held))
-    monitor.on_mark("BTCUSDT", 0.9, 1)
-    monitor.on_mid("BTCUSDT", 0.8, 2)
+    monitor.on_mark("BTCUSDT", 0.9, 1, 1)
+    monitor.on_mid("BTCUSDT", 0.8, 2, 2)
     assert held.price == 0.8
 
 
@@ -292,7 +350,7 @@ def test_a_monitor_that_holds_nothing_has_nothing_to_say():
 
 def test_prices_seen_before_a_position_value_it_at_once():
     monitor = LiquidationMonitor(LiquidationLimits())
-    monitor.on_mark("BTCUSDT", at(0.85), 1)
+    monitor.on_mark("BTCUSDT", at(0.85), 1, 1)
     monitor.hold([isolated(leg())])
     assert [alarm.code for alarm in monitor.look(1)] == ["MARGIN_ALERT"]
     monitor.hold([isolated(leg(size="2"))])
@@ -322,7 +380,7 @@ def test_the_venues_liquidation_price_may_differ_by_a_thousandth():
         (0.0, ["VENUE_DIFFERS"]),
     ):
         monitor = watching(isolated(leg(venue_liquidation_price=told)))
-        monitor.on_mark("BTCUSDT", 100.0, 0)
+        monitor.on_mark("BTCUSDT", 100.0, 0, 0)
         alarms = monitor.check_venue()
         assert [alarm.code for alarm in alarms] == heard
     assert said(alarms) == [("warning", "VENUE_DIFFERS", "BTCUSDT")]
@@ -335,7 +393,7 @@ def test_the_venues_liquidation_price_may_differ_by_a_thousandth():
 
 def test_no_liquidation_price_is_zero_to_the_venue():
     monitor = watching(Wallet("all", 100.0, [leg(venue_liquidation_price=0.0)], isolated=True))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
     assert monitor.check_venue() == []
 
 
@@ -343,15 +401,15 @@ def test_the_venue_is_asked_only_about_what_is_known_but_about_all_of_that():
     unknown = isolated(leg("ETHUSDT", venue_liquidation_price=1.0))
     untold, wrong = leg(), leg(side=-1, venue_liquidation_price=1.0)
     monitor = watching(unknown, isolated(untold), isolated(wrong))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
     assert said(monitor.check_venue()) == [("warning", "VENUE_DIFFERS", "BTCUSDT")]
 
 
 def test_every_leg_of_a_wallet_is_compared_also_after_one_the_venue_says_nothing_of():
     other = leg("ETHUSDT", venue_liquidation_price=1.0)
     monitor = watching(Wallet("cross", 50.0, [leg(), other], isolated=False))
-    monitor.on_mark("BTCUSDT", 100.0, 0)
-    monitor.on_mark("ETHUSDT", 100.0, 0)
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
+    monitor.on_mark("ETHUSDT", 100.0, 0, 0)
     assert said(monitor.check_venue()) == [("warning", "VENUE_DIFFERS", "ETHUSDT")]
 
 
