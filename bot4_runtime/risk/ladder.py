@@ -7,7 +7,8 @@ or whose outcome is unknown is not. So cuts never overlap, and their sum never p
 
 Quantities are exact and only ever reduce: at most what a leg holds, against its side. Where both
 sides of a symbol share a wallet, the larger one is cut, and the smaller only by as much as the
-larger one falls below it, so that the symbol's net exposure never grows or turns.
+larger one falls below it, so that the symbol's net exposure never grows or turns. Blind legs
+are left as they are: `bot4_runtime.risk.liquidation` says why.
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -220,6 +221,8 @@ class ActionLadder:
         return self._begun(action, wallet, leg, quantity, _NONE, why, now_ns)
 
     def _margin(self, wallet: Wallet, free: Decimal, why: str, now_ns: int) -> list[Plan]:
+        if wallet.legs[0].blind:
+            return []
         unspoken = free - sum(self._reserved.values(), _NONE)
         amount = (unspoken * _FREE_SHARE).quantize(_CENT, rounding=ROUND_FLOOR)
         if not (wallet.isolated and amount >= _CENT):
@@ -276,5 +279,6 @@ def _profit(ranked: tuple[float, list[Leg]]) -> float:
 def _by_symbol(wallet: Wallet) -> list[list[Leg]]:
     found: dict[str, list[Leg]] = {}
     for leg in wallet.legs:
-        found.setdefault(leg.symbol, []).append(leg)
+        if not leg.blind:  # both sides of a symbol are blind together
+            found.setdefault(leg.symbol, []).append(leg)
     return list(found.values())

@@ -6,6 +6,13 @@ it may close. Legs are valued at the mark; between marks, at the worse of mark a
 that is too old alarms and stops entries; so does a measure that is not known. Prices and times
 are arguments: the same calls give the same answers.
 
+Silence is no recovery: a stale leg keeps its last price, counts in its wallet, and is acted on,
+for a venue lags most in a crash, and a needless cut costs a fee where a missed one costs the
+margin. But only for `BLIND_AFTER_MS`: older than that, the price says nothing of now, and step
+after step would sell a position whole on it. From then on the leg is blind: no step begins on
+it and no stop counts as newly crossed until a mark or a mid arrives; its wallet's other legs are
+acted on as ever, and a wallet of blind legs alone is told as one without a possible step.
+
 Our clock may run `CLOCK_ERROR_MS` behind the venue's before entries stop. A price stamped more
 than `FUTURE_MS` ahead of it is refused: kept, it would shut out every true one after it.
 """
@@ -51,11 +58,15 @@ VENUE_TOLERANCE: Final = 0.001
 CLOCK_ERROR_MS: Final = 500
 """How far ahead of our clock a mark may be stamped while entries are allowed."""
 
+BLIND_AFTER_MS: Final = 60_000
+"""Age of a leg's newest price, mark or mid, from which nothing new is begun on it."""
+
 FUTURE_MS: Final = 1_000
 """How far ahead of our clock a price may be stamped at most."""
 
 _NS_PER_MS: Final = 1_000_000
 _CLOCK_ERROR_NS: Final = CLOCK_ERROR_MS * _NS_PER_MS
+_BLIND_NS: Final = BLIND_AFTER_MS * _NS_PER_MS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +208,9 @@ class LiquidationMonitor:
             if stale != quote.stale:
                 quote.stale = stale
                 alarms.append(_staleness(symbol, quote, now_ns))
+            blind = now_ns - max(quote.mark_ns, quote.mid_ns) > _BLIND_NS
+            for leg in quote.legs:
+                leg.blind = blind
         for wallet in self.wallets:
             level = self._level(wallet.measure())
             if level >= _ACT:

@@ -39,6 +39,7 @@ class Leg:
         name: ``BTCUSDT long``.
         stop_name: the same with its exact stop price: a stop that was moved is another one.
         price: the one it is valued at, in quote; NaN until one is known.
+        blind: that price is too old to sell by; see `bot4_runtime.risk.liquidation`.
         quantity: `size` as float64; `signed` is negative for a short.
 
     Raises:
@@ -72,6 +73,7 @@ class Leg:
         self.quantity: Final = float(size)
         self.signed: Final = side * self.quantity
         self.price = math.nan
+        self.blind = False
 
     @property
     def known_price(self) -> float:

@@ -2,7 +2,8 @@
 
 A stop that does not rest at the venue alarms and is asked for again. One whose price was crossed
 must end the position within some seconds; if it does not, the watchdog closes, wherever the
-price has gone since: a stop that fails once is not waited for.
+price has gone since: a stop that fails once is not waited for. A price that is too old
+(`Leg.blind`) crosses no stop.
 """
 
 from typing import Final
@@ -57,7 +58,8 @@ class StopWatchdog:
 
     def _watch(self, wallet: Wallet, leg: Leg, now_ns: int, found: StopWatch) -> None:
         name = leg.stop_name
-        if name not in self._crossed and (leg.price - leg.stop_price) * leg.side <= 0.0:
+        beyond = (leg.price - leg.stop_price) * leg.side <= 0.0
+        if name not in self._crossed and beyond and not leg.blind:
             self._crossed[name] = now_ns
             self._told.discard(name)
         crossed_ns = self._crossed.get(name, -1)

@@ -459,6 +459,66 @@ def test_numbers_that_are_not_known_are_none_in_events():
     assert set(unknown.numbers.values()) == {None}
 
 
+# -------------------------------------------------------------------- prices too old
+def test_the_last_known_danger_is_acted_on_for_a_minute_and_not_after_it():
+    desk = in_danger()
+    for second in range(2, 200):
+        desk.driver.on_time(second * S)
+        for plan in desk.tape.of(ProtectionPlanned):  # every order fills a second later
+            if plan.intent is not None and plan.ts_event_ns == (second - 1) * S:
+                desk.driver.on_order(fill(plan.number, str(plan.intent.quantity), second * S))
+        size = 10 - sum(sent.quantity for sent in desk.venue.sent)
+        held = position(str(size), isolated=str(25 * size))
+        if second % 10 == 0:
+            desk.driver.hold(account(held, as_of_ns=second * S, free="0"), second * S)
+    begun = [plan.ts_event_ns // S for plan in desk.tape.of(ProtectionPlanned)]
+    assert len(begun) > 3
+    assert max(begun) <= 61
+    assert desk.codes()[-1] == "ACTION_IMPOSSIBLE"
+    assert desk.codes().count("MARK_STALE") == 1
+    before = len(begun)
+    desk.driver.on_mid("BTCUSDT", 77.0, 200 * S, 200 * S)
+    assert len(desk.tape.of(ProtectionPlanned)) == before + 1
+
+
+@pytest.mark.parametrize(("age_s", "steps"), [(0, 1), (60, 1), (61, 0), (99, 0)])
+def test_a_position_first_seen_by_an_old_price_is_not_cut_on_it(age_s, steps):
+    desk = Desk()
+    desk.driver.on_mark("BTCUSDT", DANGER, S, S)
+    desk.driver.hold(account(position()), (1 + age_s) * S)
+    assert len(desk.venue.sent) == steps
+    assert desk.driver.entries_allowed is False
+
+
+def test_a_blind_leg_of_a_cross_wallet_leaves_the_others_protected():
+    desk = Desk()
+    desk.driver.on_marks({"BTCUSDT": 100.0, "ETHUSDT": 100.0}, 0, 0)
+    legs = (position(isolated=None), position("1", symbol="ETHUSDT", isolated=None))
+    desk.driver.hold(account(*legs, cross="100"), 0)
+    desk.driver.on_mark("BTCUSDT", 91.0, 100 * S, 100 * S)
+    [planned] = desk.tape.of(ProtectionPlanned)
+    assert (planned.symbol, planned.wallet) == ("BTCUSDT", "cross")
+
+
+def test_margin_goes_to_no_leg_whose_price_is_too_old():
+    desk = Desk(actions=("add_margin",))
+    desk.driver.on_mark("BTCUSDT", DANGER, 0, 0)
+    desk.driver.hold(account(position()), 61 * S)
+    assert desk.venue.moved == []
+    assert "ACTION_IMPOSSIBLE" in desk.alarms()
+
+
+def test_a_price_that_is_too_old_crosses_no_stop_but_an_old_crossing_is_done():
+    desk = Desk()
+    desk.driver.on_mark("BTCUSDT", 97.0, 0, 0)
+    desk.driver.hold(account(position(stop_price=D(98), stop_live=True)), 61 * S)
+    desk.driver.on_time(70 * S)
+    assert desk.venue.sent == []
+    desk.driver.on_mark("BTCUSDT", 97.0, 71 * S, 71 * S)
+    desk.driver.on_time(76 * S)
+    assert [sent.quantity for sent in desk.venue.sent] == [D(10)]
+
+
 # --------------------------------------------------------------------------- stops
 def test_a_stop_that_is_crossed_and_not_done_is_closed_whatever_the_measure():
     desk = Desk()
