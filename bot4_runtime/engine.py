@@ -338,7 +338,9 @@ class Engine:
                 return
         state = breaker.on_time(before, now_ns)
         for trade in trades_since(book_state, seen):
-            state = breaker.on_trade_closed(state, float(trade.pnl), now_ns)
+            state = breaker.on_trade_closed(
+                state, float(trade.pnl), opened_ns=trade.opened_ts_ns, now_ns=now_ns
+            )
         state = breaker.on_equity(state, metrics, now_ns)
         if state is before or state == before:
             self._shown[book] = (before, metrics, book_state.trades_total)

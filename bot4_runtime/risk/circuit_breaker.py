@@ -5,8 +5,11 @@ passes the time. A function returns the same object when nothing changes. It nev
 exits: `RiskManager` lets reduce-only orders pass whatever the phase.
 
 CLOSED --loss streak, daily loss, drawdown--> OPEN --cool-down over--> HALF_OPEN
-HALF_OPEN --one winning round trip--> CLOSED
+HALF_OPEN --one winning probe--> CLOSED
 HALF_OPEN --a losing one, or another trip--> OPEN, cool-down doubled
+
+A probe is a round trip opened since the cool-down was over. What was opened before it says
+nothing about trading now: its loss or win moves the streak alone, as while the breaker is open.
 """
 
 import math
@@ -33,27 +36,30 @@ class CircuitBreaker:
 
     Example:
         >>> breaker = CircuitBreaker(RiskLimits(max_loss_streak=1))
-        >>> breaker.on_trade_closed(BreakerState(), pnl=-5.0, now_ns=1).reason
+        >>> breaker.on_trade_closed(BreakerState(), pnl=-5.0, opened_ns=0, now_ns=1).reason
         'LOSS_STREAK'
     """
 
     def __init__(self, limits: RiskLimits) -> None:
         self._limits: Final = limits
 
-    def on_trade_closed(self, state: BreakerState, pnl: float, now_ns: int) -> BreakerState:
+    def on_trade_closed(
+        self, state: BreakerState, pnl: float, *, opened_ns: int, now_ns: int
+    ) -> BreakerState:
         """Count a finished round trip; its net profit `pnl` is in quote.
 
-        A win resets the streak and closes a half-open breaker. A profit of exactly zero
-        changes nothing. A profit that is not a number counts as a loss.
+        A win resets the streak and, as a probe, closes a half-open breaker. A profit of exactly
+        zero changes nothing. A profit that is not a number counts as a loss.
         """
+        probe = state.phase is BreakerPhase.HALF_OPEN and opened_ns >= _probing_from_ns(state)
         if pnl > 0.0:
-            if state.phase is BreakerPhase.HALF_OPEN:
+            if probe:
                 return _closed(state)
             return _with_streak(state, 0)
         if pnl == 0.0:
             return state
         counted = _with_streak(state, state.loss_streak + 1)
-        if state.phase is BreakerPhase.HALF_OPEN:
+        if probe:
             return self._trip(counted, PROBE_LOST, now_ns)
         if state.phase is BreakerPhase.CLOSED and counted.loss_streak >= (
             self._limits.max_loss_streak
@@ -78,7 +84,7 @@ class CircuitBreaker:
         """Let an open breaker probe once its cool-down is over."""
         if state.phase is not BreakerPhase.OPEN:
             return state
-        if now_ns < state.tripped_ts_ns + state.cooldown_s * _NS_PER_S:
+        if now_ns < _probing_from_ns(state):
             return state
         return _with_phase(state, BreakerPhase.HALF_OPEN)
 
@@ -155,6 +161,11 @@ def reset_peak(metrics: RiskMetrics) -> RiskMetrics:
             "it must be positive: fund the account first"
         )
     return msgspec.structs.replace(metrics, peak_equity=metrics.equity, drawdown=0.0)
+
+
+def _probing_from_ns(state: BreakerState) -> int:
+    """Return when the cool-down of a tripped breaker is over, UTC."""
+    return state.tripped_ts_ns + state.cooldown_s * _NS_PER_S
 
 
 def _closed(state: BreakerState) -> BreakerState:

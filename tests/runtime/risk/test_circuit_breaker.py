@@ -17,9 +17,17 @@ DAY = 86_400
 BREAKER = CircuitBreaker(RiskLimits())
 
 
+def _closed(state, pnl, now_ns, opened_ns=None):
+    """Close a round trip, opened since the cool-down was over unless told otherwise."""
+    probing_ns = state.tripped_ts_ns + state.cooldown_s * S
+    return BREAKER.on_trade_closed(
+        state, pnl, opened_ns=probing_ns if opened_ns is None else opened_ns, now_ns=now_ns
+    )
+
+
 def _lose(state, times, now_ns=0):
     for _ in range(times):
-        state = BREAKER.on_trade_closed(state, -1.0, now_ns)
+        state = _closed(state, -1.0, now_ns)
     return state
 
 
@@ -31,7 +39,7 @@ def _half_open(now_s=0):
 def test_two_losses_do_not_trip_it_and_the_third_does():
     two = _lose(BreakerState(), 2)
     assert two.phase is BreakerPhase.CLOSED
-    three = BREAKER.on_trade_closed(two, -1.0, 7 * S)
+    three = _closed(two, -1.0, 7 * S)
     assert three.phase is BreakerPhase.OPEN
     assert three.reason == "LOSS_STREAK"
     assert three.tripped_ts_ns == 7 * S
@@ -40,15 +48,15 @@ def test_two_losses_do_not_trip_it_and_the_third_does():
 
 def test_a_win_resets_the_streak_and_a_break_even_changes_nothing():
     two = _lose(BreakerState(), 2)
-    assert BREAKER.on_trade_closed(two, 0.0, 1) is two
-    assert BREAKER.on_trade_closed(two, 1.0, 1).loss_streak == 0
+    assert _closed(two, 0.0, 1) is two
+    assert _closed(two, 1.0, 1).loss_streak == 0
     calm = BreakerState()
-    assert BREAKER.on_trade_closed(calm, 1.0, 1) is calm
+    assert _closed(calm, 1.0, 1) is calm
 
 
 @pytest.mark.parametrize("pnl", [math.nan, -math.inf, -5e-324])
 def test_a_profit_that_is_no_number_counts_as_a_loss(pnl):
-    assert BREAKER.on_trade_closed(BreakerState(), pnl, 1).loss_streak == 1
+    assert _closed(BreakerState(), pnl, 1).loss_streak == 1
 
 
 def test_it_stays_open_until_the_cooldown_is_over_and_then_probes():
@@ -64,18 +72,37 @@ def test_time_alone_does_nothing_to_a_closed_breaker():
 
 
 def test_one_win_closes_a_probing_breaker_and_forgets_everything():
-    assert BREAKER.on_trade_closed(_half_open(), 0.01, 1) == BreakerState()
+    assert _closed(_half_open(), 0.01, 1) == BreakerState()
+
+
+@pytest.mark.parametrize("opened_s", [0, 6, 5 + DAY - 1])
+def test_a_win_of_what_was_opened_before_the_cooldown_was_over_is_no_probe(opened_s):
+    probing = _half_open(5)
+    late = (5 + 2 * DAY) * S
+    won = _closed(probing, 9.0, late, opened_s * S)
+    assert won.phase is BreakerPhase.HALF_OPEN
+    assert won.loss_streak == 0
+    assert BREAKER.probing_factor(won) == 0.25
+    assert _closed(won, 9.0, late, (5 + DAY) * S) == BreakerState()
+
+
+def test_a_loss_of_what_was_opened_before_the_cooldown_was_over_only_counts():
+    probing = _half_open(5)
+    lost = _closed(probing, -1.0, (5 + 2 * DAY) * S, (5 + DAY) * S - 1)
+    assert lost == msgspec.structs.replace(probing, loss_streak=4)
+    failed = _closed(lost, -1.0, (5 + 2 * DAY) * S, (5 + DAY) * S)
+    assert (failed.reason, failed.cooldown_s) == ("PROBE_LOST", 2 * DAY)
 
 
 def test_a_break_even_leaves_a_probing_breaker_probing():
     probing = _half_open()
-    assert BREAKER.on_trade_closed(probing, 0.0, 1) is probing
+    assert _closed(probing, 0.0, 1) is probing
 
 
 def test_each_failed_probe_doubles_the_cooldown_up_to_seven_days():
     state, now_s, lengths = _half_open(), DAY, []
     for _ in range(6):
-        state = BREAKER.on_trade_closed(state, -1.0, now_s * S)
+        state = _closed(state, -1.0, now_s * S)
         assert state.phase is BreakerPhase.OPEN
         assert state.reason == "PROBE_LOST"
         assert state.tripped_ts_ns == now_s * S
@@ -87,16 +114,16 @@ def test_each_failed_probe_doubles_the_cooldown_up_to_seven_days():
 
 
 def test_after_a_close_the_next_trip_starts_from_the_first_cooldown():
-    closed = BREAKER.on_trade_closed(_half_open(), 1.0, 1)
+    closed = _closed(_half_open(), 1.0, 1)
     assert _lose(closed, 3).cooldown_s == DAY
 
 
 def test_exits_that_close_while_it_is_open_count_but_do_not_prolong_it():
     tripped = _lose(BreakerState(), 3, 5 * S)
-    worse = BREAKER.on_trade_closed(tripped, -1.0, 99 * S)
+    worse = _closed(tripped, -1.0, 99 * S)
     assert (worse.tripped_ts_ns, worse.cooldown_s) == (tripped.tripped_ts_ns, DAY)
     assert worse.loss_streak == 4
-    assert BREAKER.on_trade_closed(worse, 1.0, 99 * S).phase is BreakerPhase.OPEN
+    assert _closed(worse, 1.0, 99 * S).phase is BreakerPhase.OPEN
 
 
 @pytest.mark.parametrize(
@@ -139,7 +166,7 @@ def test_only_resume_lifts_the_operators_halt_and_it_lifts_nothing_else():
     later = BREAKER.on_time(halted, 2 * DAY * S)
     assert later.halted
     assert later.phase is BreakerPhase.HALF_OPEN
-    won = BREAKER.on_trade_closed(later, 1.0, 1)
+    won = _closed(later, 1.0, 1)
     assert won.halted
     assert won.phase is BreakerPhase.CLOSED
     resumed = BREAKER.resume(halted)
@@ -166,7 +193,7 @@ def test_a_flattening_stays_until_it_is_resumed_whatever_trips_and_closes():
     assert BREAKER.flatten(state, "fire") is state
     tripped = _lose(state, 3)
     probing = BREAKER.on_time(tripped, 2 * DAY * S)
-    closed = BREAKER.on_trade_closed(probing, 1.0, 2 * DAY * S)
+    closed = _closed(probing, 1.0, 2 * DAY * S)
     for later in (tripped, probing, closed, BREAKER.halt(closed, "more")):
         assert later.flattening
         assert later.halted
@@ -220,14 +247,15 @@ class Model:
         self.trips.append((reason, now, days * DAY))
         self.probing = False
 
-    def trade(self, pnl, now):
+    def trade(self, pnl, opened, now):
+        probe = self.probing and opened >= self.trips[-1][1] + self.trips[-1][2] * S
         if pnl > 0:
             self.losses = 0
-            if self.probing:
+            if probe:
                 self.trips, self.probing = [], False
         elif pnl != 0:
             self.losses += 1
-            if self.probing:
+            if probe:
                 self.trip("PROBE_LOST", now)
             elif not self.trips and self.losses >= 3:
                 self.trip("LOSS_STREAK", now)
@@ -286,10 +314,16 @@ class BreakerMachine(RuleBasedStateMachine):
             leverage=0.0,
         )
 
-    @rule(pnl=st.sampled_from([-1.0, 1.0]) | st.floats(-100, 100) | st.just(math.nan))
-    def close_a_trade(self, pnl):
-        self.state = self.breaker.on_trade_closed(self.state, pnl, self.now)
-        self.model.trade(pnl, self.now)
+    @rule(
+        pnl=st.sampled_from([-1.0, 1.0]) | st.floats(-100, 100) | st.just(math.nan),
+        hours=st.sampled_from([0, 1, 30, 300]),
+    )
+    def close_a_trade(self, pnl, hours):
+        opened = self.now - hours * 3600 * S
+        self.state = self.breaker.on_trade_closed(
+            self.state, pnl, opened_ns=opened, now_ns=self.now
+        )
+        self.model.trade(pnl, opened, self.now)
 
     @rule(factor=st.sampled_from(["0.90", "0.951", "0.97", "0.99", "1", "1.02", "1.2"]))
     def equity_moves(self, factor):
@@ -340,7 +374,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def nothing_new(self):
         """Saying it again changes nothing."""
         assert self.breaker.on_time(self.state, self.now) is self.state
-        assert self.breaker.on_trade_closed(self.state, 0.0, self.now) is self.state
+        assert _closed(self.state, 0.0, self.now) is self.state
 
     @invariant()
     def it_is_the_model(self):
