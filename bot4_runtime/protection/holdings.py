@@ -23,6 +23,7 @@ class MarginPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         size: base quantity, positive.
         entry_price: average, in quote.
         isolated_wallet: its own margin without unrealised profit, in quote; None on cross.
+            Not above 0 when costs took more than was put in: then its profit alone carries it.
         stop_price: trigger of its stop, in quote; None when it has none.
         stop_live: whether that stop rests at the venue.
         liquidation_price: the venue's own, in quote; 0 when there is none, None when untold.
@@ -46,12 +47,14 @@ class MarginPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Refuse what no venue holds.
 
         Raises:
-            DataError: a number is not finite or not positive.
+            DataError: a number is not finite, or one that must be is not positive.
         """
+        own = self.isolated_wallet
+        if own is not None and not own.is_finite():
+            raise DataError(f"{self.name}: isolated_wallet is {own}; expected a number")
         told = {
             "size": self.size,
             "entry_price": self.entry_price,
-            "isolated_wallet": self.isolated_wallet,
             "stop_price": self.stop_price,
         }
         for field, number in told.items():
@@ -118,10 +121,12 @@ def venue_holdings(
 ) -> Holdings:
     """Read the decoded answers of positionRisk and account; sizes of 0 are left out.
 
-    Stops are orders of their own: they are unknown here.
+    Stops are orders of their own: they are unknown here. Which margin a position has is the
+    venue's word (``isolated``, or ``marginType``, which not every version of the answer tells);
+    without it a position is isolated when margin is told as its own.
 
     Raises:
-        DataError: a field is missing or no number, or the account is impossible.
+        DataError: a field is missing, no number or no margin mode, or the account is impossible.
     """
     try:
         found = tuple(
@@ -130,7 +135,7 @@ def venue_holdings(
                 side="long" if Decimal(row["positionAmt"]) > 0 else "short",
                 size=abs(Decimal(row["positionAmt"])),
                 entry_price=Decimal(row["entryPrice"]),
-                isolated_wallet=Decimal(row["isolatedWallet"]) or None,
+                isolated_wallet=Decimal(row["isolatedWallet"]) if _isolated(row) else None,
                 liquidation_price=Decimal(row["liquidationPrice"]),
             )
             for row in positions
@@ -148,3 +153,17 @@ def venue_holdings(
         ) from None
     holdings.check()
     return holdings
+
+
+def _isolated(row: Mapping[str, Any]) -> bool:
+    if "isolated" in row:
+        if not isinstance(row["isolated"], bool):
+            raise ValueError(f"isolated is {row['isolated']!r}; expected true or false")
+        return row["isolated"]
+    if "marginType" in row:
+        mode = str(row["marginType"]).lower()
+        if mode not in ("isolated", "cross", "crossed"):
+            raise ValueError(f"marginType is {row['marginType']!r}; expected isolated or cross")
+        return mode == "isolated"
+    own = (Decimal(row["isolatedWallet"]), Decimal(row.get("isolatedMargin", ZERO)))
+    return any(amount != 0 for amount in own)

@@ -56,7 +56,8 @@ def test_a_file_of_positions_is_read_exactly(tmp_path):
         {"positions": [ROW | {"size": 0}]},
         {"positions": [ROW | {"size": "nan"}]},
         {"positions": [ROW | {"entry_price": -1}]},
-        {"positions": [ROW | {"isolated_wallet": 0}]},
+        {"positions": [ROW | {"isolated_wallet": "nan"}]},
+        {"positions": [ROW | {"isolated_wallet": "-inf"}]},
         {"positions": [ROW | {"stop_price": "inf"}]},
         {"positions": [ROW | {"side": "up"}]},
         {"positions": [ROW | {"leverage": 3}]},
@@ -113,11 +114,43 @@ def test_the_venues_answers_are_read_isolated_and_cross_empty_sides_left_out():
 
 
 @pytest.mark.parametrize(
+    ("told", "own"),
+    [
+        ({"isolatedWallet": "-1.5"}, D("-1.5")),
+        ({"isolatedWallet": "-1.5", "isolated": True}, D("-1.5")),
+        ({"isolatedWallet": "0", "isolated": True}, D(0)),
+        ({"isolatedWallet": "0", "isolated": False}, None),
+        ({"isolatedWallet": "0", "marginType": "isolated"}, D(0)),
+        ({"isolatedWallet": "0", "marginType": "ISOLATED"}, D(0)),
+        ({"isolatedWallet": "0", "marginType": "cross"}, None),
+        ({"isolatedWallet": "0", "marginType": "CROSSED"}, None),
+        ({"isolatedWallet": "0", "isolatedMargin": "12.5"}, D(0)),
+        ({"isolatedWallet": "0", "isolatedMargin": "0"}, None),
+        ({"isolatedWallet": "0.00000000"}, None),
+    ],
+)
+def test_the_margin_mode_is_the_venues_word_and_margin_may_be_used_up(told, own):
+    [position] = venue_holdings([POSITIONS[0] | told], ACCOUNT, 7).positions
+    assert position.isolated_wallet == own
+
+
+@pytest.mark.parametrize("own", [0, "-12.5"])
+def test_a_file_may_tell_of_margin_that_is_used_up(tmp_path, own):
+    [position] = read_holdings(
+        file(tmp_path, positions=[ROW | {"isolated_wallet": own}])
+    ).positions
+    assert position.isolated_wallet == D(own)
+
+
+@pytest.mark.parametrize(
     ("rows", "account"),
     [
         ([{}], ACCOUNT),
         ([POSITIONS[0] | {"entryPrice": None}], ACCOUNT),
         ([POSITIONS[0] | {"positionAmt": "many"}], ACCOUNT),
+        ([POSITIONS[0] | {"isolatedWallet": "nan"}], ACCOUNT),
+        ([POSITIONS[0] | {"isolated": "false"}], ACCOUNT),
+        ([POSITIONS[0] | {"marginType": "portfolio"}], ACCOUNT),
         (POSITIONS, {}),
         (POSITIONS, ACCOUNT | {"totalCrossWalletBalance": "nan"}),
     ],

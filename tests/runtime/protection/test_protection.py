@@ -417,6 +417,25 @@ def test_a_symbol_without_brackets_is_unknown_and_stops_entries():
     assert desk.venue.sent == []
 
 
+@pytest.mark.parametrize(("own", "price"), [("-1.5", 100.0), ("0", 100.0), ("-1.5", 100.1)])
+def test_an_isolated_position_that_used_up_its_margin_is_acted_on_at_once(own, price):
+    desk = Desk()
+    desk.driver.on_mark("BTCUSDT", price, 0, 0)
+    desk.driver.hold(account(position(isolated=own)), 0)
+    assert desk.driver.wallets[0].worst == float("inf")
+    assert desk.codes() == ["MARGIN_CRITICAL"]
+    assert [sent.quantity for sent in desk.venue.sent] == [D(2)]
+
+
+def test_profit_carries_an_isolated_position_that_used_up_its_margin():
+    """-1.5 of margin and 50 of profit on 10 at 105: 4.2 of 48.5 is maintenance."""
+    desk = Desk()
+    desk.driver.on_mark("BTCUSDT", 105.0, 0, 0)
+    desk.driver.hold(account(position(isolated="-1.5")), 0)
+    assert desk.driver.wallets[0].worst == pytest.approx(4.2 / 48.5)
+    assert desk.venue.sent == []
+
+
 def test_another_liquidation_price_of_the_venue_is_told_once_while_it_differs():
     desk = Desk()
     desk.driver.on_mark("BTCUSDT", 100.0, 0, 0)
