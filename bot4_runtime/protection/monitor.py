@@ -26,7 +26,6 @@ from bot4_runtime.domain.events import (
     OrderRejected,
     ProtectionAlarm,
     ProtectionPlanned,
-    ProtectionSettled,
 )
 from bot4_runtime.domain.order import (
     Book,
@@ -40,6 +39,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
 from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.protection.action import Action
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.risk.alarm import (
     ACTION_IMPOSSIBLE,
@@ -87,17 +87,6 @@ class MarginVenue(Protocol):
         ...
 
 
-class _Action:
-    """An action in flight, and what its order did so far."""
-
-    def __init__(self, planned: ProtectionPlanned) -> None:
-        self.planned = planned
-        self.filled = _ZERO
-        self.spent = _ZERO
-        self.told = False
-        self.over: ProtectionSettled | None = None
-
-
 class ProtectionMonitor:
     """Watches one account's margin positions and acts on them.
 
@@ -140,7 +129,7 @@ class ProtectionMonitor:
         self._watchdog = StopWatchdog(limits.stop_watchdog_s)
         self._free = _ZERO
         self._as_of_ns = -1
-        self._open: dict[int, _Action] = {}
+        self._open: dict[int, Action] = {}
         self._stuck: set[str] = set()
         self._differs: set[str] = set()
         self._stops_asked: dict[str, int] = {}
@@ -164,10 +153,10 @@ class ProtectionMonitor:
     def resume(self, planned: Iterable[ProtectionPlanned]) -> None:
         """Take over actions that an earlier process left open: their symbols wait for them."""
         for plan in planned:
-            self._open[plan.number] = action = _Action(plan)
+            self._open[plan.number] = action = Action(plan)
             self._ladder.resume(plan.number, plan.symbol, plan.wallet, plan.action)
             if plan.intent is None:
-                self._end(action, OrderStatus.UNKNOWN, plan.ts_event_ns + UNKNOWN_AFTER_NS)
+                action.end(OrderStatus.UNKNOWN, plan.ts_event_ns + UNKNOWN_AFTER_NS)
 
     def hold(self, holdings: Holdings, now_ns: int) -> None:
         """Take the account as it was read; an older reading than the last is left aside.
@@ -179,10 +168,11 @@ class ProtectionMonitor:
         self._as_of_ns = holdings.as_of_ns
         self._free = holdings.free
         for number, action in list(self._open.items()):
-            if action.over is not None and action.over.ts_event_ns <= holdings.as_of_ns:
+            settled = action.settled()
+            if settled is not None and settled.ts_event_ns <= holdings.as_of_ns:
                 del self._open[number]
                 self._ladder.settle(number)
-                self._ledger.emit(action.over)
+                self._ledger.emit(settled)
         self._monitor.hold(_wallets(holdings, self._brackets))
         differing = self._monitor.check_venue()
         for alarm in differing:
@@ -217,26 +207,17 @@ class ProtectionMonitor:
 
     def on_order(self, event: OrderEvent) -> None:
         """Take what became of an order; events of orders that are not ours are left aside."""
-        if isinstance(event, OrderFilled):
-            action = self._open.get(event.fill.intent_no)
-            if action is not None and action.planned.intent is not None:
-                action.filled += event.fill.quantity
-                action.spent += event.fill.quantity * event.fill.price
-                if action.filled >= action.planned.intent.quantity:
-                    self._end(action, OrderStatus.FILLED, event.ts_event_ns)
-                elif action.over is not None:  # a fill that came after the order's end
-                    status = OrderStatus(action.over.status)
-                    self._end(action, status, event.ts_event_ns, action.over.text)
-            return
         action = self._open.get(_number(event))
         if action is None:
             return
-        if isinstance(event, OrderRejected):
-            self._end(action, OrderStatus.REJECTED, event.ts_event_ns, event.reason)
-            self._failed(action.planned, ACTION_REFUSED, event.reason, event.ts_event_ns)
+        if isinstance(event, OrderFilled):
+            action.fill(event.fill, event.ts_event_ns)
+        elif isinstance(event, OrderRejected):
+            if action.end(OrderStatus.REJECTED, event.ts_event_ns, event.reason):
+                self._failed(action.planned, ACTION_REFUSED, event.reason, event.ts_event_ns)
         elif isinstance(event, OrderClosed):
-            self._end(action, OrderStatus(event.status), event.ts_event_ns, event.reason)
-        elif isinstance(event, OrderOutcomeUnknown):
+            action.end(OrderStatus(event.status), event.ts_event_ns, event.reason)
+        elif isinstance(event, OrderOutcomeUnknown) and not action.told:
             action.told = True
             self._failed(action.planned, ACTION_UNKNOWN, event.reason, event.ts_event_ns)
 
@@ -286,7 +267,7 @@ class ProtectionMonitor:
         return None
 
     def _send(self, approved: RiskApproved, planned: ProtectionPlanned) -> None:
-        self._open[planned.number] = _Action(planned)
+        self._open[planned.number] = Action(planned)
         self._ledger.emit(planned)
         self._ledger.make_durable()
         intended = OrderIntended(
@@ -300,7 +281,7 @@ class ProtectionMonitor:
 
     def _add_margin(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
         planned = _planned(plan, None, self._epoch)
-        self._open[plan.number] = action = _Action(planned)
+        self._open[plan.number] = action = Action(planned)
         self._ledger.emit(planned)
         self._ledger.make_durable()
         try:
@@ -310,12 +291,12 @@ class ProtectionMonitor:
         except OutcomeUnknown as error:
             action.told = True
             self._failed(planned, ACTION_UNKNOWN, str(error), plan.ts_ns)
-            self._end(action, OrderStatus.UNKNOWN, plan.ts_ns + UNKNOWN_AFTER_NS, str(error))
+            action.end(OrderStatus.UNKNOWN, plan.ts_ns + UNKNOWN_AFTER_NS, str(error))
         except VenueError as error:
             self._failed(planned, ACTION_REFUSED, str(error), plan.ts_ns)
-            self._end(action, OrderStatus.REJECTED, plan.ts_ns, str(error))
+            action.end(OrderStatus.REJECTED, plan.ts_ns, str(error))
         else:
-            self._end(action, OrderStatus.FILLED, at_ns)
+            action.end(OrderStatus.FILLED, at_ns)
 
     def _place_stop(self, wallet: Wallet, leg: Leg, now_ns: int) -> None:
         """Ask for a missing stop again, once for every reading of the account that lacks it."""
@@ -342,19 +323,8 @@ class ProtectionMonitor:
         )
         self._send(approved, planned)
         action = self._open[number]
-        if action.over is None and not action.told:  # it rests: nothing more to wait for
-            self._end(action, OrderStatus.ACCEPTED, now_ns)
-
-    def _end(self, action: _Action, status: OrderStatus, ts_ns: int, text: str = "") -> None:
-        """Note that an action is over; it counts once the account is read after it."""
-        action.over = ProtectionSettled(
-            ts_event_ns=ts_ns,
-            number=action.planned.number,
-            status=status.value,
-            filled=action.filled,
-            spent=action.spent,
-            text=text,
-        )
+        if action.settled() is None and not action.told:  # it rests: nothing more to wait for
+            action.end(OrderStatus.ACCEPTED, now_ns)
 
     def _failed(self, planned: ProtectionPlanned, code: str, reason: str, ts_ns: int) -> None:
         text = f"{planned.action} {planned.symbol} ({planned.number}): {reason}"
@@ -496,7 +466,7 @@ def _exit_view(wallet: Wallet, leg: Leg, now_ns: int) -> RiskView:
 def _number(event: OrderEvent) -> int:
     if isinstance(event, OrderIntended):
         return event.intent.intent_no
-    return -1 if isinstance(event, OrderFilled) else event.intent_no
+    return event.fill.intent_no if isinstance(event, OrderFilled) else event.intent_no
 
 
 def _known(number: float) -> float | None:

@@ -16,6 +16,7 @@ from bot4_runtime.domain.events import (
     OrderEvent,
     OrderFilled,
     OrderIntended,
+    OrderOutcomeUnknown,
     OrderRejected,
     ProtectionAlarm,
     ProtectionPlanned,
@@ -312,6 +313,69 @@ def _plan_of(desk, wallet, quantity):
     from bot4_runtime.risk.ladder import Plan
 
     return Plan(99, "close", wallet, wallet.legs[0], quantity, D(0), "too much", S)
+
+
+# --------------------------------------------------- twice, late and out of order
+def test_a_trade_that_is_told_twice_counts_once_and_does_not_end_an_action():
+    desk = in_danger()
+    half = fill(1, "1", 2 * S)
+    desk.driver.on_order(half)
+    desk.driver.on_order(half)
+    desk.driver.on_mark("BTCUSDT", 76.9, 3 * S, 3 * S)
+    desk.driver.hold(account(position("9", isolated="225"), as_of_ns=3 * S), 3 * S)
+    assert desk.driver.busy
+    assert desk.tape.of(ProtectionSettled) == []
+    assert len(desk.tape.of(ProtectionPlanned)) == 1, "the next action would overlap"
+
+
+def test_an_action_is_not_over_by_a_reading_from_before_its_latest_trade():
+    desk = in_danger()
+    desk.driver.on_order(fill(1, "0.5", 3 * S))
+    desk.driver.on_order(OrderClosed(ts_event_ns=2 * S, intent_no=1, status="expired", reason=""))
+    desk.driver.hold(account(position(), as_of_ns=2 * S), 3 * S)
+    assert desk.driver.busy
+    desk.driver.hold(account(position("9.5"), as_of_ns=3 * S), 3 * S)
+    [settled] = desk.tape.of(ProtectionSettled)
+    assert settled.ts_event_ns == 3 * S
+
+
+@given(st.data(), st.lists(st.integers(1, 20), min_size=1, max_size=6))
+def test_duplicates_and_any_order_of_messages_end_an_action_the_same(data, parts):
+    """F10: 2 BTC are to be sold; the parts, in tenths, are told until the order is done."""
+    left, messages = 20, []
+    for at, part in enumerate(parts, start=2):
+        sold = min(part, left)
+        left -= sold
+        if sold:
+            messages.append(fill(1, str(D(sold) / 10), at * S, price=str(70 + at)))
+    done = D(20 - left) / 10
+    spent = sum((one.fill.quantity * one.fill.price for one in messages), D(0))
+    end = "filled" if left == 0 else data.draw(st.sampled_from(["expired", "canceled"]))
+    if left:
+        messages.append(OrderClosed(ts_event_ns=9 * S, intent_no=1, status=end, reason="short"))
+    messages += [
+        OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1"),
+        OrderOutcomeUnknown(ts_event_ns=S, intent_no=1, reason="no answer"),
+    ]
+    again = data.draw(st.lists(st.sampled_from(messages), max_size=4))
+    desk = in_danger()
+    for message in data.draw(st.permutations(messages + again)):
+        desk.driver.on_order(message)
+    last_ns = 9 * S if left else max(one.ts_event_ns for one in messages)
+    desk.driver.hold(account(position(str(10 - done)), as_of_ns=last_ns - 1), 10 * S)
+    assert desk.driver.busy
+    desk.driver.hold(account(position(str(10 - done)), as_of_ns=last_ns), 10 * S)
+    assert desk.tape.of(ProtectionSettled) == [
+        ProtectionSettled(
+            ts_event_ns=last_ns,
+            number=1,
+            status=end,
+            filled=done,
+            spent=spent,
+            text="short" if left else "",
+        )
+    ]
+    assert desk.codes().count("ACTION_UNKNOWN") == 1
 
 
 # ------------------------------------------------------------------------- margin
