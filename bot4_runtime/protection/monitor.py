@@ -5,6 +5,10 @@ reduce-only emergency, its plan is journaled and durable, then the gate sends it
 in flight until its order is terminal and the account has been read after that; until then its
 symbol gets no other. What a lost answer leaves unknown stays in flight until it is known.
 
+A stop reduces nothing while it rests, so it blocks no action; but no other one is asked for on
+its leg until it is known what became of it: the venue tells, or a reading of the account shows it
+resting, or the queries of `bot4_runtime.exchange.unknown` end it as never placed.
+
 Events come in by `on_mark`, `on_mid`, `on_trade`, `on_time` (every 100 ms), `on_order` and
 `hold`, all from one thread; alarms and plans go out as events through the ledger.
 """
@@ -18,6 +22,7 @@ from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
 from bot4_runtime.domain.events import (
     JournaledEvent,
+    OrderAccepted,
     OrderClosed,
     OrderEvent,
     OrderFilled,
@@ -151,7 +156,10 @@ class ProtectionMonitor:
 
     # ----------------------------------------------------------------- what comes in
     def resume(self, planned: Iterable[ProtectionPlanned]) -> None:
-        """Take over actions that an earlier process left open: their symbols wait for them."""
+        """Take over actions that an earlier process left open: their symbols wait for them.
+
+        A stop that was left open may rest or not: it is unknown as if its answer had been lost.
+        """
         for plan in planned:
             self._open[plan.number] = action = Action(plan)
             self._ladder.resume(plan.number, plan.symbol, plan.wallet, plan.action)
@@ -167,7 +175,10 @@ class ProtectionMonitor:
             return
         self._as_of_ns = holdings.as_of_ns
         self._free = holdings.free
+        resting = _resting_stops(holdings)
         for number, action in list(self._open.items()):
+            if _asked_stop(action) in resting:
+                action.end(OrderStatus.ACCEPTED, holdings.as_of_ns)
             settled = action.settled()
             if settled is not None and settled.ts_event_ns <= holdings.as_of_ns:
                 del self._open[number]
@@ -212,6 +223,9 @@ class ProtectionMonitor:
             return
         if isinstance(event, OrderFilled):
             action.fill(event.fill, event.ts_event_ns)
+        elif isinstance(event, OrderAccepted):
+            if action.planned.action == PLACE_STOP:  # it rests: nothing more to wait for
+                action.end(OrderStatus.ACCEPTED, event.ts_event_ns)
         elif isinstance(event, OrderRejected):
             if action.end(OrderStatus.REJECTED, event.ts_event_ns, event.reason):
                 self._failed(action.planned, ACTION_REFUSED, event.reason, event.ts_event_ns)
@@ -299,8 +313,13 @@ class ProtectionMonitor:
             action.end(OrderStatus.FILLED, at_ns)
 
     def _place_stop(self, wallet: Wallet, leg: Leg, now_ns: int) -> None:
-        """Ask for a missing stop again, once for every reading of the account that lacks it."""
+        """Ask for a missing stop again, once for every reading of the account that lacks it.
+
+        Not while one of its leg is open: F9, what may have been placed is never sent again.
+        """
         if not leg.stop_price > 0.0 or self._stops_asked.get(leg.stop_name, -1) >= self._as_of_ns:
+            return
+        if any(_protects(action, leg) for action in self._open.values()):
             return
         self._stops_asked[leg.stop_name] = self._as_of_ns
         number = self._ladder.take_number()
@@ -322,9 +341,6 @@ class ProtectionMonitor:
             numbers={"price": _known(leg.price), "stop_price": leg.stop_price},
         )
         self._send(approved, planned)
-        action = self._open[number]
-        if action.settled() is None and not action.told:  # it rests: nothing more to wait for
-            action.end(OrderStatus.ACCEPTED, now_ns)
 
     def _failed(self, planned: ProtectionPlanned, code: str, reason: str, ts_ns: int) -> None:
         text = f"{planned.action} {planned.symbol} ({planned.number}): {reason}"
@@ -341,7 +357,8 @@ class ProtectionMonitor:
         for action in self._open.values():
             if not action.told and now_ns - action.planned.ts_event_ns >= UNKNOWN_AFTER_NS:
                 action.told = True
-                reason = "not answered for 10 s; its symbol waits for it"
+                waits = "stop" if action.planned.action == PLACE_STOP else "action"
+                reason = f"not over for 10 s; no other {waits} on its symbol until it is"
                 self._failed(action.planned, ACTION_UNKNOWN, reason, now_ns)
 
     def _tell(self, alarm: Alarm, now_ns: int) -> None:
@@ -388,6 +405,31 @@ def _leg(position: MarginPosition, brackets: Brackets | None) -> Leg:
     )
 
 
+def _asked_stop(action: Action) -> tuple[str, Side, float] | None:
+    """Return symbol, side and trigger of the stop an action asked for; None for other actions."""
+    intent = action.planned.intent
+    if action.planned.action != PLACE_STOP or intent is None or intent.stop_price is None:
+        return None
+    return intent.symbol, intent.side, float(intent.stop_price)
+
+
+def _protects(action: Action, leg: Leg) -> bool:
+    asked = _asked_stop(action)
+    return asked is not None and asked[:2] == (leg.symbol, _against(leg.side))
+
+
+def _resting_stops(holdings: Holdings) -> set[tuple[str, Side, float]]:
+    return {
+        (held.symbol, _against(1 if held.side == "long" else -1), float(held.stop_price))
+        for held in holdings.positions
+        if held.stop_live and held.stop_price is not None
+    }
+
+
+def _against(side: int) -> Side:
+    return Side.SELL if side > 0 else Side.BUY
+
+
 def _intent(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) -> OrderIntent:
     """Return the reduce-only order: against the leg, never more than it holds."""
     stop = action == PLACE_STOP
@@ -396,7 +438,7 @@ def _intent(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) -
         book=Book.VALIDATED,
         purpose=Purpose.STOP if stop else Purpose.EMERGENCY,
         symbol=leg.symbol,
-        side=Side.SELL if leg.side > 0 else Side.BUY,
+        side=_against(leg.side),
         order_type=OrderType.STOP_MARKET if stop else OrderType.MARKET,
         quantity=quantity,
         price=None,

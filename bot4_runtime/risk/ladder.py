@@ -130,10 +130,14 @@ class ActionLadder:
         return symbol in self._busy
 
     def resume(self, number: int, symbol: str, wallet: str, action: str) -> None:
-        """Go on, after a restart, from a plan that the journal left open."""
-        self.begin(number, symbol)
+        """Go on, after a restart, from a plan that the journal left open.
+
+        What is no step of the ladder, such as a stop, takes its number and blocks nothing.
+        """
         if action in STEPS:
+            self.begin(number, symbol)
             self._next_step[wallet] = (STEPS.index(action) + 1) % len(STEPS)
+        self._next_number = max(self._next_number, number + 1)
 
     def begin(self, number: int, symbol: str) -> None:
         """Count a plan as in flight."""

@@ -671,14 +671,108 @@ def test_a_missing_stop_is_placed_again_once_for_every_reading_that_lacks_it():
     assert [sent.intent_no for sent in desk.venue.sent] == [1, 2]
 
 
-def test_a_stop_of_unknown_outcome_is_not_taken_for_placed():
+def asking(fault=None) -> Desk:
+    """A desk that asked for a stop at 95 and got no answer, or an acceptance."""
     desk = Desk()
-    desk.venue.fault = OutcomeUnknown("no answer")
+    desk.venue.fault = fault
     desk.driver.on_mark("BTCUSDT", 100.0, 0, 0)
     desk.driver.hold(account(position(stop_price=D(95))), 0)
-    desk.driver.hold(account(position(stop_price=D(95), stop_live=True), as_of_ns=1), 1)
+    return desk
+
+
+def test_a_stop_of_unknown_outcome_is_never_sent_again_while_it_is_unknown():
+    """F9: whatever the readings say, the first may have been placed."""
+    desk = asking(OutcomeUnknown("no answer"))
+    for at in range(1, 100):
+        desk.driver.on_mark("BTCUSDT", 100.0, at * S, at * S)
+        lacking = position(stop_price=D(95 if at < 50 else 94))
+        desk.driver.hold(account(lacking, as_of_ns=at * S), at * S)
+    assert len(desk.venue.sent) == 1
     assert desk.driver.busy
-    assert desk.alarms() == ["STOP_MISSING", "ACTION_UNKNOWN"]
+    assert desk.alarms().count("ACTION_UNKNOWN") == 1
+
+
+def test_a_stop_of_unknown_outcome_is_placed_once_a_reading_shows_it():
+    desk = asking(OutcomeUnknown("no answer"))
+    others = position(stop_price=D(94), stop_live=True)
+    desk.driver.hold(account(others, as_of_ns=1), 1)
+    assert desk.driver.busy, "another stop rests"
+    desk.driver.hold(account(position(stop_price=D(95)), as_of_ns=2), 2)
+    assert desk.driver.busy, "it does not rest"
+    desk.driver.hold(account(position(stop_price=D("95.0"), stop_live=True), as_of_ns=3), 3)
+    [settled] = desk.tape.of(ProtectionSettled)
+    assert (settled.status, settled.ts_event_ns) == ("accepted", 3)
+
+
+def test_a_stop_that_was_never_placed_is_asked_for_anew():
+    desk = asking(OutcomeUnknown("no answer"))
+    desk.venue.fault = None
+    desk.driver.on_order(
+        OrderClosed(ts_event_ns=20 * S, intent_no=1, status="never_placed", reason="absent")
+    )
+    lacking = position(stop_price=D(95))
+    desk.driver.on_mark("BTCUSDT", 100.0, 20 * S, 20 * S)
+    desk.driver.hold(account(lacking, as_of_ns=20 * S - 1), 20 * S)
+    assert len(desk.venue.sent) == 1
+    desk.driver.hold(account(lacking, as_of_ns=25 * S), 25 * S)
+    assert [sent.intent_no for sent in desk.venue.sent] == [1, 2]
+    assert [settled.status for settled in desk.tape.of(ProtectionSettled)] == ["never_placed"]
+
+
+def test_stops_of_other_legs_are_asked_for_while_one_is_unknown():
+    desk = asking(OutcomeUnknown("no answer"))
+    both = (
+        position(stop_price=D(95)),
+        position(side="short", stop_price=D(105)),
+        position(symbol="ETHUSDT", stop_price=D(95)),
+    )
+    desk.driver.on_mark("ETHUSDT", 100.0, S, S)
+    desk.driver.hold(account(*both, as_of_ns=S), S)
+    assert [(sent.symbol, sent.side) for sent in desk.venue.sent] == [
+        ("BTCUSDT", Side.SELL),
+        ("BTCUSDT", Side.BUY),
+        ("ETHUSDT", Side.SELL),
+    ]
+
+
+@pytest.mark.parametrize("known", ["nothing", "accepted", "shown"])
+def test_a_stop_left_open_by_a_crash_leaves_its_symbol_protected(known):
+    [planned] = asking().tape.of(ProtectionPlanned)
+    after = Desk(first_number=2)
+    after.driver.resume([planned])
+    after.driver.on_mark("BTCUSDT", 100.0, S, S)
+    if known == "accepted":
+        after.driver.on_order(OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1"))
+    held = position(stop_price=D(95), stop_live=known == "shown")
+    after.driver.hold(account(held, as_of_ns=S), S)
+    settled = [one.status for one in after.tape.of(ProtectionSettled)]
+    assert settled == ([] if known == "nothing" else ["accepted"])
+    stops = [sent for sent in after.venue.sent if sent.purpose is Purpose.STOP]
+    assert [sent.intent_no for sent in stops] == ([2] if known == "accepted" else [])
+    after.driver.on_mark("BTCUSDT", DANGER, 2 * S, 2 * S)
+    cuts = [sent for sent in after.venue.sent if sent.purpose is Purpose.EMERGENCY]
+    assert [sent.quantity for sent in cuts] == [D(2)]
+
+
+@given(
+    st.permutations(["accepted", "unknown", "never_placed", "canceled"]),
+    st.sets(st.sampled_from(["unknown", "never_placed", "canceled"])),
+)
+def test_what_is_told_of_a_stop_in_any_order_ends_it_the_same(order, left_out):
+    """Accepted is firmer than missed, and a cancel firmer than both."""
+    desk = asking(OutcomeUnknown("no answer"))
+    told = [kind for kind in order if kind not in left_out]
+    for kind in told:
+        if kind == "accepted":
+            event = OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1")
+        elif kind == "unknown":
+            event = OrderOutcomeUnknown(ts_event_ns=S, intent_no=1, reason="no answer")
+        else:
+            event = OrderClosed(ts_event_ns=S, intent_no=1, status=kind, reason="")
+        desk.driver.on_order(event)
+    desk.driver.hold(account(position(stop_price=D(95)), as_of_ns=S), S)
+    [settled] = desk.tape.of(ProtectionSettled)
+    assert settled.status == ("canceled" if "canceled" in told else "accepted")
 
 
 def test_a_position_without_a_stop_price_alarms_and_nothing_can_be_placed():

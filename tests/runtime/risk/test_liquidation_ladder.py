@@ -234,7 +234,6 @@ def test_what_the_journal_left_open_blocks_its_symbol_and_its_number():
         ("reduce", "add_margin"),
         ("add_margin", "close"),
         ("close", "reduce"),
-        ("place_stop", "reduce"),
     ],
 )
 def test_after_a_restart_the_step_after_the_open_one_is_next(left, goes_on):
@@ -244,6 +243,14 @@ def test_after_a_restart_the_step_after_the_open_one_is_next(left, goes_on):
     climbing.settle(7)
     [plan] = climbing.plan([isolated(0.96)], FREE, 0)
     assert (plan.number, plan.action) == (8, goes_on)
+
+
+def test_a_stop_that_was_left_open_blocks_nothing_and_its_number_is_taken():
+    climbing = ladder()
+    climbing.resume(7, "BTCUSDT", "BTCUSDT 1", "place_stop")
+    assert not climbing.in_flight("BTCUSDT")
+    [plan] = climbing.plan([isolated(0.96)], FREE, 0)
+    assert (plan.number, plan.action) == (8, "reduce")
 
 
 def test_free_funds_are_promised_once():
