@@ -50,10 +50,11 @@ from bot4_runtime.risk.alarm import (
     ACTION_IMPOSSIBLE,
     ACTION_REFUSED,
     ACTION_UNKNOWN,
+    BRACKETS_UNKNOWN,
     CRITICAL,
     Alarm,
 )
-from bot4_runtime.risk.brackets import Brackets
+from bot4_runtime.risk.brackets import UNKNOWN_RATE, Brackets, assumed_brackets
 from bot4_runtime.risk.correlation import FixedCorrelations
 from bot4_runtime.risk.ladder import ActionLadder, LotRules, Plan
 from bot4_runtime.risk.liquidation import LiquidationLimits, LiquidationMonitor
@@ -98,7 +99,8 @@ class ProtectionMonitor:
     Args:
         limits: thresholds and allowed steps.
         rules: lot rules by symbol.
-        brackets: by symbol; a position without is unknown: it alarms and stops entries.
+        brackets: by symbol; a position without is measured by a ladder that errs towards
+            liquidation (`assumed_brackets`), alarms, and stops entries.
         risk: approves every order.
         gate: sends it; its venue is the account's.
         margin: moves margin.
@@ -137,12 +139,13 @@ class ProtectionMonitor:
         self._open: dict[int, Action] = {}
         self._stuck: set[str] = set()
         self._differs: set[str] = set()
+        self._assumed: set[str] = set()
         self._stops_asked: dict[str, int] = {}
 
     @property
     def entries_allowed(self) -> bool:
-        """Whether nothing is unknown, stale or in danger."""
-        return self._monitor.entries_allowed
+        """Whether nothing is unknown, assumed, stale or in danger."""
+        return self._monitor.entries_allowed and not self._assumed
 
     @property
     def wallets(self) -> list[Wallet]:
@@ -185,6 +188,7 @@ class ProtectionMonitor:
                 self._ladder.settle(number)
                 self._ledger.emit(settled)
         self._monitor.hold(_wallets(holdings, self._brackets))
+        self._tell_assumed(holdings, now_ns)
         differing = self._monitor.check_venue()
         for alarm in differing:
             if alarm.subject not in self._differs:
@@ -346,6 +350,17 @@ class ProtectionMonitor:
         text = f"{planned.action} {planned.symbol} ({planned.number}): {reason}"
         self._tell(Alarm(CRITICAL, code, planned.symbol, text, {}), ts_ns)
 
+    def _tell_assumed(self, holdings: Holdings, now_ns: int) -> None:
+        assumed = {held.symbol for held in holdings.positions} - self._brackets.keys()
+        for symbol in sorted(assumed - self._assumed):
+            text = (
+                f"{symbol}: its leverage brackets are not known, so its margin is measured by "
+                "stricter ones than it may have; entries stop; ask the venue for leverageBracket"
+            )
+            numbers = {"least_rate": UNKNOWN_RATE}
+            self._tell(Alarm(CRITICAL, BRACKETS_UNKNOWN, symbol, text, numbers), now_ns)
+        self._assumed = assumed
+
     def _tell_stuck(self, now_ns: int) -> None:
         stuck = set(self._ladder.stuck)
         for name in sorted(stuck - self._stuck):
@@ -375,7 +390,7 @@ class ProtectionMonitor:
 
 
 def _wallets(holdings: Holdings, brackets: Mapping[str, Brackets]) -> list[Wallet]:
-    """Return the account's wallets; a position without brackets makes its wallet unknown."""
+    """Return the account's wallets; positions without brackets get assumed ones."""
     wallets: list[Wallet] = []
     cross: list[Leg] = []
     for position in holdings.positions:
@@ -396,9 +411,9 @@ def _leg(position: MarginPosition, brackets: Brackets | None) -> Leg:
     return Leg(
         position.symbol,
         1 if position.side == "long" else -1,
-        position.size if brackets is not None else Decimal("NaN"),
+        position.size,
         float(position.entry_price),
-        brackets or Brackets(position.symbol, [0.0], [0.5]),
+        brackets or assumed_brackets(position.symbol, UNKNOWN_RATE),
         stop_price=math.nan if stop is None else float(stop),
         stop_live=position.stop_live,
         venue_liquidation_price=math.nan if venue is None else float(venue),

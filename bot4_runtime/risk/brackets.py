@@ -18,6 +18,11 @@ from bot4_runtime.domain.errors import ConfigError, DataError
 PUBLISHED_DATE: Final = "2024-10-24"
 """Day of `_PUBLISHED`."""
 
+UNKNOWN_RATE: Final = 0.025
+"""Least maintenance margin rate assumed of a symbol that may be of any kind: that of brackets
+with 20x leverage. The published tables are of the most liquid symbols, and begin with a fifth of
+it or less."""
+
 _Steps = tuple[tuple[float, float], ...]
 
 _PUBLISHED: Final[dict[str, _Steps]] = {
@@ -169,17 +174,19 @@ def published_brackets(symbol: str) -> Brackets:
     return Brackets(symbol, [floor for floor, _ in steps], [rate for _, rate in steps])
 
 
-def assumed_brackets(symbol: str) -> Brackets:
-    """Return a ladder for a symbol of which none is known, for rehearsals alone.
+def assumed_brackets(symbol: str, least_rate: float = 0.0) -> Brackets:
+    """Return a ladder for a symbol of which none is known, in rehearsals and in need.
 
-    At every notional it asks for the highest rate that any published table asks for there, so
-    that a rehearsal errs towards liquidation. What protects a real account asks the venue.
+    At every notional it asks for the highest rate that any published table asks for there, or
+    `least_rate`, so that it errs towards liquidation. Protection asks the venue; it assumes, with
+    `UNKNOWN_RATE`, an alarm and no entries, only where that gave nothing.
     """
     tables = [published_brackets(known) for known in published_symbols()]
     floors = sorted({floor for table in tables for floor in table.floors})
     found: list[tuple[float, float]] = []
     for floor in floors:
-        rate = max(table.rates[bisect_right(table.floors, floor) - 1] for table in tables)
+        rates = [table.rates[bisect_right(table.floors, floor) - 1] for table in tables]
+        rate = max(least_rate, *rates)
         if not found or rate > found[-1][1]:
             found.append((floor, rate))
     return Brackets(symbol, [floor for floor, _ in found], [rate for _, rate in found])

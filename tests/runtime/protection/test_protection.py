@@ -471,14 +471,41 @@ def test_isolated_legs_have_wallets_of_their_own_and_cross_ones_share():
     ]
 
 
-def test_a_symbol_without_brackets_is_unknown_and_stops_entries():
+def test_a_symbol_without_brackets_is_told_once_stops_entries_and_is_protected():
+    """4x, maintenance 2.5 %: (100 - 25) / 0.975 = 76.92 liquidates, 79.23 is 90 % of the way."""
     desk = Desk(brackets={})
     desk.driver.on_mark("BTCUSDT", 100.0, 0, 0)
     desk.driver.hold(account(position()), 0)
-    assert desk.codes() == ["MARGIN_UNKNOWN"]
+    desk.driver.hold(account(position(), as_of_ns=1), 1)
+    assert desk.codes() == ["BRACKETS_UNKNOWN"]
     assert not desk.driver.entries_allowed
-    desk.driver.on_mark("BTCUSDT", 1.0, 1, 1)
+    desk.driver.on_mark("BTCUSDT", 79.3, 1, 1)
     assert desk.venue.sent == []
+    desk.driver.on_mark("BTCUSDT", 79.2, 2, 2)
+    assert [sent.quantity for sent in desk.venue.sent] == [D(2)]
+    desk.driver.hold(account(as_of_ns=3), 3)
+    assert desk.driver.entries_allowed
+
+
+def test_dust_without_brackets_leaves_its_cross_wallet_protected():
+    """100 of balance, 10 BTCUSDT bought at 100: at 91 it has 10 left and needs 3.6 of it."""
+    legs = (position(isolated=None), position("0.001", symbol="ETHUSDT", isolated=None))
+    desks = Desk(), Desk(brackets={"BTCUSDT": FLAT["BTCUSDT"]})
+    for desk in desks:
+        desk.driver.on_marks({"BTCUSDT": 91.0, "ETHUSDT": 100.0}, S, S)
+        desk.driver.hold(account(*legs, as_of_ns=S, cross="100"), S)
+        assert [(sent.symbol, sent.quantity) for sent in desk.venue.sent] == [("BTCUSDT", D(2))]
+    known, assumed = (desk.driver.wallets[0].worst for desk in desks)
+    assert known < assumed < known + 0.001
+
+
+def test_a_crossed_stop_of_a_symbol_without_brackets_is_done():
+    desk = Desk(brackets={})
+    desk.driver.on_mark("BTCUSDT", 100.0, S, S)
+    desk.driver.hold(account(position(stop_price=D(98), stop_live=True), as_of_ns=S), S)
+    desk.driver.on_mark("BTCUSDT", 97.0, 2 * S, 2 * S)
+    desk.driver.on_mark("BTCUSDT", 97.0, 9 * S, 9 * S)
+    assert [sent.quantity for sent in desk.venue.sent] == [D(10)]
 
 
 @pytest.mark.parametrize(("own", "price"), [("-1.5", 100.0), ("0", 100.0), ("-1.5", 100.1)])
@@ -783,12 +810,11 @@ def test_a_position_without_a_stop_price_alarms_and_nothing_can_be_placed():
     assert desk.venue.sent == []
 
 
-def test_a_stop_for_an_unknown_size_is_refused_by_risk():
+def test_a_missing_stop_of_a_symbol_without_brackets_is_placed_for_all_it_holds():
     desk = Desk(brackets={})
     desk.driver.on_mark("BTCUSDT", 100.0, 0, 0)
     desk.driver.hold(account(position(stop_price=D(95))), 0)
-    assert desk.venue.sent == []
-    assert "ACTION_REFUSED" in desk.alarms()
+    assert [(sent.purpose, sent.quantity) for sent in desk.venue.sent] == [(Purpose.STOP, D(10))]
 
 
 # ------------------------------------------------------- storms: latency, loss, parts

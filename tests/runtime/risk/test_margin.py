@@ -431,15 +431,16 @@ def test_an_unknown_symbol_has_no_published_brackets():
         published_brackets("WHATUSDT")
 
 
-@given(st.floats(0.0, 3e9))
-def test_assumed_brackets_ask_for_the_highest_published_rate_at_every_notional(notional):
-    ladder = assumed_brackets("WHATUSDT")
+@given(st.floats(0.0, 3e9), st.sampled_from([0.0, 0.004, 0.025, 0.3, 0.9]))
+def test_assumed_brackets_ask_for_the_highest_rate_at_every_notional(notional, least):
+    ladder = assumed_brackets("WHATUSDT", least)
     tables = [published_brackets(symbol) for symbol in published_symbols()]
     at_or_below = [max(rate for floor, rate in zip(table.floors, table.rates, strict=True)
                        if floor <= notional) for table in tables]  # fmt: skip
     here = [r for floor, r in zip(ladder.floors, ladder.rates, strict=True) if floor <= notional]
     assert ladder.symbol == "WHATUSDT"
-    assert here[-1] == max(at_or_below)
+    assert here[-1] == max(least, *at_or_below)
+    assert ladder.maintenance(notional) >= notional * least - 1e-6
     assert ladder.maintenance(notional) >= max(t.maintenance(notional) for t in tables) - 1e-6
 
 
