@@ -178,7 +178,7 @@ class ProtectionPlanned(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """An action against liquidation; it must be durable before it is performed.
 
     Attributes:
-        number: counts up from 1 over the account's life; the number of its intent.
+        number: counts up from 1 over the account's life; its intent has a number of its own.
         action: ``reduce``, ``add_margin``, ``close`` or ``place_stop``.
         wallet: the margin it protects: ``cross``, or an isolated leg.
         intent: the approved order; None for margin.

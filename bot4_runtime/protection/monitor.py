@@ -9,6 +9,12 @@ A stop reduces nothing while it rests, so it blocks no action; but no other one 
 its leg until it is known what became of it: the venue tells, or a reading of the account shows it
 resting, or the queries of `bot4_runtime.exchange.unknown` end it as never placed.
 
+Its plans count from 1 and the engine's intents do too, so the intents of plans are numbered from
+`FIRST_INTENT` on: neither numbers nor names at the venue can be taken for the engine's. Whoever
+wires it beside an engine gives it a gate of its own, since the numbers a gate sends only rise,
+and lets reconciliation claim its orders from `TradingState.protection`; without that they are
+foreign there, and hold entries.
+
 Events come in by `on_mark`, `on_mid`, `on_trade`, `on_time` (every 100 ms), `on_order` and
 `hold`, all from one thread; alarms and plans go out as events through the ledger.
 """
@@ -64,6 +70,8 @@ from bot4_runtime.risk.stop_watchdog import StopWatchdog
 
 PLACE_STOP: Final = "place_stop"
 CROSS: Final = "cross"
+FIRST_INTENT: Final = 1 << 48
+"""Intent number of plan 0; an engine at a thousand orders a second takes 8,900 years to it."""
 UNKNOWN_AFTER_NS: Final = 10_000_000_000
 """Time in flight from which people are told, and after which a margin move is looked up."""
 
@@ -102,7 +110,7 @@ class ProtectionMonitor:
         brackets: by symbol; a position without is measured by a ladder that errs towards
             liquidation (`assumed_brackets`), alarms, and stops entries.
         risk: approves every order.
-        gate: sends it; its venue is the account's.
+        gate: sends it and nothing else; its venue is the account's.
         margin: moves margin.
         ledger: takes events.
         epoch: of this process, for the orders' names.
@@ -222,7 +230,7 @@ class ProtectionMonitor:
 
     def on_order(self, event: OrderEvent) -> None:
         """Take what became of an order; events of orders that are not ours are left aside."""
-        action = self._open.get(_number(event))
+        action = self._action_of(_number(event))
         if action is None:
             return
         if isinstance(event, OrderFilled):
@@ -238,6 +246,13 @@ class ProtectionMonitor:
         elif isinstance(event, OrderOutcomeUnknown) and not action.told:
             action.told = True
             self._failed(action.planned, ACTION_UNKNOWN, event.reason, event.ts_event_ns)
+
+    def _action_of(self, intent_no: int) -> Action | None:
+        for action in self._open.values():
+            intent = action.planned.intent
+            if intent is not None and intent.intent_no == intent_no:
+                return action
+        return None
 
     # ----------------------------------------------------------------- what goes out
     def _look(self, now_ns: int) -> None:
@@ -338,7 +353,7 @@ class ProtectionMonitor:
             wallet=wallet.name,
             symbol=leg.symbol,
             intent=intent,
-            client_id=client_id(self._epoch, number),
+            client_id=client_id(self._epoch, intent.intent_no),
             payload_hash=payload_hash(intent),
             amount=_ZERO,
             reason=f"{leg.stop_name} does not rest at the venue",
@@ -449,7 +464,7 @@ def _intent(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) -
     """Return the reduce-only order: against the leg, never more than it holds."""
     stop = action == PLACE_STOP
     return OrderIntent(
-        intent_no=number,
+        intent_no=FIRST_INTENT + number,
         book=Book.VALIDATED,
         purpose=Purpose.STOP if stop else Purpose.EMERGENCY,
         symbol=leg.symbol,
@@ -486,7 +501,7 @@ def _planned(plan: Plan, intent: OrderIntent | None, epoch: int) -> ProtectionPl
         wallet=plan.wallet,
         symbol=plan.symbol,
         intent=intent,
-        client_id="" if intent is None else client_id(epoch, plan.number),
+        client_id="" if intent is None else client_id(epoch, intent.intent_no),
         payload_hash="" if intent is None else payload_hash(intent),
         amount=plan.amount,
         reason=plan.reason,

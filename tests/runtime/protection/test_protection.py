@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot4_runtime.domain.client_id import client_id
+from bot4_runtime.domain.client_id import client_id, parse_client_id
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueRefused
 from bot4_runtime.domain.events import (
     JournaledEvent,
@@ -34,7 +34,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
-from bot4_runtime.protection.monitor import ProtectionMonitor
+from bot4_runtime.protection.monitor import FIRST_INTENT, ProtectionMonitor
 from bot4_runtime.protection.simulated import Faults, SimulatedUsdm
 from bot4_runtime.protection.stress import lot_rules
 from bot4_runtime.risk.brackets import Brackets
@@ -149,7 +149,7 @@ def fill(number: int, quantity: str, ts_ns: int, price="77") -> OrderFilled:
         ts_event_ns=ts_ns,
         fill=Fill(
             trade_id=f"{number}-{ts_ns}",
-            intent_no=number,
+            intent_no=FIRST_INTENT + number,
             book=Book.VALIDATED,
             symbol="BTCUSDT",
             side=Side.SELL,
@@ -186,7 +186,7 @@ def test_an_action_is_approved_journaled_durable_and_sent_once():
         "BTCUSDT",
     )
     assert planned.intent == intent
-    assert planned.client_id == client_id(5, 1)
+    assert planned.client_id == client_id(5, FIRST_INTENT + 1)
     assert planned.payload_hash == payload_hash(intent)
     assert planned.reason == "margin consumed reached 90%"
     assert planned.numbers["price"] == DANGER
@@ -229,7 +229,9 @@ def test_an_order_that_ends_short_is_over_too(status):
     desk = in_danger()
     desk.driver.on_order(fill(1, "0.5", 2 * S))
     desk.driver.on_order(
-        OrderClosed(ts_event_ns=2 * S, intent_no=1, status=status, reason="no one there")
+        OrderClosed(
+            ts_event_ns=2 * S, intent_no=FIRST_INTENT + 1, status=status, reason="no one there"
+        )
     )
     desk.driver.hold(account(position("9.5"), as_of_ns=2 * S), 2 * S)
     [settled] = desk.tape.of(ProtectionSettled)
@@ -239,7 +241,9 @@ def test_an_order_that_ends_short_is_over_too(status):
 def test_a_fill_that_comes_after_the_end_still_counts():
     desk = in_danger()
     desk.driver.on_order(
-        OrderClosed(ts_event_ns=2 * S, intent_no=1, status="never_placed", reason="absent")
+        OrderClosed(
+            ts_event_ns=2 * S, intent_no=FIRST_INTENT + 1, status="never_placed", reason="absent"
+        )
     )
     desk.driver.on_order(fill(1, "0.5", 3 * S))
     desk.driver.hold(account(position("9.5"), as_of_ns=2 * S), 2 * S)
@@ -251,7 +255,9 @@ def test_a_fill_that_comes_after_the_end_still_counts():
 
 def test_a_rejected_order_is_told_and_over():
     desk = in_danger()
-    desk.driver.on_order(OrderRejected(ts_event_ns=S, intent_no=1, code="-2022", reason="refused"))
+    desk.driver.on_order(
+        OrderRejected(ts_event_ns=S, intent_no=FIRST_INTENT + 1, code="-2022", reason="refused")
+    )
     assert desk.codes() == ["MARGIN_ACT", "ACTION_REFUSED"]
     desk.driver.hold(account(position(), as_of_ns=S), S)
     assert [settled.status for settled in desk.tape.of(ProtectionSettled)] == ["rejected"]
@@ -287,14 +293,50 @@ def test_events_of_other_orders_are_left_aside():
     desk = in_danger()
     before = len(desk.tape.events)
     desk.driver.on_order(fill(77, "1", S))
-    desk.driver.on_order(OrderClosed(ts_event_ns=S, intent_no=77, status="expired", reason=""))
-    desk.driver.on_order(OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1"))
+    desk.driver.on_order(
+        OrderClosed(ts_event_ns=S, intent_no=FIRST_INTENT + 77, status="expired", reason="")
+    )
+    desk.driver.on_order(
+        OrderAccepted(ts_event_ns=S, intent_no=FIRST_INTENT + 1, venue_order_id="1")
+    )
     intent = desk.venue.sent[0]
     desk.driver.on_order(
         OrderIntended(ts_event_ns=S, intent=intent, client_id="x", payload_hash="y")
     )
     assert len(desk.tape.events) == before
     assert desk.driver.busy
+
+
+@given(st.integers(1, 2**32), st.integers(1, 2**40), st.integers(1, 2**40))
+def test_its_orders_share_no_number_and_no_name_with_the_engines(epoch, plan, intent_no):
+    name = client_id(epoch, FIRST_INTENT + plan)
+    assert parse_client_id(name) == (epoch, FIRST_INTENT + plan)
+    assert name != client_id(epoch, intent_no)
+    assert len(name) <= 36
+
+
+def test_events_of_the_engines_intent_of_the_same_number_are_left_aside():
+    desk = in_danger()
+    [planned] = desk.tape.of(ProtectionPlanned)
+    assert (planned.number, planned.intent.intent_no) == (1, FIRST_INTENT + 1)
+    engines = fill(1 - FIRST_INTENT, "2", 2 * S)
+    assert engines.fill.intent_no == 1
+    desk.driver.on_order(engines)
+    desk.driver.on_order(OrderClosed(ts_event_ns=2 * S, intent_no=1, status="canceled", reason=""))
+    desk.driver.hold(account(position(), as_of_ns=2 * S), 2 * S)
+    assert desk.driver.busy
+
+
+def test_a_plan_of_an_older_journal_is_known_by_the_number_its_intent_had():
+    [planned] = in_danger().tape.of(ProtectionPlanned)
+    older = msgspec.structs.replace(
+        planned, intent=msgspec.structs.replace(planned.intent, intent_no=1)
+    )
+    after = Desk(first_number=2)
+    after.driver.resume([older])
+    after.driver.on_order(fill(1 - FIRST_INTENT, "2", 2 * S))
+    after.driver.hold(account(position("8", isolated="200"), as_of_ns=2 * S), 2 * S)
+    assert [settled.status for settled in after.tape.of(ProtectionSettled)] == ["filled"]
 
 
 def test_what_risk_refuses_is_told_and_not_sent():
@@ -331,7 +373,9 @@ def test_a_trade_that_is_told_twice_counts_once_and_does_not_end_an_action():
 def test_an_action_is_not_over_by_a_reading_from_before_its_latest_trade():
     desk = in_danger()
     desk.driver.on_order(fill(1, "0.5", 3 * S))
-    desk.driver.on_order(OrderClosed(ts_event_ns=2 * S, intent_no=1, status="expired", reason=""))
+    desk.driver.on_order(
+        OrderClosed(ts_event_ns=2 * S, intent_no=FIRST_INTENT + 1, status="expired", reason="")
+    )
     desk.driver.hold(account(position(), as_of_ns=2 * S), 3 * S)
     assert desk.driver.busy
     desk.driver.hold(account(position("9.5"), as_of_ns=3 * S), 3 * S)
@@ -352,10 +396,12 @@ def test_duplicates_and_any_order_of_messages_end_an_action_the_same(data, parts
     spent = sum((one.fill.quantity * one.fill.price for one in messages), D(0))
     end = "filled" if left == 0 else data.draw(st.sampled_from(["expired", "canceled"]))
     if left:
-        messages.append(OrderClosed(ts_event_ns=9 * S, intent_no=1, status=end, reason="short"))
+        messages.append(
+            OrderClosed(ts_event_ns=9 * S, intent_no=FIRST_INTENT + 1, status=end, reason="short")
+        )
     messages += [
-        OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1"),
-        OrderOutcomeUnknown(ts_event_ns=S, intent_no=1, reason="no answer"),
+        OrderAccepted(ts_event_ns=S, intent_no=FIRST_INTENT + 1, venue_order_id="1"),
+        OrderOutcomeUnknown(ts_event_ns=S, intent_no=FIRST_INTENT + 1, reason="no answer"),
     ]
     again = data.draw(st.lists(st.sampled_from(messages), max_size=4))
     desk = in_danger()
@@ -693,9 +739,9 @@ def test_a_missing_stop_is_placed_again_once_for_every_reading_that_lacks_it():
     desk.driver.on_mark("BTCUSDT", 100.0, 12 * S, 12 * S)
     desk.driver.hold(account(lacking, as_of_ns=12 * S), 12 * S)
     assert [settled.status for settled in desk.tape.of(ProtectionSettled)] == ["accepted"]
-    assert [sent.intent_no for sent in desk.venue.sent] == [1]
+    assert [sent.intent_no - FIRST_INTENT for sent in desk.venue.sent] == [1]
     desk.driver.on_mark("BTCUSDT", 100.0, 18 * S, 18 * S)
-    assert [sent.intent_no for sent in desk.venue.sent] == [1, 2]
+    assert [sent.intent_no - FIRST_INTENT for sent in desk.venue.sent] == [1, 2]
 
 
 def asking(fault=None) -> Desk:
@@ -735,14 +781,16 @@ def test_a_stop_that_was_never_placed_is_asked_for_anew():
     desk = asking(OutcomeUnknown("no answer"))
     desk.venue.fault = None
     desk.driver.on_order(
-        OrderClosed(ts_event_ns=20 * S, intent_no=1, status="never_placed", reason="absent")
+        OrderClosed(
+            ts_event_ns=20 * S, intent_no=FIRST_INTENT + 1, status="never_placed", reason="absent"
+        )
     )
     lacking = position(stop_price=D(95))
     desk.driver.on_mark("BTCUSDT", 100.0, 20 * S, 20 * S)
     desk.driver.hold(account(lacking, as_of_ns=20 * S - 1), 20 * S)
     assert len(desk.venue.sent) == 1
     desk.driver.hold(account(lacking, as_of_ns=25 * S), 25 * S)
-    assert [sent.intent_no for sent in desk.venue.sent] == [1, 2]
+    assert [sent.intent_no - FIRST_INTENT for sent in desk.venue.sent] == [1, 2]
     assert [settled.status for settled in desk.tape.of(ProtectionSettled)] == ["never_placed"]
 
 
@@ -769,13 +817,17 @@ def test_a_stop_left_open_by_a_crash_leaves_its_symbol_protected(known):
     after.driver.resume([planned])
     after.driver.on_mark("BTCUSDT", 100.0, S, S)
     if known == "accepted":
-        after.driver.on_order(OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1"))
+        after.driver.on_order(
+            OrderAccepted(ts_event_ns=S, intent_no=FIRST_INTENT + 1, venue_order_id="1")
+        )
     held = position(stop_price=D(95), stop_live=known == "shown")
     after.driver.hold(account(held, as_of_ns=S), S)
     settled = [one.status for one in after.tape.of(ProtectionSettled)]
     assert settled == ([] if known == "nothing" else ["accepted"])
     stops = [sent for sent in after.venue.sent if sent.purpose is Purpose.STOP]
-    assert [sent.intent_no for sent in stops] == ([2] if known == "accepted" else [])
+    assert [sent.intent_no - FIRST_INTENT for sent in stops] == (
+        [2] if known == "accepted" else []
+    )
     after.driver.on_mark("BTCUSDT", DANGER, 2 * S, 2 * S)
     cuts = [sent for sent in after.venue.sent if sent.purpose is Purpose.EMERGENCY]
     assert [sent.quantity for sent in cuts] == [D(2)]
@@ -791,11 +843,13 @@ def test_what_is_told_of_a_stop_in_any_order_ends_it_the_same(order, left_out):
     told = [kind for kind in order if kind not in left_out]
     for kind in told:
         if kind == "accepted":
-            event = OrderAccepted(ts_event_ns=S, intent_no=1, venue_order_id="1")
+            event = OrderAccepted(ts_event_ns=S, intent_no=FIRST_INTENT + 1, venue_order_id="1")
         elif kind == "unknown":
-            event = OrderOutcomeUnknown(ts_event_ns=S, intent_no=1, reason="no answer")
+            event = OrderOutcomeUnknown(
+                ts_event_ns=S, intent_no=FIRST_INTENT + 1, reason="no answer"
+            )
         else:
-            event = OrderClosed(ts_event_ns=S, intent_no=1, status=kind, reason="")
+            event = OrderClosed(ts_event_ns=S, intent_no=FIRST_INTENT + 1, status=kind, reason="")
         desk.driver.on_order(event)
     desk.driver.hold(account(position(stop_price=D(95)), as_of_ns=S), S)
     [settled] = desk.tape.of(ProtectionSettled)
