@@ -9,12 +9,6 @@ A stop reduces nothing while it rests, so it blocks no action; but no other one 
 its leg until it is known what became of it: the venue tells, or a reading of the account shows it
 resting, or the queries of `bot4_runtime.exchange.unknown` end it as never placed.
 
-Its plans count from 1 and the engine's intents do too, so the intents of plans are numbered from
-`FIRST_INTENT` on: neither numbers nor names at the venue can be taken for the engine's. Whoever
-wires it beside an engine gives it a gate of its own, since the numbers a gate sends only rise,
-and lets reconciliation claim its orders from `TradingState.protection`; without that they are
-foreign there, and hold entries.
-
 Events come in by `on_mark`, `on_mid`, `on_trade`, `on_time` (every 100 ms), `on_order` and
 `hold`, all from one thread; alarms and plans go out as events through the ledger.
 """
@@ -39,19 +33,23 @@ from bot4_runtime.domain.events import (
     ProtectionPlanned,
 )
 from bot4_runtime.domain.order import (
-    Book,
     OrderIntent,
     OrderStatus,
-    OrderType,
-    Purpose,
-    Side,
-    TimeInForce,
     payload_hash,
 )
-from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.protection.action import Action
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
+from bot4_runtime.protection.orders import (
+    PLACE_STOP,
+    asked_stop,
+    exit_view,
+    known,
+    planned_event,
+    protects,
+    reducing,
+    resting_stops,
+)
 from bot4_runtime.risk.alarm import (
     ACTION_IMPOSSIBLE,
     ACTION_REFUSED,
@@ -61,17 +59,13 @@ from bot4_runtime.risk.alarm import (
     Alarm,
 )
 from bot4_runtime.risk.brackets import UNKNOWN_RATE, Brackets, assumed_brackets
-from bot4_runtime.risk.correlation import FixedCorrelations
 from bot4_runtime.risk.ladder import ActionLadder, LotRules, Plan
 from bot4_runtime.risk.liquidation import LiquidationLimits, LiquidationMonitor
-from bot4_runtime.risk.manager import HeldPosition, RiskApproved, RiskManager, RiskView
+from bot4_runtime.risk.manager import RiskApproved, RiskManager
 from bot4_runtime.risk.margin import Leg, Wallet
 from bot4_runtime.risk.stop_watchdog import StopWatchdog
 
-PLACE_STOP: Final = "place_stop"
 CROSS: Final = "cross"
-FIRST_INTENT: Final = 1 << 48
-"""Intent number of plan 0; an engine at a thousand orders a second takes 8,900 years to it."""
 UNKNOWN_AFTER_NS: Final = 10_000_000_000
 """Time in flight from which people are told, and after which a margin move is looked up."""
 
@@ -186,9 +180,9 @@ class ProtectionMonitor:
             return
         self._as_of_ns = holdings.as_of_ns
         self._free = holdings.free
-        resting = _resting_stops(holdings)
+        resting = resting_stops(holdings)
         for number, action in list(self._open.items()):
-            if _asked_stop(action) in resting:
+            if asked_stop(action) in resting:
                 action.end(OrderStatus.ACCEPTED, holdings.as_of_ns)
             settled = action.settled()
             if settled is not None and settled.ts_event_ns <= holdings.as_of_ns:
@@ -283,15 +277,15 @@ class ProtectionMonitor:
         if plan.amount > 0:
             self._add_margin(plan, wallet, leg)
             return
-        intent = _intent(plan.number, leg, plan.quantity, plan.ts_ns, plan.action)
+        intent = reducing(plan.number, leg, plan.quantity, plan.ts_ns, plan.action)
         approved = self._approved(intent, wallet, leg)
         if approved is None:
             self._ladder.settle(plan.number)
             return
-        self._send(approved, _planned(plan, intent, self._epoch))
+        self._send(approved, planned_event(plan, intent, self._epoch))
 
     def _approved(self, intent: OrderIntent, wallet: Wallet, leg: Leg) -> RiskApproved | None:
-        verdict = self._risk.validate(intent, _exit_view(wallet, leg, intent.ts_ns))
+        verdict = self._risk.validate(intent, exit_view(wallet, leg, intent.ts_ns))
         if isinstance(verdict, RiskApproved):
             return verdict
         text = f"{leg.name}: risk refused to cut {intent.quantity}: {verdict.text}"
@@ -313,7 +307,7 @@ class ProtectionMonitor:
             self.on_order(event)
 
     def _add_margin(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
-        planned = _planned(plan, None, self._epoch)
+        planned = planned_event(plan, None, self._epoch)
         self._open[plan.number] = action = Action(planned)
         self._ledger.emit(planned)
         self._ledger.make_durable()
@@ -338,11 +332,11 @@ class ProtectionMonitor:
         """
         if not leg.stop_price > 0.0 or self._stops_asked.get(leg.stop_name, -1) >= self._as_of_ns:
             return
-        if any(_protects(action, leg) for action in self._open.values()):
+        if any(protects(action, leg) for action in self._open.values()):
             return
         self._stops_asked[leg.stop_name] = self._as_of_ns
         number = self._ladder.take_number()
-        intent = _intent(number, leg, leg.size, now_ns, PLACE_STOP)
+        intent = reducing(number, leg, leg.size, now_ns, PLACE_STOP)
         approved = self._approved(intent, wallet, leg)
         if approved is None:
             return
@@ -357,7 +351,7 @@ class ProtectionMonitor:
             payload_hash=payload_hash(intent),
             amount=_ZERO,
             reason=f"{leg.stop_name} does not rest at the venue",
-            numbers={"price": _known(leg.price), "stop_price": leg.stop_price},
+            numbers={"price": known(leg.price), "stop_price": leg.stop_price},
         )
         self._send(approved, planned)
 
@@ -399,7 +393,7 @@ class ProtectionMonitor:
                 code=alarm.code,
                 subject=alarm.subject,
                 text=alarm.text,
-                numbers={name: _known(number) for name, number in alarm.numbers.items()},
+                numbers={name: known(number) for name, number in alarm.numbers.items()},
             )
         )
 
@@ -435,111 +429,7 @@ def _leg(position: MarginPosition, brackets: Brackets | None) -> Leg:
     )
 
 
-def _asked_stop(action: Action) -> tuple[str, Side, float] | None:
-    """Return symbol, side and trigger of the stop an action asked for; None for other actions."""
-    intent = action.planned.intent
-    if action.planned.action != PLACE_STOP or intent is None or intent.stop_price is None:
-        return None
-    return intent.symbol, intent.side, float(intent.stop_price)
-
-
-def _protects(action: Action, leg: Leg) -> bool:
-    asked = _asked_stop(action)
-    return asked is not None and asked[:2] == (leg.symbol, _against(leg.side))
-
-
-def _resting_stops(holdings: Holdings) -> set[tuple[str, Side, float]]:
-    return {
-        (held.symbol, _against(1 if held.side == "long" else -1), float(held.stop_price))
-        for held in holdings.positions
-        if held.stop_live and held.stop_price is not None
-    }
-
-
-def _against(side: int) -> Side:
-    return Side.SELL if side > 0 else Side.BUY
-
-
-def _intent(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) -> OrderIntent:
-    """Return the reduce-only order: against the leg, never more than it holds."""
-    stop = action == PLACE_STOP
-    return OrderIntent(
-        intent_no=FIRST_INTENT + number,
-        book=Book.VALIDATED,
-        purpose=Purpose.STOP if stop else Purpose.EMERGENCY,
-        symbol=leg.symbol,
-        side=_against(leg.side),
-        order_type=OrderType.STOP_MARKET if stop else OrderType.MARKET,
-        quantity=quantity,
-        price=None,
-        stop_price=Decimal(repr(leg.stop_price)) if stop else None,
-        time_in_force=TimeInForce.GTC if stop else TimeInForce.IOC,
-        reduce_only=True,
-        reference_price=Decimal(repr(leg.known_price)),
-        stop_loss=None,
-        expires_after=0,
-        signal_id=f"protection:{leg.symbol}:{number}",
-        rule_id="protection",
-        ts_ns=ts_ns,
-    )
-
-
-def _planned(plan: Plan, intent: OrderIntent | None, epoch: int) -> ProtectionPlanned:
-    numbers = {
-        "worst": plan.worst,
-        "ratio": plan.ratio,
-        "consumed": plan.consumed,
-        "price": plan.price,
-        "liquidation_price": math.nan
-        if plan.liquidation_price is None
-        else plan.liquidation_price,
-    }
-    return ProtectionPlanned(
-        ts_event_ns=plan.ts_ns,
-        number=plan.number,
-        action=plan.action,
-        wallet=plan.wallet,
-        symbol=plan.symbol,
-        intent=intent,
-        client_id="" if intent is None else client_id(epoch, intent.intent_no),
-        payload_hash="" if intent is None else payload_hash(intent),
-        amount=plan.amount,
-        reason=plan.reason,
-        numbers={name: _known(number) for name, number in numbers.items()},
-    )
-
-
-def _exit_view(wallet: Wallet, leg: Leg, now_ns: int) -> RiskView:
-    """Return the leg alone: an exit is judged by what it reduces, whatever else is true."""
-    equity = wallet.margin_balance
-    worth = Decimal(repr(equity)) if math.isfinite(equity) else _ZERO
-    return RiskView(
-        equity=equity,
-        cash_free=0.0,
-        marks={leg.symbol: leg.known_price},
-        positions=[HeldPosition(leg.symbol, leg.signed, leg.known_price)],
-        open_orders=[],
-        correlations=FixedCorrelations({}),
-        depth_quote=0.0,
-        breaker=BreakerState(),
-        metrics=RiskMetrics(
-            equity=worth,
-            peak_equity=worth,
-            drawdown=0.0,
-            day=0,
-            day_start_equity=worth,
-            exposure=_ZERO,
-            leverage=0.0,
-        ),
-        now_ns=now_ns,
-    )
-
-
 def _number(event: OrderEvent) -> int:
     if isinstance(event, OrderIntended):
         return event.intent.intent_no
     return event.fill.intent_no if isinstance(event, OrderFilled) else event.intent_no
-
-
-def _known(number: float) -> float | None:
-    return number if math.isfinite(number) else None

@@ -34,7 +34,8 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
-from bot4_runtime.protection.monitor import FIRST_INTENT, ProtectionMonitor
+from bot4_runtime.protection.monitor import ProtectionMonitor
+from bot4_runtime.protection.orders import FIRST_INTENT
 from bot4_runtime.protection.simulated import Faults, SimulatedUsdm
 from bot4_runtime.protection.stress import lot_rules
 from bot4_runtime.risk.brackets import Brackets
