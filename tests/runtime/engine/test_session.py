@@ -20,6 +20,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Book, OrderType, Purpose, Side
 from bot4_runtime.domain.portfolio import BreakerPhase
+from bot4_runtime.engine import trades_since
 from bot4_runtime.report.record import gather
 from bot4_runtime.settings import Settings, load_settings
 from bot4_runtime.state.trading_state import TradingState
@@ -199,6 +200,31 @@ def test_three_losses_in_a_row_open_the_breaker_and_entries_wait(
         elif isinstance(event, OrderIntended) and event.intent.purpose is Purpose.ENTRY:
             assert event.intent.book not in tripped_ns
     assert trips > 0
+
+
+def test_only_what_was_opened_since_the_cooldown_probes(
+    tmp_path: Path, run_it, journal_of, settings: Settings
+) -> None:
+    risk = settings.risk.model_copy(update={"cooldown_s": 3_600})
+    run_it(tmp_path, with_=settings.model_copy(update={"risk": risk}))
+    state = TradingState()
+    probed = older = 0
+    for event in journal_of(tmp_path):
+        book = state.books.get(event.book) if isinstance(event, BreakerChanged) else None
+        if book is not None and book.breaker.phase is not BreakerPhase.CLOSED:
+            before, after = book.breaker, event.state
+            over_ns = before.tripped_ts_ns + before.cooldown_s * 10**9
+            fresh = trades_since(book, before.trades_seen)
+            probes = [trade for trade in fresh if trade.opened_ts_ns >= over_ns]
+            lost = after.reason == "PROBE_LOST" and after.tripped_ts_ns > before.tripped_ts_ns
+            if after.phase is BreakerPhase.CLOSED or lost:
+                assert probes
+                probed += 1
+            elif before.phase is BreakerPhase.HALF_OPEN:
+                older += len(fresh) > len(probes)
+        state.apply(event)
+    assert probed > 0
+    assert older > 0
 
 
 def test_a_gap_is_told_and_nothing_is_invented_for_it(
