@@ -8,10 +8,11 @@ are arguments: the same calls give the same answers.
 
 Silence is no recovery: a stale leg keeps its last price, counts in its wallet, and is acted on,
 for a venue lags most in a crash, and a needless cut costs a fee where a missed one costs the
-margin. But only for `BLIND_AFTER_MS`: older than that, the price says nothing of now, and step
-after step would sell a position whole on it. From then on the leg is blind: no step begins on
-it and no stop counts as newly crossed until a mark or a mid arrives; its wallet's other legs are
-acted on as ever, and a wallet of blind legs alone is told as one without a possible step.
+margin. But only for `BLIND_AFTER_MS`: older than that, a mark says nothing of now, and step after
+step would sell a position whole on it. From then on the mid alone values the leg, and without
+one as young the leg is blind: no step begins on it and no stop counts as newly crossed until a
+price arrives; its wallet's other legs are acted on as ever, and a wallet of blind legs alone is
+told as one without a possible step.
 
 Our clock may run `CLOCK_ERROR_MS` behind the venue's before entries stop. A price stamped more
 than `FUTURE_MS` ahead of it is refused: kept, it would shut out every true one after it.
@@ -59,7 +60,7 @@ CLOCK_ERROR_MS: Final = 500
 """How far ahead of our clock a mark may be stamped while entries are allowed."""
 
 BLIND_AFTER_MS: Final = 60_000
-"""Age of a leg's newest price, mark or mid, from which nothing new is begun on it."""
+"""Age from which nothing new is begun on a price."""
 
 FUTURE_MS: Final = 1_000
 """How far ahead of our clock a price may be stamped at most."""
@@ -112,8 +113,8 @@ class LiquidationLimits:
 class _Quote:
     """The latest prices of a symbol, in quote, and when they were made (UTC, ns).
 
-    `ahead`: the mark came with a stamp further ahead than clocks may differ. `refused` counts
-    prices from the future since the last mark that was taken.
+    `outlived`: the mark is too old to be held against a newer mid. `ahead`: it came with a stamp
+    further ahead than clocks may differ. `refused` counts prices from the future since it came.
     """
 
     def __init__(self) -> None:
@@ -124,12 +125,15 @@ class _Quote:
         self.ahead = False
         self.refused = 0
         self.stale = False
+        self.outlived = False
         self.legs: list[Leg] = []
 
     def value(self) -> None:
         """Value the symbol's legs at the mark, or at a newer mid where that is worse."""
         mark = self.mark
         mid = self.mid if self.mid_ns > self.mark_ns else mark
+        if self.outlived and 0.0 < mid < math.inf:
+            mark = mid
         for leg in self.legs:
             if leg.side > 0:
                 leg.price = mid if 0.0 < mid < mark else mark
@@ -208,7 +212,12 @@ class LiquidationMonitor:
             if stale != quote.stale:
                 quote.stale = stale
                 alarms.append(_staleness(symbol, quote, now_ns))
-            blind = now_ns - max(quote.mark_ns, quote.mid_ns) > _BLIND_NS
+            outlived = now_ns - quote.mark_ns > _BLIND_NS
+            if outlived != quote.outlived:
+                quote.outlived = outlived
+                quote.value()
+            young = 0.0 < quote.mid < math.inf and now_ns - quote.mid_ns <= _BLIND_NS
+            blind = outlived and not young
             for leg in quote.legs:
                 leg.blind = blind
         for wallet in self.wallets:

@@ -289,6 +289,36 @@ def test_marks_out_of_order_are_left_aside():
     assert monitor.wallets[0].legs[0].price == 95.0
 
 
+@pytest.mark.parametrize("mid", [99.0, 101.0])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_mark_older_than_a_minute_is_not_held_against_a_newer_mid(side, mid):
+    held = leg(side=side)
+    monitor = watching(isolated(held))
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
+    for second in (59, 60, 61, 120, 121, 122):
+        if second <= 61:
+            monitor.on_mid("BTCUSDT", mid, second * S, second * S)
+        monitor.look(second * S)
+        worse = min(100.0, mid) if side > 0 else max(100.0, mid)
+        assert held.price == (worse if second <= 60 else mid)
+        assert held.blind is (second > 121)
+    monitor.on_mark("BTCUSDT", 98.0, 130 * S, 130 * S)
+    monitor.look(130 * S)
+    assert held.price == 98.0
+    assert not held.blind
+
+
+@pytest.mark.parametrize("mid", [math.nan, 0.0, math.inf, -1.0])
+def test_a_mid_that_is_no_price_gives_no_sight(mid):
+    held = leg()
+    monitor = watching(isolated(held))
+    monitor.on_mark("BTCUSDT", 100.0, 0, 0)
+    monitor.on_mid("BTCUSDT", mid, 61 * S, 61 * S)
+    monitor.look(61 * S)
+    assert held.price == 100.0
+    assert held.blind
+
+
 # ------------------------------------------------------------------ mark and mid
 @pytest.mark.parametrize(
     ("side", "mid", "valued"),
