@@ -319,3 +319,16 @@ def test_an_empty_intent_is_not_sent() -> None:
     nothing = msgspec.structs.replace(event, intent=empty, payload_hash=payload_hash(empty))
     with pytest.raises(InvariantViolated, match="quantity 0"):
         Gate(RecordingVenue(), 10, epoch=1).replay(nothing, cash_free=1.0)
+
+
+def test_at_the_ceiling_an_entry_waits_out_the_whole_minute() -> None:
+    minute_ns = 60 * 10**9
+    for wait_ns, passes in (
+        (minute_ns - 1_000_000, False),
+        (minute_ns - 1, False),
+        (minute_ns, True),
+    ):
+        gate = Gate(RecordingVenue(), 1, epoch=1)
+        send(gate, intended(1, ts_ns=0))
+        (answer,) = send(gate, intended(2, ts_ns=wait_ns))
+        assert isinstance(answer, OrderAccepted if passes else OrderRejected), wait_ns
