@@ -672,3 +672,26 @@ def test_a_highest_epoch_that_cannot_be_read_is_told(path):
     (path.parent / "paper.epoch").mkdir()
     with pytest.raises(JournalError, match="cannot be read"):
         SqliteDisk.open(path, "paper")
+
+
+@pytest.mark.parametrize("code", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE", "SQLITE_BUSY"])
+def test_only_a_full_disk_frees_the_reserve_and_tries_again(path, code):
+    """After a failed flush the kernel may call pages clean that it never wrote."""
+
+    class Fails(FailingCommits):
+        def execute(self, text, *values):
+            if text == "COMMIT":
+                self.commits += 1
+                error = sqlite3.OperationalError(code)
+                error.sqlite_errorcode = getattr(sqlite3, code)
+                raise error
+            return self.sql.execute(text, *values)
+
+    disk = SqliteDisk.open(path, "paper", reserve_bytes=4_096)
+    disk._connection = failing = Fails(disk._connection, 0)
+    with pytest.raises(JournalWriteFailed, match=code):
+        disk.write(*frames_of(1, session(1)))
+    assert failing.commits == 1
+    assert path.with_name("journal.db-reserve").stat().st_size == 4_096
+    assert disk.distress == ""
+    disk.close()
