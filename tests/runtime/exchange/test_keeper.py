@@ -674,3 +674,46 @@ def test_nothing_is_left_to_reduce_of_what_was_sold(holding: Desk) -> None:
     holding.venue.done.append(holding.trade(2, 6, side=Side.SELL))
     unsure = holding.keeper.unsure(holding.order(3).intent)
     assert unsure == "0 BTCUSDT are left to reduce, not 1"
+
+
+# ------------------------------------------------------------------ boundaries
+def test_the_next_intent_that_the_journal_does_not_hold_yet_is_not_ours(ready: Desk) -> None:
+    name = client_id(2, ready.state.next_intent_no)
+    ready.venue.updates = [UserUpdate(order=ready.told(name), trade=None)]
+    ready.after(1)
+    assert ready.differences == [f"order {name}"]
+    assert "no such intent" in ready.keeper.hold
+
+
+@pytest.mark.parametrize(("by", "differs"), [("1e-8", False), ("1.1e-8", True), ("2e-8", True)])
+def test_balances_differ_beyond_the_least_amount_of_the_venue(
+    ready: Desk, by: str, differs: bool
+) -> None:
+    ready.venue.held["USDT"] += Decimal(by)
+    ready.after(INTERVAL_MS)
+    ready.after(2_000)
+    assert ready.differences == (["balance USDT"] if differs else [])
+
+
+def test_a_comparison_holds_for_forty_seconds(ready: Desk) -> None:
+    compared_ns = ready.clock.now_ns()
+    ready.clock.advance_to(compared_ns + 40_000 * MS)
+    assert ready.keeper.hold == ""
+    ready.clock.advance_to(compared_ns + 40_001 * MS)
+    assert "too old" in ready.keeper.hold
+
+
+def test_balances_from_before_a_trade_are_not_held_against_it(ready: Desk) -> None:
+    """The trade is booked after the balances were read, which do not have it yet."""
+    name = ready.intend()
+    ready.venue.orders[name] = ready.told(name)
+    kept = ready.venue.balances
+
+    def balances() -> dict[str, Decimal]:
+        ready.venue.done = [ready.trade(1, 5)]
+        return kept()
+
+    ready.venue.balances = balances  # type: ignore[method-assign]
+    ready.after(INTERVAL_MS)
+    assert ready.order(1).filled == 1
+    assert "to be confirmed" not in ready.keeper.hold

@@ -39,3 +39,12 @@ def test_an_order_that_was_seen_begins_anew() -> None:
     unknown.found(1)
     unknown.found(2)
     assert not unknown.missed(1, WAIT_MS + APART_MS, 0)
+
+
+def test_two_looks_before_the_clocks_can_agree_that_it_is_late_count_for_nothing() -> None:
+    unknown, error_ms = UnknownOrders(), 10_000
+    unknown.sent(1, 0)
+    for now_ms in range(WAIT_MS, WAIT_MS + error_ms, APART_MS):
+        assert not unknown.missed(1, now_ms, error_ms), now_ms
+    assert not unknown.missed(1, WAIT_MS + error_ms, error_ms), "the first look that counts"
+    assert unknown.missed(1, WAIT_MS + error_ms + APART_MS, error_ms)
