@@ -386,3 +386,9 @@ BreakerMachine.TestCase.settings = settings(
     max_examples=150, stateful_step_count=50, deadline=None
 )
 TestTheBreakerIsItsModel = BreakerMachine.TestCase
+
+
+def test_a_lost_probe_never_cools_down_for_less_than_a_first_trip_would():
+    """The operator raised the cool-down while the breaker was open from a shorter one."""
+    probing = BreakerState(phase=BreakerPhase.HALF_OPEN, reason="LOSS_STREAK", cooldown_s=3_600)
+    assert BREAKER.on_trade_closed(probing, -1.0, 0).cooldown_s == DAY
