@@ -195,3 +195,19 @@ def test_without_a_bnb_balance_the_configured_tier_stays():
     fees = FeeCalculator(SPOT, 5)
     assert not fees.advance(DAY)
     assert fees.tier == 5
+
+
+def test_the_venues_own_word_replaces_rates_that_were_asked_for_before():
+    fees = FeeCalculator(SPOT)
+    before = fees.rate(SPOT.venue, "BTCUSDT", Liquidity.TAKER)
+    buy = D(100), D(10), Liquidity.TAKER, Side.BUY, "BTC", "USDT"
+    assert before == 0.001
+    assert fees.exact(*buy) == (D("0.01"), "BTC")
+    told = SymbolCommission(
+        CommissionPart(D("0.002"), D("0.003")),
+        CommissionPart(D(0), D(0)),
+        CommissionPart(D(0), D(0)),
+    )
+    fees.set_account_commission("BTCUSDT", told)
+    assert fees.rate(SPOT.venue, "BTCUSDT", Liquidity.TAKER) == 0.003
+    assert fees.exact(*buy) == (D("0.03"), "BTC")
