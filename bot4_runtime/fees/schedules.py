@@ -30,7 +30,15 @@ FEE_SIDES: Final = ("get", "give", "quote", "base")
 LEAST_RATE: Final = Decimal("-0.005")
 MOST_RATE: Final = Decimal("0.03")
 """What a venue's rate may be to be believed from foreign metadata: half a per cent of rebate to
-three per cent of fee. ccxt 4.5.90 has 0.1 for weex's 0.1 % and -0.02 for -0.02 % of gate."""
+three per cent of fee. ccxt 4.5.90 has 0.1 for weex's 0.1 % and -0.02 for -0.02 % of gate. Its
+0.02 for cryptomus cannot be told from the two per cent that bit2c charges: dear, never cheap."""
+
+DERIVATIVES: Final = frozenset(
+    {"contract", "delivery", "future", "inverse", "linear", "option", "perpetual", "swap"}
+)
+"""ccxt's names of markets that are settled instead of exchanged."""
+INVERSE: Final = frozenset({"delivery", "inverse"})
+"""Those among them that are settled in the coin."""
 
 _ZERO: Final = Decimal(0)
 _MAKER: Final = Liquidity.MAKER
@@ -122,9 +130,14 @@ class SymbolCommission:
     discount: Decimal | None = None
 
     def rate(self, liquidity: Liquidity, side: Side, discount: Decimal) -> Decimal:
-        """Return the share charged, the account's discount or else this one taken off."""
+        """Return the share charged, the account's discount or else this one taken off.
+
+        A rebate is no commission that could be discounted: it stays whole.
+        """
         off = discount if self.discount is None else self.discount
-        standard = self.standard.rate(liquidity, side) * (1 - off)
+        standard = self.standard.rate(liquidity, side)
+        if standard > _ZERO:
+            standard *= 1 - off
         return standard + self.tax.rate(liquidity, side) + self.special.rate(liquidity, side)
 
 
@@ -255,6 +268,16 @@ def binance_schedule(market: Market, day: dt.date | None = None) -> FeeSchedule:
     return in_force[-1]
 
 
+def binance_schedules(market: Market, day: dt.date) -> tuple[FeeSchedule, ...]:
+    """Return Binance's fallback schedule on a day (UTC), and those that came after it.
+
+    Before the first we know, as in a simulated past, the first counts.
+    """
+    known = SPOT if market is Market.SPOT else USDM
+    past = sum(schedule.effective <= day for schedule in known)
+    return known[max(past - 1, 0) :]
+
+
 def ccxt_schedules(venue: str, fees: Mapping[str, object]) -> dict[str, FeeSchedule]:
     """Read every table of rates in the metadata that ccxt carries for an exchange.
 
@@ -271,14 +294,20 @@ def ccxt_schedules(venue: str, fees: Mapping[str, object]) -> dict[str, FeeSched
     """
     found: dict[str, FeeSchedule] = {}
     reasons: list[str] = []
+    trading = fees.get("trading")
+    stated = trading.get("feeSide") if isinstance(trading, Mapping) else None
     for market, table in _tables("", fees):
         try:
-            found[market] = ccxt_schedule(venue, market, table)
+            found[market] = ccxt_schedule(venue, market, {"feeSide": stated, **_told(table)})
         except DataError as error:
             reasons.append(str(error))
     if not found:
         raise DataError("; ".join(reasons) or f"ccxt carries no fees of {venue}")
     return found
+
+
+def _told(table: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def _tables(path: str, part: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
@@ -295,9 +324,19 @@ def _tables(path: str, part: Mapping[str, object]) -> list[tuple[str, Mapping[st
 def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> FeeSchedule:
     """Read one table of rates of ccxt.
 
+    Where the fee is taken follows ccxt's ``calculate_fee``. A contract's is taken in what it
+    settles in, whatever ``feeSide`` says: quote, but the coin in an inverse one. A spot table
+    that is silent takes quote on both sides. Some such venues take what is received and others
+    quote; a wrong guess books the right value in the wrong asset, and one rule, ccxt's own, is
+    better than a guess for each venue. A table may serve more than one market: read it as
+    ``swap`` for its linear and as ``inverse`` for its inverse contracts.
+
+    Tiers end before the first at which a rate rises with volume: what follows is stated in
+    another unit (ccxt 4.5.90: kucoin's contracts) or in the wrong row (krakenfutures, bitstamp).
+
     Args:
         venue: the exchange's ccxt id.
-        market: what to call the market, such as ``spot``.
+        market: ccxt's name of the market, such as ``spot`` or ``swap``.
         trading: ``exchange.fees["trading"]``, or one market's part such as
             ``exchange.fees["linear"]["trading"]``.
 
@@ -310,7 +349,9 @@ def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> Fee
             f"ccxt states no maker and taker share for {venue} {market} "
             f"(maker {maker!r}, taker {taker!r}); give the account's own rates"
         )
-    side = str(trading.get("feeSide") or "get")
+    side = str(trading.get("feeSide") or "quote")
+    if market in DERIVATIVES:
+        side = "base" if market in INVERSE else "quote"
     if side not in FEE_SIDES:
         raise DataError(
             f"{venue} charges fees in {side!r}; expected one of {', '.join(FEE_SIDES)}"
@@ -321,15 +362,16 @@ def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> Fee
         makers, takers = _rows(table.get("maker")), _rows(table.get("taker"))
         for volume in sorted((makers.keys() | takers.keys()) - {_ZERO}):
             before = tiers[-1]
-            tiers.append(
-                Tier(
-                    name=f"tier {len(tiers)}",
-                    min_volume=volume,
-                    min_bnb=_ZERO,
-                    maker=makers.get(volume, before.maker),
-                    taker=takers.get(volume, before.taker),
-                )
+            tier = Tier(
+                name=f"tier {len(tiers)}",
+                min_volume=volume,
+                min_bnb=_ZERO,
+                maker=makers.get(volume, before.maker),
+                taker=takers.get(volume, before.taker),
             )
+            if tier.maker > before.maker or tier.taker > before.taker:
+                break
+            tiers.append(tier)
     return FeeSchedule(
         venue=venue,
         market=market,

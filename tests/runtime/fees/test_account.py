@@ -90,7 +90,8 @@ def test_usdm_tells_maker_and_taker_and_may_rebate():
     told = usdm_commission(
         {"symbol": "BTCUSDT", "makerCommissionRate": "-0.0001", "takerCommissionRate": "0.0004"}
     )
-    assert told.rate(Liquidity.MAKER, Side.BUY, D("0.1")) == D("-0.00009")
+    assert told.rate(Liquidity.MAKER, Side.BUY, D("0.1")) == D("-0.0001"), "no discount on it"
+    assert told.rate(Liquidity.TAKER, Side.BUY, D("0.1")) == D("0.00036")
     assert told.discount is None, "the schedule and the settings know it"
 
 

@@ -17,6 +17,7 @@ from bot4_runtime.fees.schedules import (
     SymbolCommission,
     Tier,
     binance_schedule,
+    binance_schedules,
     ccxt_schedule,
     ccxt_schedules,
     check_tier,
@@ -106,6 +107,13 @@ def test_commission_parts_add_up_and_only_the_standard_part_is_discounted():
     assert commission.rate(Liquidity.TAKER, Side.SELL, quarter) == D("0.00235")
 
 
+def test_a_rebate_is_not_discounted():
+    rebate = CommissionPart(maker=D("-0.0001"), taker=D("0.0004"))
+    commission = SymbolCommission(rebate, CommissionPart(), CommissionPart())
+    assert commission.rate(Liquidity.MAKER, Side.BUY, D("0.25")) == D("-0.0001")
+    assert commission.rate(Liquidity.TAKER, Side.BUY, D("0.25")) == D("0.0003")
+
+
 @pytest.mark.parametrize("value", [Tier("t", D(0), D(0), D(0), D(0)), SPOT[0], CommissionPart()])
 def test_values_are_frozen_in_every_mode(value):
     name = "source" if value is SPOT[0] else "maker"
@@ -143,6 +151,106 @@ def test_every_exchange_of_ccxt_gives_finite_fees_or_the_reason_why_not():
     assert len(unpriced) <= 15
     assert "per cent" in unpriced["weex"]
     assert all("share" in reason for reason in unpriced.values())
+
+
+def as_ccxt_charges(exchange, market, table, side, settle):
+    """The fee of 2 BTC at 50,000 USDT as ccxt itself calculates it: amount and asset."""
+    derivative = market not in {"spot", "trading"}
+    told = {
+        "id": "x", "symbol": "X", "base": "BTC", "quote": "USDT",
+        "spot": not derivative, "type": "swap" if derivative else "spot",
+        "settle": settle if derivative else None, "taker": table["taker"],
+    }  # fmt: skip
+    if table.get("feeSide"):
+        told["feeSide"] = table["feeSide"]
+    exchange.set_markets([told])
+    fee = ccxt.Exchange.calculate_fee(exchange, "X", "market", side.value, 2, 50_000)
+    return D(str(fee["cost"])), fee["currency"]
+
+
+def tables_of(part, path=""):
+    if part.get("maker") is not None and part.get("taker") is not None:
+        yield path or "trading", part
+    for name, inner in part.items():
+        if isinstance(inner, dict) and name != "tiers":
+            yield from tables_of(inner, path if path and name == "trading" else name)
+
+
+def test_every_table_takes_its_fee_in_the_asset_that_ccxt_says():
+    seen = set()
+    for name in ccxt.exchanges:
+        exchange = getattr(ccxt, name)()
+        tables = dict(tables_of(exchange.fees))
+        try:
+            schedules = ccxt_schedules(name, exchange.fees)
+        except DataError:
+            continue
+        for market, schedule in schedules.items():
+            settle = "BTC" if market in {"inverse", "delivery"} else "USDT"
+            for side in Side:
+                fee, asset = FeeCalculator(schedule).exact(
+                    D(50_000), D(2), Liquidity.TAKER, side, "BTC", "USDT"
+                )
+                amount, expected = as_ccxt_charges(exchange, market, tables[market], side, settle)
+                assert (name, market, side, asset) == (name, market, side, expected)
+                # of contracts ccxt multiplies with the price by feeSide, not by the asset
+                due = schedule.tiers[0].taker * 2 * (1 if asset == "BTC" else 50_000)
+                assert fee == due
+                if market in {"spot", "trading"}:
+                    assert fee == amount
+                seen.add(market)
+    assert seen == {
+        "trading", "spot", "swap", "contract", "linear", "inverse", "future", "delivery",
+    }  # fmt: skip
+
+
+def test_a_contract_is_charged_in_what_it_settles_in():
+    swap = ccxt_schedules("okx", ccxt.okx().fees)["swap"]
+    order = (D(50_000), D(2), Liquidity.TAKER, Side.BUY, "BTC", "USDT")
+    assert FeeCalculator(swap).exact(*order) == (D(50), "USDT")
+    stated = ccxt.gate().fees["swap"]
+    assert stated["feeSide"] == "base"
+    assert FeeCalculator(ccxt_schedule("gate", "swap", stated)).exact(*order) == (D(50), "USDT")
+    inverse = ccxt_schedule("gate", "inverse", stated)
+    assert FeeCalculator(inverse).exact(*order) == (D("0.001"), "BTC")
+
+
+@pytest.mark.parametrize(
+    ("name", "market", "kept"),
+    [("kucoin", "contract", 1), ("krakenfutures", "trading", 1), ("bitstamp", "trading", 6)],
+)
+def test_tiers_end_before_a_rate_that_rises_with_volume(name, market, kept):
+    told = dict(tables_of(getattr(ccxt, name)().fees))[market]
+    tiers = ccxt_schedule(name, market, told).tiers
+    assert len(tiers) == kept < len(told["tiers"]["maker"])
+    rises = [rate for _, rate in told["tiers"]["maker"] if rate > float(tiers[-1].maker)]
+    assert rises, "ccxt's table rises"
+    assert max(tier.maker for tier in tiers) == D(str(told["maker"]))
+
+
+def test_no_table_of_ccxt_rises_with_volume():
+    for name in ccxt.exchanges:
+        try:
+            schedules = ccxt_schedules(name, getattr(ccxt, name)().fees)
+        except DataError:
+            continue
+        for schedule in schedules.values():
+            for lower, higher in zip(schedule.tiers, schedule.tiers[1:], strict=False):
+                assert lower.maker >= higher.maker
+                assert lower.taker >= higher.taker
+
+
+@pytest.mark.parametrize("market", Market)
+def test_the_schedules_from_a_day_on_are_the_one_of_that_day_and_all_later_ones(market):
+    for year in (2010, 2018, 2020, 2022, 2023, 2026):
+        day = dt.date(year, 7, 1)
+        first, *later = binance_schedules(market, day)
+        try:
+            assert first is binance_schedule(market, day)
+        except DataError:
+            assert first is (SPOT if market is Market.SPOT else USDM)[0]
+        assert all(schedule.effective > day for schedule in later)
+        assert [first, *later][-1] is binance_schedule(market)
 
 
 def test_ccxt_tiers_with_different_steps_are_merged():
