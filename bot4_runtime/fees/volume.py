@@ -3,7 +3,6 @@
 Binance evaluates tiers once a day at 00:00 UTC over the 30 days before (Binance fee page).
 """
 
-from collections import deque
 from decimal import Decimal
 from typing import Final
 
@@ -18,40 +17,32 @@ class VolumeTracker:
     """Sums volume by UTC day and forgets days older than the window."""
 
     def __init__(self) -> None:
-        self._days: deque[int] = deque()
-        self._volumes: deque[Decimal] = deque()
+        self._volumes: dict[int, Decimal] = {}
+        self._newest = 0
 
     def add(self, ts_ms: int, volume: Decimal) -> None:
-        """Count a fill, in the schedule's volume unit.
+        """Count a fill on its own day, in the schedule's volume unit; it may be told late.
+
+        One from before the window is left out: it counts towards no tier any more.
 
         Raises:
-            DataError: the volume is negative or not a number, or the fill is older than the
-                last day counted.
+            DataError: the volume is negative or not a number.
         """
         if not (volume.is_finite() and volume >= 0):
             raise DataError(f"traded volume {volume} is impossible; expected a number >= 0")
         day = ts_ms // MS_PER_DAY
-        if self._days and day < self._days[-1]:
-            raise DataError(
-                f"a fill of day {day} came after day {self._days[-1]}; expected fills in order"
-            )
-        if self._days and day == self._days[-1]:
-            self._volumes[-1] += volume
-        else:
-            self._days.append(day)
-            self._volumes.append(volume)
-        self._forget(day)
+        if day > self._newest:
+            self._newest = day
+            oldest = day - WINDOW_DAYS
+            self._volumes = {old: total for old, total in self._volumes.items() if old >= oldest}
+        if day >= self._newest - WINDOW_DAYS:
+            self._volumes[day] = self._volumes.get(day, _ZERO) + volume
 
     def total(self, ts_ms: int) -> Decimal:
         """Return the volume of the 30 whole UTC days before the day of `ts_ms`."""
         today = ts_ms // MS_PER_DAY
         total = _ZERO
-        for day, volume in zip(self._days, self._volumes, strict=True):
+        for day, volume in self._volumes.items():
             if today - WINDOW_DAYS <= day < today:
                 total += volume
         return total
-
-    def _forget(self, today: int) -> None:
-        while self._days and self._days[0] < today - WINDOW_DAYS:
-            self._days.popleft()
-            self._volumes.popleft()

@@ -29,8 +29,18 @@ def test_impossible_volume_is_refused(bad):
         VolumeTracker().add(0, D(bad))
 
 
-def test_a_fill_of_an_earlier_day_is_refused():
+@given(st.permutations(range(40)))
+def test_fills_count_on_their_day_in_whatever_order_they_are_told(days):
     tracker = VolumeTracker()
-    tracker.add(MS_PER_DAY, D(1))
-    with pytest.raises(DataError, match="fills in order"):
-        tracker.add(0, D(1))
+    for day in days:
+        tracker.add(day * MS_PER_DAY, D(1 << day))
+    for today in (39, 40, 50, 69):
+        due = sum(1 << day for day in range(40) if today - 30 <= day < today)
+        assert tracker.total(today * MS_PER_DAY) == due
+
+
+def test_a_fill_from_before_the_window_counts_towards_nothing():
+    tracker = VolumeTracker()
+    tracker.add(31 * MS_PER_DAY, D(1))
+    tracker.add(0, D(7))
+    assert [tracker.total(day * MS_PER_DAY) for day in (1, 31, 32)] == [0, 0, 1]
