@@ -1,14 +1,19 @@
 """What a fill costs, exactly, and what an order will cost, quickly [compiled].
 
 Booked fees are Decimal; estimates before a trade are float64. Rates are cached by symbol and
-liquidity, amounts never; whatever changes a rate (tier, programme, account) drops the cache.
+liquidity, amounts never; whatever changes a rate (tier, schedule, programme, account) drops the
+cache.
+
+In a run the dated schedules and the tier from volume are at work (`fees.tier`). Two things wait
+for whoever connects an account: `FeeCalculator.set_account_commission` for the venue's own word
+on a symbol (`fees.account` reads it), and programmes, which no setting gives yet.
 """
 
 from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.order import Liquidity, Side
 from bot4_runtime.fees.schedules import (
     CommissionPart,
@@ -17,7 +22,7 @@ from bot4_runtime.fees.schedules import (
     SymbolCommission,
     check_tier,
 )
-from bot4_runtime.fees.volume import VolumeTracker
+from bot4_runtime.fees.volume import MS_PER_DAY, VolumeTracker
 
 FEE_STEP: Final = Decimal("0.00000001")
 """Binance states commissions with eight decimals; what is below is cut."""
@@ -36,17 +41,19 @@ class FeeCalculator:
     """Fees of one account at one venue.
 
     Whether a fill was maker or taker is the fill's own fact; a limit order that crosses is a
-    taker. With the BNB discount and a BNB price the fee is stated in BNB; without a price the
-    discounted fee is taken from the asset the venue takes fees in, which costs the same.
+    taker. Estimates and rates are those of an account that pays in BNB where `bnb_discount`
+    says so; an exact fee has the discount only where it is taken in BNB.
 
     Args:
         schedule: the fallback table.
-        tier: its row, 0 = VIP 0.
+        tier: its row, 0 = VIP 0; volume may raise it and never falls below it.
         bnb_discount: the account pays fees in BNB.
         programmes: dated rebates; the first that covers a symbol counts.
+        later: schedules that follow, by date; `advance` moves to them.
+        now_ms: UTC; the moment it begins at, needed with programmes.
 
     Raises:
-        ConfigError: the schedule has no such tier.
+        ConfigError: a schedule has no such tier, or programmes were given without a moment.
 
     Examples:
         >>> from bot4_runtime.domain.candle import Market
@@ -66,14 +73,20 @@ class FeeCalculator:
         tier: int = 0,
         bnb_discount: bool = False,  # noqa: FBT001, FBT002 - one of three settings in order
         programmes: Sequence[RebateProgramme] = (),
+        later: Sequence[FeeSchedule] = (),
+        now_ms: int | None = None,
     ) -> None:
-        check_tier(schedule, tier)
-        self._schedule: Final = schedule
+        for table in (schedule, *later):
+            check_tier(table, tier)
+        self._schedule = schedule
+        self._later = tuple(sorted(later, key=lambda table: table.effective))
         self._venue: Final = schedule.venue
-        self._buy_in_base: Final = schedule.fee_side in {"get", "base"}
-        self._sell_in_base: Final = schedule.fee_side in {"give", "base"}
         self._tier = tier
-        self._discount: Final = schedule.bnb_discount if bnb_discount else _ZERO
+        self._floor = tier
+        self._pays_in_bnb: Final = bnb_discount
+        self._discount = _ZERO
+        self._buy_in_base = False
+        self._sell_in_base = False
         self._programmes: Final = tuple(
             programme for programme in programmes if programme.venue == schedule.venue
         )
@@ -81,15 +94,24 @@ class FeeCalculator:
         self._account: dict[str, SymbolCommission] = {}
         self._volume: Final = VolumeTracker()
         self._day = -1
+        self._next_ms = 0
         self._commissions: dict[str, SymbolCommission] = {}
         self._maker_rates: dict[str, float] = {}
         self._taker_rates: dict[str, float] = {}
         self._exact_rates: list[dict[str, Decimal]] = []
+        self._bnb_rates: list[dict[str, Decimal]] = []
         self._hits = 0
         self._misses = 0
         self._maker = 0.0
         self._taker = 0.0
         self._drop_rates()
+        if now_ms is not None:
+            self.advance(now_ms)
+        elif self._programmes:
+            raise ConfigError(
+                f"programme {self._programmes[0].name!r} was given without a moment to begin at; "
+                "give now_ms, and call advance as time goes on"
+            )
 
     # ---------------------------------------------------------------- estimates
     @property
@@ -101,6 +123,20 @@ class FeeCalculator:
     def tier(self) -> int:
         """The tier in force."""
         return self._tier
+
+    @property
+    def volume_unit(self) -> str:
+        """What `record_volume` counts, such as ``USD`` or ``BTC``."""
+        return self._schedule.volume_unit
+
+    def moves(self, bnb_balance: Decimal) -> bool:
+        """Whether `advance` can change anything for an account that holds so many BNB."""
+        higher = self._schedule.tiers[self._floor + 1 :]
+        return (
+            bool(self._later)
+            or bool(self._programmes)
+            or any(tier.min_bnb <= bnb_balance for tier in higher)
+        )
 
     @property
     def hit_rate(self) -> float | None:
@@ -143,6 +179,9 @@ class FeeCalculator:
     def estimate(self, notional: float, liquidity: Liquidity) -> float:
         """Return what a notional costs at the schedule's rates, in the notional's asset.
 
+        It knows no symbol: what the account was told of one, and programmes for some, are in
+        `rate`.
+
         Raises:
             DataError: the notional is negative or not finite.
         """
@@ -162,11 +201,13 @@ class FeeCalculator:
         base: str,
         quote: str,
         bnb_price: Decimal | None = None,
+        symbol: str = "",
     ) -> tuple[Decimal, str]:
         """Return the fee of one fill and the asset it is taken in; negative when rebated.
 
         Spot takes it from the asset received: base on a buy, quote on a sell. USD-M takes
-        quote.
+        quote. Without a BNB price the account has none to pay with: the full rate is taken, as
+        Binance does. A rebate is credited where a fee without BNB would be taken.
 
         Args:
             price: in quote, positive.
@@ -175,7 +216,8 @@ class FeeCalculator:
             side: the order's.
             base: asset bought or sold.
             quote: asset paid with.
-            bnb_price: price of one BNB in quote, to state a discounted fee in BNB.
+            bnb_price: price of one BNB in quote, to take a discounted fee in BNB.
+            symbol: as `rate` and the account's commission name it; base + quote when empty.
 
         Raises:
             DataError: a price or the quantity is not positive and finite.
@@ -183,16 +225,24 @@ class FeeCalculator:
         _check_positive("price", price)
         _check_positive("quantity", quantity)
         maker, buy = liquidity is _MAKER, side is _BUY
-        rates = self._exact_rates[(0 if maker else 2) + (0 if buy else 1)]
-        symbol = base + quote
+        place = (0 if maker else 2) + (0 if buy else 1)
+        symbol = symbol or base + quote
+        if bnb_price is not None:
+            _check_positive("BNB price", bnb_price)
+            rates = self._bnb_rates[place]
+            rate = rates.get(symbol)
+            if rate is None:
+                rate = self._in_bnb(symbol, liquidity, side)
+                rates[symbol] = rate
+            if rate > _ZERO:
+                fee = quantity * rate if base == BNB else price * quantity * rate / bnb_price
+                return fee.quantize(FEE_STEP, ROUND_DOWN), BNB
+        rates = self._exact_rates[place]
         rate = rates.get(symbol)
         if rate is None:
-            rate = self._commission(symbol).rate(liquidity, side, self._discount)
+            rate = self._commission(symbol).full_rate(liquidity, side)
             rates[symbol] = rate
-        if bnb_price is not None and self._discounted(symbol):
-            _check_positive("BNB price", bnb_price)
-            fee, asset = price * quantity * rate / bnb_price, BNB
-        elif self._buy_in_base if buy else self._sell_in_base:
+        if self._buy_in_base if buy else self._sell_in_base:
             fee, asset = quantity * rate, base
         else:
             fee, asset = price * quantity * rate, quote
@@ -200,52 +250,68 @@ class FeeCalculator:
 
     # ------------------------------------------------------------ what changes it
     def set_tier(self, tier: int) -> None:
-        """Move to another tier and forget the rates of the old one.
+        """Move to another tier, the least from now on, and forget what the old one cost.
 
         Raises:
             ConfigError: the schedule has no such tier.
         """
         check_tier(self._schedule, tier)
+        self._floor = tier
         if tier != self._tier:
             self._tier = tier
+            self._account = {}
             self._drop_rates()
 
     def set_account_commission(self, symbol: str, commission: SymbolCommission) -> None:
-        """Take the venue's own word on a symbol; it goes before schedule and programmes."""
+        """Take the venue's own word on a symbol; it goes before schedule and programmes.
+
+        It holds for the tier it was told in: ask again when `advance` returned True. Nothing
+        in a run calls this yet; it is for the connector that asks the venue.
+        """
         self._account[symbol] = commission
         self._drop_rates()
 
     def record_volume(self, ts_ms: int, volume: Decimal) -> None:
-        """Count a fill towards the tier, in the schedule's volume unit.
+        """Count a fill towards the tier, in `volume_unit`.
 
         Raises:
-            DataError: the volume is negative or not a number, or out of order.
+            DataError: the volume is negative or not a number.
         """
         self._volume.add(ts_ms, volume)
 
     def advance(self, now_ms: int, bnb_balance: Decimal | None = None) -> bool:
-        """Move to a moment: programmes start and end, and each UTC day may set the tier.
+        """Move on to a moment: schedules and programmes start and end, each UTC day has its tier.
 
         Args:
-            now_ms: UTC.
-            bnb_balance: what the account holds; None keeps the tier as configured.
+            now_ms: UTC; one before an earlier call changes nothing.
+            bnb_balance: what the account holds; None keeps the tier as it is.
 
         Returns:
             Whether a rate may have changed.
         """
+        day = now_ms // MS_PER_DAY
+        judge = bnb_balance is not None and day > self._day
+        if now_ms < self._next_ms and not judge:
+            return False
+        schedule, tier = self._schedule, self._tier
+        while self._later and self._later[0].effective_ms <= now_ms:
+            schedule, self._later = self._later[0], self._later[1:]
         running = tuple(
             programme
             for programme in self._programmes
             if programme.from_ms <= now_ms < programme.to_ms
         )
-        tier, day = self._tier, now_ms // 86_400_000
-        if bnb_balance is not None and day != self._day:
+        if bnb_balance is not None and judge:
             self._day = day
-            tier = self._schedule.tier_for(self._volume.total(now_ms), bnb_balance)
-        if tier == self._tier and running == self._running:
+            reached = schedule.tier_for(self._volume.total(now_ms), bnb_balance)
+            tier = max(reached, self._floor)
+        self._next_ms = self._next_change(now_ms, day)
+        moved = tier != self._tier or schedule is not self._schedule
+        if not moved and running == self._running:
             return False
-        self._tier = tier
-        self._running = running
+        if moved:
+            self._account = {}
+        self._schedule, self._tier, self._running = schedule, tier, running
         self._drop_rates()
         return True
 
@@ -259,9 +325,22 @@ class FeeCalculator:
             self._commissions[symbol] = known
         return known
 
-    def _discounted(self, symbol: str) -> bool:
-        told = self._commission(symbol).discount
-        return (self._discount if told is None else told) > 0
+    def _in_bnb(self, symbol: str, liquidity: Liquidity, side: Side) -> Decimal:
+        """Return the rate that is taken in BNB; 0 where nothing is."""
+        commission = self._commission(symbol)
+        told = commission.discount
+        if not (self._discount if told is None else told) > _ZERO:
+            return _ZERO
+        return commission.rate(liquidity, side, self._discount)
+
+    def _next_change(self, now_ms: int, day: int) -> int:
+        """Return when the next day begins, or a programme begins or ends before it."""
+        following = (day + 1) * MS_PER_DAY
+        for programme in self._programmes:
+            for moment_ms in (programme.from_ms, programme.to_ms):
+                if now_ms < moment_ms < following:
+                    following = moment_ms
+        return following
 
     def _scheduled(self, symbol: str) -> SymbolCommission:
         row = self._schedule.tiers[self._tier]
@@ -273,13 +352,34 @@ class FeeCalculator:
         return SymbolCommission(CommissionPart(maker, taker), _NOTHING, _NOTHING)
 
     def _drop_rates(self) -> None:
+        schedule = self._schedule
+        self._buy_in_base = schedule.fee_side in {"get", "base"}
+        self._sell_in_base = schedule.fee_side in {"give", "base"}
+        self._discount = schedule.bnb_discount if self._pays_in_bnb else _ZERO
         self._commissions = {}
         self._maker_rates = {}
         self._taker_rates = {}
         self._exact_rates = [{}, {}, {}, {}]  # maker buy, maker sell, taker buy, taker sell
+        self._bnb_rates = [{}, {}, {}, {}]
         row = self._scheduled("")
         self._maker = float(row.rate(_MAKER, _BUY, self._discount))
         self._taker = float(row.rate(_TAKER, _BUY, self._discount))
+
+
+def bnb_price(price: Decimal, base: str, quote: str, mark: float | None) -> Decimal | None:
+    """Return what one BNB costs in the quote of a fill; None when nobody knows.
+
+    Args:
+        price: of the fill; in a market of BNB itself it is the price of BNB.
+        base: asset bought or sold.
+        quote: asset paid with.
+        mark: last price of BNB in quote; None when there is none.
+    """
+    if base == BNB:
+        return price
+    if quote == BNB:
+        return Decimal(1)
+    return None if mark is None else Decimal(repr(mark))
 
 
 def _check_positive(what: str, value: Decimal) -> None:

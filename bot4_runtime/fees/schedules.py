@@ -40,6 +40,7 @@ DERIVATIVES: Final = frozenset(
 INVERSE: Final = frozenset({"delivery", "inverse"})
 """Those among them that are settled in the coin."""
 
+_EPOCH: Final = dt.date(1970, 1, 1)
 _ZERO: Final = Decimal(0)
 _MAKER: Final = Liquidity.MAKER
 _BUY: Final = Side.BUY
@@ -82,6 +83,11 @@ class FeeSchedule:
     bnb_discount: Decimal
     fee_side: str
     source: str
+
+    @property
+    def effective_ms(self) -> int:
+        """First moment, UTC."""
+        return (self.effective - _EPOCH).days * 86_400_000
 
     def tier_for(self, volume: Decimal, bnb: Decimal) -> int:
         """Return the highest tier whose conditions a volume and a BNB balance meet.
@@ -136,9 +142,16 @@ class SymbolCommission:
         """
         off = discount if self.discount is None else self.discount
         standard = self.standard.rate(liquidity, side)
-        if standard > _ZERO:
-            standard *= 1 - off
-        return standard + self.tax.rate(liquidity, side) + self.special.rate(liquidity, side)
+        full = self.full_rate(liquidity, side)
+        return full - standard * off if standard > _ZERO else full
+
+    def full_rate(self, liquidity: Liquidity, side: Side) -> Decimal:
+        """Return the share charged in another asset than BNB: no discount."""
+        return (
+            self.standard.rate(liquidity, side)
+            + self.tax.rate(liquidity, side)
+            + self.special.rate(liquidity, side)
+        )
 
 
 @dataclass(frozen=True)
@@ -375,7 +388,7 @@ def ccxt_schedule(venue: str, market: str, trading: Mapping[str, object]) -> Fee
     return FeeSchedule(
         venue=venue,
         market=market,
-        effective=dt.date(1970, 1, 1),
+        effective=_EPOCH,
         tiers=tuple(tiers),
         volume_unit="as ccxt states it",
         bnb_discount=_ZERO,
