@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +23,7 @@ from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
-from bot4_runtime.domain.events import AnyEvent, ModelPromoted
+from bot4_runtime.domain.events import AnyEvent, CandleClosed, ModelPromoted, OrderFilled
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Book, Liquidity
 from bot4_runtime.engine import Engine, EngineParts
@@ -29,8 +31,9 @@ from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.paper import PaperVenue
-from bot4_runtime.fees.calculator import FeeCalculator
-from bot4_runtime.fees.schedules import binance_schedule
+from bot4_runtime.fees.calculator import BNB, FeeCalculator
+from bot4_runtime.fees.schedules import binance_schedules
+from bot4_runtime.fees.tier import TierFold
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.detector import RegimeDetector
 from bot4_runtime.regime.evidence import evidence_path, read_evidence, synthetic_evidence
@@ -260,14 +263,26 @@ def build(
         rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
         for rule in strategy.synthetic_rules
     }
-    fees = FeeCalculator(
-        binance_schedule(source.market), settings.fees.vip_tier, settings.fees.bnb_discount
-    )
-    venue = PaperVenue(settings.paper.model(), fees)
+    bnb_symbol = BNB + settings.runtime.quote
+    in_bnb = settings.fees.bnb_discount and bnb_symbol in source.symbols
+    if settings.fees.bnb_discount and not in_bnb:
+        notices.append(
+            f"fees.bnb_discount is on, but {bnb_symbol} is not among the symbols: without its "
+            "price fees are the full rate, in the asset received."
+        )
     limits = settings.risk.limits()
     store = open_store(settings, mode, folder)
     try:
         recovery = store.recover()
+        first = store.state.first_session
+        fees, tier = _fees(
+            settings, source.market, start_ms if first is None else first.start_ms, in_bnb=in_bnb
+        )
+        if tier is not None and recovery.last_seq > 0:
+            with JournalReader.open(folder / JOURNAL) as journal:
+                for _, event in journal.events(kinds=(CandleClosed, OrderFilled)):
+                    tier.apply(event)
+        venue = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
         metrics = metrics or Metrics()
         bus = EventBus()
         metrics.follow(bus)
@@ -278,7 +293,7 @@ def build(
             bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
             metrics.watch("bridge", bridge.counters)
         series = open_series(settings, store, bus, metrics) if mode != "replay" else None
-        ledger = Ledger(store, bus)
+        ledger = Ledger(store, bus, tier)
         engine = Engine(
             EngineParts(
                 strategy=strategy,
@@ -326,7 +341,6 @@ def build(
     except BaseException:
         store.close()
         raise
-    first = store.state.first_session
     if first is not None and options.from_ms not in {None, first.start_ms}:
         notices.append(
             f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "
@@ -577,6 +591,21 @@ def describe(pair: ModelPair) -> dict[str, Any]:
 
 def _told(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     return {split: metrics[split] for split in ("validation", "test") if split in metrics}
+
+
+def _fees(
+    settings: Settings, market: Market, first_ms: int, *, in_bnb: bool
+) -> tuple[FeeCalculator, TierFold | None]:
+    """Return what trades cost from the account's first day on, and what moves it.
+
+    The fold is None where nothing can: no newer schedule, no tier within reach of the BNB held.
+    """
+    day = datetime.fromtimestamp(first_ms / 1000, UTC).date()
+    schedule, *later = binance_schedules(market, day)
+    fees = FeeCalculator(schedule, settings.fees.vip_tier, in_bnb, later=later)
+    held = Decimal(repr(settings.fees.bnb_held))
+    moves = fees.moves(held)
+    return fees, TierFold(fees, settings.runtime.quote, held) if moves else None
 
 
 def _costs(settings: Settings, fees: FeeCalculator) -> TradeCosts:

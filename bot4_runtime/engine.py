@@ -38,6 +38,7 @@ from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
     Book,
+    Liquidity,
     Order,
     OrderIntent,
     OrderStatus,
@@ -119,8 +120,8 @@ class EngineParts:
 
     Attributes:
         evidence: evidence records by rule id; what is missing is rejected.
-        costs: what a round trip is expected to cost.
-        fees: by which the order type is chosen.
+        costs: what a round trip is expected to cost, at the fees it begins with.
+        fees: what trades cost now; by them the order type is chosen.
         half_spread: share of the mid price, expected.
         epoch: of this process; client ids carry it.
     """
@@ -206,7 +207,6 @@ class Engine:
         now_ns = candle.close_time_ms * NS_PER_MS
         instrument = state.instruments.get(symbol) or self._define(candle, now_ns)
         live = state.live_orders(symbol)
-        fills = parts.venue.on_candle(candle, live, instrument) if live else ()
         missing_from_ms = parts.memory.gap_before(candle)
         if missing_from_ms is not None:
             self._ledger.emit(
@@ -220,6 +220,7 @@ class Engine:
             )
         previous = state.regimes.get(symbol)
         self._ledger.emit(CandleClosed(ts_event_ns=now_ns, candle=candle))
+        fills = parts.venue.on_candle(candle, live, instrument) if live else ()
         for event in fills:
             self._ledger.emit(event)
         row = parts.memory.update(candle)
@@ -490,7 +491,7 @@ class Engine:
                 recent_return=parts.memory.recent_return(symbol),
                 now_ns=signal.ts_ns,
             ),
-            parts.costs,
+            self._costs(symbol),
         )
         approved = isinstance(verdict, Approved)
         self._ledger.emit(
@@ -560,6 +561,16 @@ class Engine:
             if not would_pass > 0:
                 return
             quantity = min(instrument.floor_quantity(would_pass), quantity)
+
+    def _costs(self, symbol: str) -> TradeCosts:
+        """Return what a round trip costs at the fees of this moment: they move with the tier."""
+        costs, fees = self._parts.costs, self._parts.fees
+        both = 2 * fees.rate(fees.venue, symbol, Liquidity.TAKER)
+        if both == costs.fee_rate_round_trip:
+            return costs
+        return TradeCosts(
+            both, costs.slippage_round_trip, costs.funding_per_day, costs.holding_days
+        )
 
     def _rests(self, signal: TradingSignal, notional: Decimal) -> bool:
         """Whether fees and spread speak for resting at the close instead of taking."""

@@ -55,6 +55,7 @@ from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.fees.tier import TierFold
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
@@ -76,11 +77,13 @@ class Ledger:
     Args:
         store: recovered state and journal.
         bus: told after the fold; a subscriber cannot change what happens.
+        tier: moved by each event; None where fees stay what they are.
     """
 
-    def __init__(self, store: StateStore, bus: EventBus) -> None:
+    def __init__(self, store: StateStore, bus: EventBus, tier: TierFold | None = None) -> None:
         self.store = store
         self._bus = bus
+        self._tier = tier
 
     @property
     def state(self) -> TradingState:
@@ -90,6 +93,8 @@ class Ledger:
     def emit(self, event: JournaledEvent) -> None:
         """Fold and publish an event, unless it is a fill that was booked before."""
         if self.store.stage(event):
+            if self._tier is not None:
+                self._tier.apply(event)
             self._bus.publish(event)
 
     def commit(self) -> int:

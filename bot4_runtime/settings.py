@@ -145,10 +145,14 @@ class LiquidationSection(_Section):
 
 
 class FeesSection(_Section):
-    """``[fees]``: which schedule applies until the account's own is asked."""
+    """``[fees]``: what trades cost until the account's own commission is asked.
+
+    `vip_tier` is the least; the volume of 30 days may raise it, on spot with `bnb_held` BNB.
+    """
 
     vip_tier: Annotated[int, Field(ge=0, le=9)] = 0
     bnb_discount: bool = False
+    bnb_held: Annotated[float, Field(ge=0, le=200_000_000)] = 0.0
 
 
 class StateSection(_Section):

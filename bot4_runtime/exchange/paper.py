@@ -13,13 +13,14 @@ The model, stated in every report:
   touches it, it fills with probability `touch_fill`, else the queue ahead took the volume.
 - Partial fills: all orders of a book in a symbol share `volume_share` of the candle's volume.
 - Stops trigger on the candle's range and fill at the stop, or at the open beyond it.
-- Fees: by how the fill happened, in the asset the venue charges.
+- Fees: by how the fill happened, in the asset the venue charges. With the BNB discount they are
+  taken in BNB at its last close; where it has none, the full rate in the asset received.
 - A stop placed after an entry's fill protects from the next candle on.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from bot4_runtime.domain.candle import Candle
@@ -43,7 +44,7 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.paper_model import PaperModel
-from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.calculator import BNB, FeeCalculator, bnb_price
 
 NS_PER_MS = 1_000_000
 
@@ -54,14 +55,22 @@ class PaperVenue:
     Args:
         model: the assumptions.
         fees: what fills cost.
+        mark: tells the last close of a symbol as the state has it, None where it has none; it
+            prices BNB. None where fees are never taken in BNB.
     """
 
     name = "paper"
     in_process = True
 
-    def __init__(self, model: PaperModel, fees: FeeCalculator) -> None:
+    def __init__(
+        self,
+        model: PaperModel,
+        fees: FeeCalculator,
+        mark: Callable[[str], float | None] | None = None,
+    ) -> None:
         self._model = model
         self._fees = fees
+        self._mark = mark
         self._seed = model.seed.to_bytes(8, "little", signed=True)
 
     def submit(self, intent: OrderIntent, client_id: str, cash_free: float) -> list[OrderEvent]:
@@ -186,9 +195,12 @@ class PaperVenue:
         quantity: Decimal,
         liquidity: Liquidity,
     ) -> OrderFilled:
-        intent = order.intent
+        intent, base, quote = order.intent, instrument.base, instrument.quote
+        in_bnb = None
+        if self._mark is not None:
+            in_bnb = bnb_price(price, base, quote, self._mark(BNB + quote))
         fee, asset = self._fees.exact(
-            price, quantity, liquidity, intent.side, instrument.base, instrument.quote
+            price, quantity, liquidity, intent.side, base, quote, in_bnb, intent.symbol
         )
         when_ns = candle.close_time_ms * NS_PER_MS
         return OrderFilled(

@@ -126,7 +126,8 @@ def assumptions(paper: PaperModel) -> list[str]:
         "A stop is placed when its entry has filled and protects from the next candle on.",
         f"Depth within 10 bps is {paper.depth_share:.1%} of 24 candles' median quote volume.",
         "Trading rules (tick, step, least notional) are derived from prices, not from the venue.",
-        "Fees are Binance's published VIP schedule, in the asset that is received.",
+        "Fees are Binance's published VIP schedule of the day, in the asset that is received or, "
+        "with the discount, in BNB.",
     ]
 
 

@@ -1,6 +1,6 @@
 """The paper venue is a pure function of orders and candle, and never better than the candle."""
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 
 import msgspec
 import pytest
@@ -116,6 +116,19 @@ def test_fees_are_binance_spot_vip_0_in_the_asset_received() -> None:
     assert (bought.fill.fee, bought.fill.fee_asset) == (Decimal("0.00100000"), "BTC")
     assert sold.fill.fee_asset == "USDT"
     assert sold.fill.fee == (sold.fill.price * Decimal("0.001")).quantize(Decimal("1e-8"))
+
+
+def test_with_the_discount_fees_are_taken_in_bnb_at_its_mark_and_whole_without_one() -> None:
+    fees = FeeCalculator(binance_schedule(Market.SPOT), bnb_discount=True)
+    marks = {"BNBUSDT": 600.0}
+    paper = PaperVenue(PaperModel(), fees, marks.get)
+    (sold,) = fills(paper, candle(), order(Side.SELL))
+    due = (sold.fill.price * Decimal("0.00075") / 600).quantize(Decimal("1e-8"), ROUND_DOWN)
+    assert (sold.fill.fee, sold.fill.fee_asset) == (due, "BNB")
+    marks.clear()
+    (whole,) = fills(paper, candle(), order(Side.SELL))
+    due = (whole.fill.price * Decimal("0.001")).quantize(Decimal("1e-8"), ROUND_DOWN)
+    assert (whole.fill.fee, whole.fill.fee_asset) == (due, "USDT")
 
 
 def test_the_price_taken_is_the_stated_spread_and_impact() -> None:
