@@ -1,6 +1,11 @@
 """What an account paid in fees, told from its journal: totals, and predicted against charged.
 
 Predictions are made with the fee settings in force now; a journal written under others differs.
+Tier and schedule are those of each fill's day, folded from the journal as a run folds them.
+
+What was charged tells which rule applied: in another asset than BNB the full rate, since the
+venue discounts only what it takes in BNB. What it took in BNB, in a market without BNB, is
+compared with the last journaled close of BNB: the price it converted at is not in the journal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,17 +18,27 @@ from rich.console import Console
 from rich.table import Table
 
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.events import InstrumentDefined, OrderFilled
+from bot4_runtime.domain.events import (
+    CandleClosed,
+    InstrumentDefined,
+    OrderFilled,
+    SessionStarted,
+)
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Fill
-from bot4_runtime.fees.calculator import BNB, FeeCalculator
-from bot4_runtime.fees.schedules import binance_schedule
-from bot4_runtime.fees.summary import DayReconciled, FeeSummary, FeeTotal, summarise
-from bot4_runtime.settings import FeesSection
+from bot4_runtime.fees.calculator import BNB, FeeCalculator, bnb_price
+from bot4_runtime.fees.schedules import binance_schedules
+from bot4_runtime.fees.summary import DayReconciled, FeeSummary, FeeTotal, Predicted, summarise
+from bot4_runtime.fees.tier import TierFold
+from bot4_runtime.settings import FeesSection, RuntimeSection
 from bot4_runtime.state.reader import JournalReader
 
 SHOWN_DEVIATIONS: Final = 10
+BNB_BAND: Final = Decimal("0.2")
+"""How far a fee in BNB may be from one at BNB's last close: it has moved since, by up to a
+candle. Narrow enough to tell a discount that was not given, a third more."""
 SECONDS_PER_DAY: Final = 86_400
+NS_PER_MS: Final = 1_000_000
 
 
 class _Journaled:
@@ -31,45 +46,86 @@ class _Journaled:
 
     def __init__(self, journal: JournalReader, settings: FeesSection) -> None:
         self._journal = journal
+        self._settings = settings
+        self._quote = RuntimeSection().quote
+        self._first_ms: int | None = None
         self._instruments: dict[str, Instrument] = {}
-        self._calculators = {
-            market: FeeCalculator(
-                binance_schedule(market), settings.vip_tier, settings.bnb_discount
-            )
-            for market in Market
-        }
+        self._marks: dict[str, float] = {}
+        self._fees: dict[Market, FeeCalculator] = {}
+        self._folds: dict[Market, TierFold] = {}
 
     def fills(self) -> Iterator[Fill]:
-        """Yield fills in order; each after its instrument was defined."""
-        for _, event in self._journal.events(kinds=(InstrumentDefined, OrderFilled)):
-            if isinstance(event, InstrumentDefined):
+        """Yield fills in order; each is to be predicted before the next is asked for."""
+        kinds = (SessionStarted, InstrumentDefined, CandleClosed, OrderFilled)
+        for _, event in self._journal.events(kinds=kinds):
+            if isinstance(event, SessionStarted):
+                self._quote = event.quote
+                self._first_ms = self._first_ms or event.start_ms
+            elif isinstance(event, InstrumentDefined):
                 self._instruments[event.instrument.symbol] = event.instrument
-            if isinstance(event, OrderFilled):
+            elif isinstance(event, CandleClosed):
+                self._begin(event.candle.open_time_ms)
+                self._marks[event.candle.symbol] = event.candle.close
+                for fold in self._folds.values():
+                    fold.apply(event)
+            elif isinstance(event, OrderFilled):
+                self._begin(event.fill.ts_event_ns // NS_PER_MS)
                 yield event.fill
+                instrument = self._instruments.get(event.fill.symbol)
+                if instrument is not None:
+                    self._folds[instrument.market].apply(event)
 
-    def predict(self, fill: Fill) -> tuple[Decimal, str] | None:
-        """Return the fee by the schedule; None when it was charged in BNB.
+    def predict(self, fill: Fill) -> Predicted | None:
+        """Return the fee by the schedule of the fill's day.
 
-        The price the venue converted at is not in the journal, so that a fee in BNB cannot be
-        told to the last digit. A trade in BNB itself can.
+        None where the journal has no rules of its symbol, or no price of the BNB it was paid in.
         """
-        instrument = self._instruments[fill.symbol]
-        if fill.fee_asset == BNB and BNB not in {instrument.base, instrument.quote}:
+        instrument = self._instruments.get(fill.symbol)
+        if instrument is None:
             return None
-        return self._calculators[instrument.market].exact(
-            fill.price,
-            fill.quantity,
-            fill.liquidity,
-            fill.side,
-            instrument.base,
-            instrument.quote,
+        base, quote = instrument.base, instrument.quote
+        fees = self._fees[instrument.market]
+        fees.advance(fill.ts_event_ns // NS_PER_MS)
+        whole = Predicted(*self._exact(fees, fill, base, quote, None))
+        if fill.fee_asset != BNB:
+            return whole
+        received = whole.asset == BNB
+        if received and (not self._settings.bnb_discount or whole.met_by(fill)):
+            return whole  # nothing tells a purchase of the first BNB from a missed discount
+        one = bnb_price(fill.price, base, quote, self._marks.get(BNB + quote))
+        if one is None:
+            return None
+        own = instrument.market is Market.SPOT and BNB in {base, quote}
+        return Predicted(
+            *self._exact(fees, fill, base, quote, one), Decimal(0) if own else BNB_BAND
         )
+
+    def _exact(
+        self, fees: FeeCalculator, fill: Fill, base: str, quote: str, one: Decimal | None
+    ) -> tuple[Decimal, str]:
+        return fees.exact(
+            fill.price, fill.quantity, fill.liquidity, fill.side, base, quote, one, fill.symbol
+        )
+
+    def _begin(self, at_ms: int) -> None:
+        """Take the schedules from the account's first day on."""
+        if self._fees:
+            return
+        day = datetime.fromtimestamp((self._first_ms or at_ms) / 1000, UTC).date()
+        held = Decimal(repr(self._settings.bnb_held))
+        for market in Market:
+            schedule, *later = binance_schedules(market, day)
+            fees = FeeCalculator(schedule, self._settings.vip_tier, bnb_discount=True, later=later)
+            self._fees[market] = fees
+            self._folds[market] = TierFold(fees, self._quote, held)
 
 
 def fee_report(journal: JournalReader, settings: FeesSection) -> dict[str, Any]:
     """Return totals by book, symbol, day and liquidity, and each day reconciled.
 
-    ``matches`` is True when every fill that could be predicted cost exactly what was predicted.
+    ``matches`` is True when every fill that could be predicted cost what was predicted: to the
+    last digit, or within `BNB_BAND` where it is one of ``near``. It says nothing about those
+    ``unchecked``, and nothing at all where ``checked`` is 0.
     """
     journaled = _Journaled(journal, settings)
     found = summarise(journaled.fills(), journaled.predict)
@@ -83,6 +139,10 @@ def fee_report(journal: JournalReader, settings: FeesSection) -> dict[str, Any]:
         "by_day": _told({_date(day): total for day, total in found.by_day.items()}),
         "by_liquidity": _told(found.by_liquidity),
         "reconciliation": {_date(day): _compared(found, day) for day in sorted(found.days)},
+        **{
+            name: sum(getattr(day, name) for day in found.days.values())
+            for name in ("checked", "near", "unchecked")
+        },
         "matches": found.matches,
     }
 
@@ -102,6 +162,7 @@ def _compared(summary: FeeSummary, number: int) -> dict[str, Any]:
     day: DayReconciled = summary.days[number]
     return {
         "checked": day.checked,
+        "near": day.near,
         "unchecked": day.unchecked,
         "predicted": _amounts(day.predicted),
         "charged": _amounts(day.charged),
@@ -151,14 +212,25 @@ def print_fee_report(found: Mapping[str, Any], console: Console) -> None:
         amounts = [_lines(row[part]) for part in ("predicted", "charged", "difference")]
         table.add_row(day, checked, *amounts)
     console.print(table)
-    if sum(row["unchecked"] for row in found["reconciliation"].values()):
-        console.print("In brackets: fees in BNB, which the journal cannot predict.")
+    if found["unchecked"]:
+        console.print(
+            "In brackets: fills the journal cannot predict, for want of a price of BNB or of the "
+            "symbol's rules."
+        )
     _print_verdict(found, console)
 
 
 def _print_verdict(found: Mapping[str, Any], console: Console) -> None:
+    if found["matches"] and not found["checked"]:
+        console.print(f"[yellow]Nothing could be checked[/]: {found['unchecked']:,} fills.")
+        return
     if found["matches"]:
-        console.print("[green]Charged is what was predicted, fill by fill.[/]")
+        nearly = f"; {found['near']:,} in BNB within {BNB_BAND:.0%}" if found["near"] else ""
+        unknown = f"; {found['unchecked']:,} not checked" if found["unchecked"] else ""
+        console.print(
+            f"[green]Charged is what was predicted, fill by fill{nearly}{unknown}.[/]",
+            highlight=False,
+        )
         return
     differing = [one for row in found["reconciliation"].values() for one in row["deviations"]]
     console.print(

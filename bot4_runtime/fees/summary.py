@@ -12,11 +12,31 @@ from typing import Final
 from bot4_runtime.domain.order import Fill
 from bot4_runtime.fees.volume import MS_PER_DAY
 
-Predict = Callable[[Fill], tuple[Decimal, str] | None]
-"""The fee a fill should have cost and its asset; None where that cannot be told."""
-
 NS_PER_DAY: Final = MS_PER_DAY * 1_000_000
 _ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a fill should have cost.
+
+    Attributes:
+        band: by which share of the fee the charge may differ, where its price is known only
+            nearly; 0 where it must be met to the last digit.
+    """
+
+    fee: Decimal
+    asset: str
+    band: Decimal = _ZERO
+
+    def met_by(self, fill: Fill) -> bool:
+        """Whether a fill cost this."""
+        off = abs(fill.fee - self.fee)
+        return fill.fee_asset == self.asset and off <= self.band * abs(self.fee)
+
+
+Predict = Callable[[Fill], Predicted | None]
+"""The fee a fill should have cost; None where that cannot be told."""
 
 
 class FeeTotal:
@@ -57,7 +77,8 @@ class DayReconciled:
 
     Attributes:
         checked: fills that could be predicted.
-        unchecked: fills that could not.
+        near: those of them that had to be met only nearly.
+        unchecked: fills that could not be predicted.
         predicted: by asset, of the checked ones.
         charged: by asset, of the checked ones.
         deviations: the fills that differ, one by one: differences must not cancel out.
@@ -65,21 +86,24 @@ class DayReconciled:
 
     def __init__(self) -> None:
         self.checked = 0
+        self.near = 0
         self.unchecked = 0
         self.predicted: dict[str, Decimal] = {}
         self.charged: dict[str, Decimal] = {}
         self.deviations: list[Deviation] = []
 
-    def add(self, fill: Fill, told: tuple[Decimal, str] | None) -> None:
+    def add(self, fill: Fill, told: Predicted | None) -> None:
         """Compare a fill."""
         if told is None:
             self.unchecked += 1
             return
-        fee, asset = told
+        fee, asset = told.fee, told.asset
         self.checked += 1
+        if told.band > _ZERO:
+            self.near += 1
         self.predicted[asset] = self.predicted.get(asset, _ZERO) + fee
         self.charged[fill.fee_asset] = self.charged.get(fill.fee_asset, _ZERO) + fill.fee
-        if fee != fill.fee or asset != fill.fee_asset:
+        if not told.met_by(fill):
             self.deviations.append(
                 Deviation(fill.trade_id, fill.symbol, fee, asset, fill.fee, fill.fee_asset)
             )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot4_runtime.domain.order import Book, Fill, Liquidity, Side
-from bot4_runtime.fees.summary import NS_PER_DAY, summarise
+from bot4_runtime.fees.summary import NS_PER_DAY, Predicted, summarise
 
 
 def fill(number, **changes):
@@ -65,7 +65,7 @@ def test_a_fill_deviates_exactly_when_it_was_predicted_otherwise(rows, wrong, un
         number = int(one.trade_id)
         if number in unknown:
             return None
-        return (one.fee + 1, one.fee_asset) if number in wrong else (one.fee, one.fee_asset)
+        return Predicted(one.fee + (number in wrong), one.fee_asset)
 
     found = summarise(made(rows), predict)
     places = set(range(len(rows)))
@@ -79,13 +79,26 @@ def test_a_fill_deviates_exactly_when_it_was_predicted_otherwise(rows, wrong, un
 
 
 def test_differences_that_cancel_out_still_deviate():
-    found = summarise([fill(1, fee=D("0.1")), fill(2, fee=D("0.3"))], lambda _: (D("0.2"), "USDT"))
+    found = summarise(
+        [fill(1, fee=D("0.1")), fill(2, fee=D("0.3"))], lambda _: Predicted(D("0.2"), "USDT")
+    )
     assert found.days[0].difference() == {"USDT": 0}
     assert not found.matches
     assert len(found.days[0].deviations) == 2
 
 
 def test_a_fee_in_another_asset_than_predicted_deviates():
-    found = summarise([fill(1)], lambda one: (one.fee, "BTC"))
+    found = summarise([fill(1)], lambda one: Predicted(one.fee, "BTC"))
     assert found.days[0].difference() == {"BTC": D("-0.2"), "USDT": D("0.2")}
     assert not found.matches
+
+
+def test_a_price_known_nearly_is_met_within_its_band_and_counted_apart():
+    charges = ("0.0080", "0.0079", "0.0120", "0.0121", "-0.01")
+    paid = [fill(n, fee=D(fee), fee_asset="BNB") for n, fee in enumerate(charges)]
+    found = summarise(paid, lambda _: Predicted(D("0.01"), "BNB", D("0.2")))
+    assert [d.charged for d in found.days[0].deviations] == [D(charges[n]) for n in (1, 3, 4)]
+    assert (found.days[0].checked, found.days[0].near) == (5, 5)
+    (rebate,) = [fill(1, fee=D("-0.011"), fee_asset="BNB")]
+    assert Predicted(D("-0.01"), "BNB", D("0.2")).met_by(rebate)
+    assert not Predicted(D("-0.01"), "USDT", D("0.2")).met_by(rebate)
