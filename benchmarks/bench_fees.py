@@ -13,13 +13,14 @@ from benchmarks.harness import Result, floors, measure, of_rounds
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.order import Liquidity, OrderType, Side
 from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.ccxt_tables import ccxt_schedules
 from bot4_runtime.fees.optimizer import (
     OrderToRoute,
     VenueQuote,
     optimize_order_routing,
     suggest_order_type,
 )
-from bot4_runtime.fees.schedules import binance_schedule, ccxt_schedules
+from bot4_runtime.fees.schedules import binance_schedule
 
 TITLE = "Fees: Binance spot, VIP 0"
 VENUES = ("kraken", "okx", "bybit", "kucoin", "gate", "bitfinex", "htx", "bitstamp", "mexc")

@@ -13,13 +13,13 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.order import Liquidity, Side
 from bot4_runtime.fees.calculator import FeeCalculator, bnb_price
+from bot4_runtime.fees.ccxt_tables import ccxt_schedule
 from bot4_runtime.fees.schedules import (
     CommissionPart,
     RebateProgramme,
     SymbolCommission,
     binance_schedule,
     binance_schedules,
-    ccxt_schedule,
 )
 
 SPOT = binance_schedule(Market.SPOT)

@@ -8,13 +8,14 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.order import OrderType
 from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.ccxt_tables import ccxt_schedule
 from bot4_runtime.fees.optimizer import (
     OrderToRoute,
     VenueQuote,
     optimize_order_routing,
     suggest_order_type,
 )
-from bot4_runtime.fees.schedules import binance_schedule, ccxt_schedule
+from bot4_runtime.fees.schedules import binance_schedule
 
 USDM = FeeCalculator(binance_schedule(Market.USDM))  # maker 2 bps, taker 5 bps
 OTHER = FeeCalculator(

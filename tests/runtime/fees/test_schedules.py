@@ -10,6 +10,7 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.order import Liquidity, Side
 from bot4_runtime.fees.calculator import FeeCalculator
+from bot4_runtime.fees.ccxt_tables import ccxt_schedule, ccxt_schedules
 from bot4_runtime.fees.schedules import (
     SPOT,
     USDM,
@@ -18,8 +19,6 @@ from bot4_runtime.fees.schedules import (
     Tier,
     binance_schedule,
     binance_schedules,
-    ccxt_schedule,
-    ccxt_schedules,
     check_tier,
 )
 
