@@ -114,10 +114,19 @@ def correlation_matrix(returns: Floats) -> Floats:
 
 
 def exposure_by_symbol(positions: Sequence[HeldPosition]) -> dict[str, float]:
-    """Return each symbol's signed value at its mark, in quote."""
+    """Return each symbol's signed value at its mark, in quote.
+
+    Raises:
+        DataError: a quantity, a mark or their product is not finite.
+    """
     values: dict[str, float] = {}
     for position in positions:
         value = position.quantity * position.mark
+        if not -math.inf < value < math.inf:
+            raise DataError(
+                f"the value of a position must be finite; received {position.symbol}: "
+                f"{position.quantity} at a mark of {position.mark}"
+            )
         values[position.symbol] = values.get(position.symbol, 0.0) + value
     return values
 
@@ -126,6 +135,7 @@ def leverage(positions: Sequence[HeldPosition], equity: float) -> float:
     """Return the sum of absolute exposures over equity.
 
     Raises:
+        DataError: as `exposure_by_symbol`.
         UndefinedStatistic: equity is not positive and finite.
     """
     if not 0.0 < equity < math.inf:

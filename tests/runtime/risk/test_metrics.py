@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,6 +118,21 @@ def test_exposure_is_signed_and_leverage_is_gross():
     assert exposure_by_symbol(held) == {"A": 200.0, "B": -50.0}
     assert leverage(held, 500.0) == pytest.approx(0.5)
     assert leverage([], 500.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("quantity", "mark"),
+    [(1.0, np.nan), (np.nan, 1.0), (np.inf, 1.0), (-1.0, np.inf), (0.0, np.inf), (1e200, 1e200)],
+)
+def test_a_position_whose_value_is_not_finite_is_refused_by_name_everywhere(quantity, mark):
+    held = [HeldPosition("A", 1.0, 10.0), HeldPosition("B", quantity, mark)]
+    for look in (
+        lambda: exposure_by_symbol(held),
+        lambda: leverage(held, 500.0),
+        lambda: portfolio_risk(held, np.ones(3), _returns(1, (100, 2))),
+    ):
+        with pytest.raises(DataError, match=re.escape(f"B: {quantity} at a mark of {mark}")):
+            look()
 
 
 @pytest.mark.parametrize("equity", [0.0, -1.0, np.nan, np.inf])
