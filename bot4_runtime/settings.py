@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.liquidation import STEPS, LiquidationLimits
 
@@ -233,10 +234,23 @@ def load_settings(
     settings.risk.limits()
     settings.liquidation.limits()
     try:
-        interval_ms(settings.runtime.interval)
+        spacing_ms = interval_ms(settings.runtime.interval)
     except DataError as error:
         raise ConfigError(f"runtime.interval: {error}") from None
+    _check_memory(settings, spacing_ms)
     return settings
+
+
+def _check_memory(settings: Settings, spacing_ms: int) -> None:
+    """Refuse a half-life so short that no correlation would ever be known, nor entry pass."""
+    risk, interval = settings.risk, settings.runtime.interval
+    most = most_observations(risk.correlation_half_life_hours, spacing_ms)
+    if not most >= risk.correlation_min_observations:
+        raise ConfigError(
+            f"risk.correlation_half_life_hours {risk.correlation_half_life_hours:g} makes all "
+            f"{interval} candles worth {most:.0f}, and risk.correlation_min_observations asks for "
+            f"{risk.correlation_min_observations}: raise the half-life or ask for fewer"
+        )
 
 
 def _read(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Exponentially weighted correlation of candle returns, pair by pair, aligned on open time.
 
 A weight halves every `half_life_hours` of candle time, so a gap ages what came before it.
-Only returns both symbols have at the same open time count. What is not known is None,
-never zero. Plain Python rather than numpy: at 50 symbols a compiled loop over the pairs of
-one candle is faster than the numpy calls it would take.
+Only returns both symbols have at the same open time count, by their weight: a correlation is
+known once the weights are worth enough equal ones (Kish 1965, Survey Sampling: effective
+sample size = sum(w)^2 / sum(w^2)). What is not known is None, never zero. Plain Python rather
+than numpy: at 50 symbols a compiled loop over the pairs of one candle is faster than the numpy
+calls it would take.
 """
 
 import math
@@ -16,6 +18,15 @@ from bot4_runtime.domain.errors import ConfigError, DataError
 
 _LEAST: Final = 1e-200
 """Variance below which products of returns would underflow."""
+
+
+def most_observations(half_life_hours: float, spacing_ms: float) -> float:
+    """Return how many equally weighted returns an endless run of weighted ones is worth.
+
+    (1 + q) / (1 - q) for returns `spacing_ms` apart whose weights fall by the factor q.
+    """
+    fall = -math.expm1(-math.log(2.0) * spacing_ms / (half_life_hours * 3_600_000.0))
+    return (2.0 - fall) / fall
 
 
 class Correlations:
@@ -53,9 +64,9 @@ class _Pair:
     """
 
     def __init__(self) -> None:
-        self.count = 0
         self.block = 0
         self.weight = 0.0
+        self.square = 0.0
         self.x = 0.0
         self.y = 0.0
         self.xx = 0.0
@@ -64,21 +75,25 @@ class _Pair:
 
     def add(self, block: int, weight: float, x: float, y: float) -> None:
         if block != self.block:
-            scale = math.ldexp(1.0, max(self.block - block, -1100)) if self.count else 0.0
+            scale = math.ldexp(1.0, max(self.block - block, -1100))
             self.block = block
             self.weight *= scale
+            self.square *= scale * scale
             self.x *= scale
             self.y *= scale
             self.xx *= scale
             self.yy *= scale
             self.xy *= scale
-        self.count += 1
         self.weight += weight
+        self.square += weight * weight
         self.x += weight * x
         self.y += weight * y
         self.xx += weight * x * x
         self.yy += weight * y * y
         self.xy += weight * x * y
+
+    def observations(self) -> float:
+        return self.weight * self.weight / self.square if self.square > 0.0 else 0.0
 
     def correlation(self) -> float | None:
         mean_x = self.x / self.weight
@@ -109,7 +124,8 @@ class CorrelationTable(Correlations):
 
     Args:
         half_life_hours: candle time in which a weight halves.
-        min_observations: joint returns below which a correlation is unknown.
+        min_observations: effective joint returns, rounded, below which a correlation is unknown;
+            see `most_observations` for what a half-life lets them reach.
 
     Raises:
         ConfigError: the half-life is not positive and finite, or fewer than 3 observations.
@@ -176,17 +192,18 @@ class CorrelationTable(Correlations):
         """Return the weighted Pearson correlation of two symbols' joint returns so far.
 
         It has seen every return given to `update` up to now. None when either symbol is
-        unseen, joint observations are too few, or a return never varied.
+        unseen, effective joint observations are too few, or a return never varied.
         """
         pair = self._pair(symbol, other)
-        if pair is None or pair.count < self._min_observations:
+        # Half a return below: 72 hours in a row are worth 71.97 equal ones.
+        if pair is None or not pair.observations() >= self._min_observations - 0.5:
             return None
         return pair.correlation()
 
-    def observations(self, symbol: str, other: str) -> int:
-        """Return how many joint returns the pair has."""
+    def observations(self, symbol: str, other: str) -> float:
+        """Return how many equally weighted joint returns the pair's returns are worth."""
         pair = self._pair(symbol, other)
-        return 0 if pair is None else pair.count
+        return 0.0 if pair is None else pair.observations()
 
     def matrix(self, symbols: list[str]) -> npt.NDArray[np.float64]:
         """Return the correlations of these symbols: float64[n, n], NaN where unknown."""

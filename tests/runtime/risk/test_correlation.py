@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot4_runtime.domain.errors import ConfigError, DataError
-from bot4_runtime.risk.correlation import Correlations, CorrelationTable, FixedCorrelations
+from bot4_runtime.risk.correlation import (
+    Correlations,
+    CorrelationTable,
+    FixedCorrelations,
+    most_observations,
+)
 
 HOUR = 3_600_000
 
@@ -30,7 +35,7 @@ def _fill(table, returns, times=None, names="ABCDEFGH"):
 @pytest.mark.parametrize("half_life", [24.0, 720.0])
 def test_it_equals_the_weighted_correlation_of_pandas(half_life):
     returns = _walk(1, 900, 4)
-    table = CorrelationTable(half_life_hours=half_life)
+    table = CorrelationTable(half_life_hours=half_life, min_observations=24)
     _fill(table, returns)
     expected = pd.DataFrame(returns).ewm(halflife=half_life).corr().loc[899].to_numpy()
     assert table.matrix(list("ABCD")) == pytest.approx(expected, abs=1e-9)
@@ -69,7 +74,7 @@ def test_only_returns_at_the_same_time_count():
     weights = 0.5 ** ((rows[-1] - rows) / 100.0)
     covariance = np.cov(returns[rows].T, aweights=weights, bias=True)
     expected = covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])
-    assert table.observations("A", "B") == len(kept)
+    assert table.observations("A", "B") == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
     assert table.correlation("B", "A") == pytest.approx(expected, abs=1e-9)
 
 
@@ -103,6 +108,41 @@ def test_it_is_unknown_until_there_are_enough_joint_returns():
     assert table.correlation("A", "B") is None
     table.update("B", 71 * HOUR, 0.02)
     assert table.correlation("A", "B") is not None
+
+
+@pytest.mark.parametrize(
+    ("gap_days", "unknown_for"),
+    [(0, 0), (90, 0), (365, 72), (3_650, 72)],
+)
+def test_a_long_gap_makes_it_unknown_until_fresh_returns_have_replaced_the_past(
+    gap_days, unknown_for
+):
+    """Kish's effective sample size of the weights, sum(w)^2 / sum(w^2), by hand."""
+    table = CorrelationTable()
+    times = np.concatenate([np.arange(2_000), 2_000 + 24 * gap_days + np.arange(120)])
+    returns = _walk(13, len(times), 2)
+    _fill(table, returns[:2_000], times[:2_000])
+    known_at = []
+    for fresh in range(120):
+        at = slice(2_000 + fresh, 2_001 + fresh)
+        _fill(table, returns[at], times[at])
+        weights = 0.5 ** ((times[2_000 + fresh] - times[: 2_001 + fresh]) / 720.0)
+        effective = weights.sum() ** 2 / (weights**2).sum()
+        assert table.observations("A", "B") == pytest.approx(effective)
+        known = table.correlation("A", "B") is not None
+        assert known == (effective >= 71.5)
+        if known:
+            known_at.append(fresh)
+    assert len(known_at) == 120 - known_at[0]
+    assert unknown_for - 10 < known_at[0] <= unknown_for
+
+
+def test_the_most_observations_a_half_life_can_tell_is_where_an_endless_run_ends():
+    for half_life, hours in ((720.0, 1), (720.0, 24), (24.0, 1), (720.0, 168)):
+        table = CorrelationTable(half_life_hours=half_life, min_observations=3)
+        _fill(table, _walk(14, 9_000, 2), np.arange(9_000) * hours)
+        most = most_observations(half_life, hours * HOUR)
+        assert table.observations("A", "B") == pytest.approx(most, rel=1e-3)
 
 
 def test_it_is_unknown_for_symbols_never_seen_and_for_a_symbol_with_itself():

@@ -57,6 +57,11 @@ def test_command_line_options_override_everything_and_none_overrides_nothing() -
         ("[rsk]\nmax_leverage = 2.0\n", ["'rsk'", "'risk'"]),
         ("[risk]\nmax_leverage = 30.0\n", ["max_leverage", "30", "5"]),
         ("[risk]\nmax_leverage = -3.0\n", ["max_leverage"]),
+        (
+            "[risk]\ncorrelation_half_life_hours = 24.0\n",
+            ["correlation_half_life_hours", "1h", "69", "correlation_min_observations", "72"],
+        ),
+        ('[runtime]\ninterval = "1w"\n', ["correlation_half_life_hours", "1w", "12", "72"]),
         ("[risk]\nmax_leverage = nan\n", ["max_leverage"]),
         ('[risk]\nmax_leverage = "3"\n', ["risk.max_leverage", "'3'"]),
         ("[risk]\nrequire_stop_loss = false\n", ["require_stop_loss"]),
