@@ -609,11 +609,10 @@ def _fees(
 
 
 def _costs(settings: Settings, fees: FeeCalculator) -> TradeCosts:
-    taker = fees.rate(fees.venue, "", Liquidity.TAKER)
-    half_spread = settings.paper.spread_bps / 2 / 10_000
+    """Return what a round trip is expected to cost now."""
     return TradeCosts(
-        fee_rate_round_trip=2 * taker,
-        slippage_round_trip=2 * half_spread,
+        fee_rate_round_trip=2 * fees.rate(fees.venue, "", Liquidity.TAKER),
+        slippage_round_trip=2 * settings.paper.model().slippage,
     )
 
 

@@ -76,7 +76,11 @@ class RegimePath:
 
 @dataclass(frozen=True)
 class FillCosts:
-    """What a fill costs, as shares of price: Binance's spot taker fee, and slippage."""
+    """What a fill costs, as shares of price: Binance's spot taker fee, and slippage.
+
+    The slippage is `PaperModel.slippage`, by which entries are judged too: a test holds the two
+    together. Funding is not in it: the validator takes it off.
+    """
 
     fee_rate: float = 0.001
     slippage: float = 0.0002

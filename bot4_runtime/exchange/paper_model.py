@@ -1,5 +1,7 @@
 """The paper venue's assumptions, apart from it so that settings and reports may name them."""
 
+import math
+
 import msgspec
 
 
@@ -21,3 +23,12 @@ class PaperModel(msgspec.Struct, frozen=True, kw_only=True):
     volume_share: float = 0.05
     touch_fill: float = 0.5
     depth_share: float = 0.01
+
+    @property
+    def slippage(self) -> float:
+        """Expected slippage of one fill, as a share of price: 2 bps by default.
+
+        Half the spread, and the impact of an order as large as the stated depth: risk lets
+        none through that is larger. What evidence is net of and what an entry is judged by.
+        """
+        return (self.spread_bps / 2 + self.impact_bps * math.sqrt(self.depth_share)) / 10_000

@@ -18,6 +18,7 @@ from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
+from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.regime.evidence import DAY_MS
 from bot4_runtime.signals.context import MarketContext, TradeCosts
 from bot4_runtime.signals.statistics import sharpe
@@ -61,6 +62,10 @@ def follow(series, regime, rule=REGIME_FOLLOWER, costs=FREE, volatility=SIGMA, e
     end_ms = end_ms or int(series.open_time_ms[-1]) + HOUR
     paths = {"A": path(series, regime, volatility)}
     return rule_histories(paths, {"A": series}, [rule], costs, end_ms)[0]
+
+
+def test_a_record_is_net_of_the_slippage_that_entries_are_judged_by():
+    assert FillCosts().slippage == PaperModel().slippage == 0.0002
 
 
 # ------------------------------------------------------------- following a rule
