@@ -310,7 +310,7 @@ def build(
                 ),
                 detector=RegimeDetector(models.pair) if models is not None else None,
                 evidence=evidence,
-                costs=_costs(settings, fees),
+                costs=_costs(settings, fees, source.market),
                 fees=fees,
                 half_spread=settings.paper.spread_bps / 2 / 10_000,
                 market=source.market,
@@ -608,11 +608,13 @@ def _fees(
     return fees, TierFold(fees, settings.runtime.quote, held) if moves else None
 
 
-def _costs(settings: Settings, fees: FeeCalculator) -> TradeCosts:
-    """Return what a round trip is expected to cost now."""
+def _costs(settings: Settings, fees: FeeCalculator, market: Market) -> TradeCosts:
+    """Return what a round trip is expected to cost now; only perpetuals pay funding."""
+    funding_bps = settings.fees.funding_bps_per_day if market is Market.USDM else 0.0
     return TradeCosts(
         fee_rate_round_trip=2 * fees.rate(fees.venue, "", Liquidity.TAKER),
         slippage_round_trip=2 * settings.paper.model().slippage,
+        funding_per_day=funding_bps / 10_000,
     )
 
 

@@ -149,11 +149,16 @@ class FeesSection(_Section):
     """``[fees]``: what trades cost until the account's own commission is asked.
 
     `vip_tier` is the least; the volume of 30 days may raise it, on spot with `bnb_held` BNB.
+
+    `funding_bps_per_day` is what a long USD-M position is expected to pay a day, in basis
+    points of its notional; spot pays none. The default is the dearest of what BTC, ETH and ADA
+    paid on average on Binance from their listing to June 2025: 3.6, 4.4 and 4.3.
     """
 
     vip_tier: Annotated[int, Field(ge=0, le=9)] = 0
     bnb_discount: bool = False
     bnb_held: Annotated[float, Field(ge=0, le=200_000_000)] = 0.0
+    funding_bps_per_day: Annotated[float, Field(ge=0, le=1000)] = 4.4
 
 
 class StateSection(_Section):

@@ -11,7 +11,7 @@ from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalLocked
-from bot4_runtime.domain.events import SessionStarted
+from bot4_runtime.domain.events import SessionStarted, SignalDecided
 from bot4_runtime.sources import SIMULATED_START_MS, SIMULATED_SYMBOLS
 from bot4_runtime.state.reader import JournalReader
 
@@ -128,3 +128,36 @@ def test_only_a_live_source_reads_the_wall_clock() -> None:
     assert clock.now_ns() == 9
     first = LiveClock().now_ns()
     assert LiveClock().now_ns() >= first > 1_600_000_000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("market", "environment", "taker", "funding_bps"),
+    [
+        ("spot", {}, 0.001, 0.0),
+        ("spot", {"BOT4_FEES__FUNDING_BPS_PER_DAY": "9.0"}, 0.001, 0.0),
+        ("usdm", {}, 0.0005, 4.4),
+        ("usdm", {"BOT4_FEES__FUNDING_BPS_PER_DAY": "9.0"}, 0.0005, 9.0),
+    ],
+)
+def test_an_entry_is_judged_by_todays_fees_the_stated_slippage_and_funding(
+    make_settings, tmp_path: Path, market: str, environment: dict, taker: float, funding_bps: float
+) -> None:
+    candles = tmp_path / "candles"
+    candles.mkdir()
+    series = SimulatedMarket(1).series("BTCUSDT", "1h", BEGIN, BEGIN + 730 * HOUR)
+    columns = ("open", "high", "low", "close", "volume")
+    frame = {"timestamp": series.open_time_ms} | {name: getattr(series, name) for name in columns}
+    pl.DataFrame(frame).write_parquet(candles / "BTCUSDT.parquet")
+    settings = make_settings(
+        BOT4_RUNTIME__STRATEGY="drill", BOT4_RUNTIME__MARKET=market, **environment
+    )
+    options = app.RunOptions(source=f"recorded:{candles}")
+    app.build(settings, options, mode="paper", folder=tmp_path / "run").execute(threading.Event())
+    with JournalReader.open(tmp_path / "run" / "journal.sqlite") as journal:
+        numbers = [event.numbers for _, event in journal.events() if type(event) is SignalDecided]
+    assert numbers
+    for told in numbers:
+        # Half of a 2 bps spread, and 10 bps x sqrt(1 %) of impact, both ways; the drill's
+        # drawn record was net of 0.3 %.
+        now = 2 * taker + 2 * (0.0001 + 0.0010 * 0.1) + funding_bps * 1e-4 * told["holding_days"]
+        assert told["extra_costs"] == pytest.approx(now - 0.003)
