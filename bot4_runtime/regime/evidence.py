@@ -26,9 +26,10 @@ DAY_MS: Final = 86_400_000
 VALID_DAYS: Final = 90
 """Days after which a record no longer counts."""
 DRAWS: Final = 4_999
-MEAN_BLOCK_WEEKS: Final = 2.0
-FORMAT: Final = 2
-"""2: the records hold the moments of trades and of days."""
+LEAST_BLOCK_WEEKS: Final = 2.0
+"""Weeks that are drawn together on average, at least; for long trades, twice their length."""
+FORMAT: Final = 3
+"""2: the records hold the moments of trades and of days. 3: p-values heed dependent weeks."""
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -46,7 +47,7 @@ class RuleHistory:
         rule_id: the rule.
         entry_ms: int64[n], when each trade was entered, UTC.
         net: float64[n], net return of each trade on its notional, as a share.
-        holding_days: float64[n], length of each trade.
+        holding_days: float64[n], length of each trade, in days; finite.
         daily: float64[d], pooled profit of each UTC day as a share of capital, flat days too.
         from_ms: start of the period.
         to_ms: end of the period, exclusive.
@@ -159,8 +160,9 @@ def _record(
         holding_days=_mean(history.holding_days),
         rules_tried=trials.rules,
         method=(
-            "one-sided bootstrap-t of the mean net trade return, calendar weeks as clusters in "
-            f"stationary blocks of {MEAN_BLOCK_WEEKS:g} weeks, {trials.draws} draws; "
+            "one-sided bootstrap-t of the mean net trade return, calendar weeks as clusters, "
+            f"Bartlett long-run variance; stationary blocks of {_least_block(history):.3g} weeks "
+            f"or, by the weeks' autocorrelation, more (Andrews 1991), {trials.draws} draws; "
             f"Benjamini-Hochberg over {trials.rules} rules"
         ),
         seed=provenance.seed,
@@ -181,7 +183,13 @@ def _known(statistic: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs)
 
 def _week_p(history: RuleHistory, seed: int, draws: int) -> float:
     weeks = week_number(history.entry_ms)
-    return statistics.week_cluster_p(weeks, history.net, _generator(seed), draws, MEAN_BLOCK_WEEKS)
+    least = _least_block(history)
+    return statistics.week_cluster_p(weeks, history.net, _generator(seed), draws, least)
+
+
+def _least_block(history: RuleHistory) -> float:
+    """Return twice the mean length of a trade, in weeks; at least `LEAST_BLOCK_WEEKS`."""
+    return max(LEAST_BLOCK_WEEKS, 2.0 * (_mean(history.holding_days) or 0.0) / 7.0)
 
 
 def _daily_sharpe(daily: _Floats) -> float:

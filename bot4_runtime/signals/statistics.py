@@ -84,14 +84,21 @@ def newey_west_t(values: Floats, lags: int = -1) -> float:
     n = len(values)
     if lags < 0:
         lags = math.floor(4.0 * (n / 100.0) ** (2.0 / 9.0))
-    centred = values - mean
-    variance = float(np.dot(centred, centred))
-    for lag in range(1, min(lags, n - 1) + 1):
-        weight = 1.0 - lag / (lags + 1.0)
-        variance += 2.0 * weight * float(np.dot(centred[lag:], centred[:-lag]))
+    variance = float(_long_run(values - mean, lags))
     if not variance > 0.0:
         raise UndefinedStatistic("the long-run variance is not positive")
     return mean / (math.sqrt(variance) / n)
+
+
+def _long_run(centred: Floats, lags: int) -> Floats:
+    """Return n times the Bartlett long-run variance, of series float[..., n] along time."""
+    variance: Floats = (centred * centred).sum(axis=-1)
+    for lag in range(1, min(lags, centred.shape[-1] - 1) + 1):
+        weight = 1.0 - lag / (lags + 1.0)
+        variance = variance + 2.0 * weight * (centred[..., lag:] * centred[..., :-lag]).sum(
+            axis=-1
+        )
+    return variance
 
 
 def newey_west_p(values: Floats) -> float:
@@ -125,21 +132,30 @@ def week_cluster_p(
     returns: Floats,
     generator: np.random.Generator,
     draws: int = 4_999,
-    mean_block: float = 2.0,
+    least_block: float = 2.0,
 ) -> float:
     """Return the p-value of H0: mean net trade return <= 0, trades clustered by week.
 
-    All trades of a calendar week, whatever their symbol, are one cluster; weeks are drawn in
-    stationary blocks and the cluster-robust t ratio is recentred on the sample's own mean
-    (bootstrap-t: Hall 1992, Cameron, Gelbach & Miller 2008). Weeks without trades between
-    the first and the last count. p = (1 + #{t* >= t}) / (draws + 1).
+    All trades of a calendar week, whatever their symbol, are one cluster (Cameron, Gelbach &
+    Miller 2008). Weeks depend on their neighbours, since luck lasts and trades overlap: they are
+    drawn in stationary blocks, and the ratio of the mean to its error, by the Bartlett long-run
+    variance of the weeks' sums, is recentred on the sample's own mean (bootstrap-t: Hall 1992;
+    with the same error inside and outside of the resamples: Goncalves & Vogelsang 2011). Mean
+    block and lags are one number, see `_block_weeks`. Weeks without trades between the first
+    and the last count. p = (1 + #{t* >= t}) / (draws + 1).
+
+    True nulls that fall below 5 %, 1,500 histories each, with blocks of two weeks and no lags
+    before and with this now: independent weeks 4.4 % and 4.4 %; weeks of autocorrelation 0.4,
+    0.6 and 0.8, 9.1 and 6.6 %, 11.5 and 6.8 %, 18.6 and 7.7 %; trades held for two, four and
+    six weeks, 8.6 and 6.1 %, 12.4 and 6.9 %, 14.6 and 6.9 % (156 weeks each); 40 trades of rare
+    large losses in 60 weeks, 7.9 and 8.0 %.
 
     Args:
         weeks: int64[n], the week number of each trade's entry.
         returns: float64[n], net returns.
         generator: source of the draws; a fixed seed gives the same p-value.
         draws: resamples.
-        mean_block: mean block length, in weeks.
+        least_block: weeks that a block has on average, at least: twice what a trade takes.
 
     Raises:
         UndefinedStatistic: no trades, a return that is not finite, or no variation.
@@ -152,24 +168,37 @@ def week_cluster_p(
     total = np.bincount(offset, weights=returns)
     n = float(len(returns))
     mean = float(total.sum()) / n
-    error = math.sqrt(float(((total - mean * size) ** 2).sum())) / n
-    if not error > 1e-12 * float(np.abs(returns).max()):
+    scores = total - mean * size
+    if not math.sqrt(float(np.dot(scores, scores))) / n > 1e-12 * float(np.abs(returns).max()):
         raise UndefinedStatistic("the weeks do not vary: the mean's error is unknown")
+    block = _block_weeks(scores, least_block)
+    lags = round(block)
+    error = math.sqrt(float(_long_run(scores, lags))) / n
     t = mean / error
-    drawn = stationary_indices(len(size), draws, mean_block, generator)
-    n_drawn = size[drawn].sum(axis=1)
+    drawn = stationary_indices(len(size), draws, block, generator)
+    sizes, totals = size[drawn], total[drawn]
+    n_drawn = sizes.sum(axis=1)
     filled = n_drawn > 0.0
     safe = np.where(filled, n_drawn, 1.0)
-    means = total[drawn].sum(axis=1) / safe
-    squares = (
-        (total * total)[drawn].sum(axis=1)
-        - 2.0 * means * (total * size)[drawn].sum(axis=1)
-        + means * means * (size * size)[drawn].sum(axis=1)
-    )
-    errors = np.sqrt(np.maximum(squares, 0.0)) / safe
+    means = totals.sum(axis=1) / safe
+    variances = _long_run(totals - means[:, np.newaxis] * sizes, lags)
+    errors = np.sqrt(np.maximum(variances, 0.0)) / safe
     usable = filled & (errors > 1e-9 * error)
     ratios = np.where(usable, (means - mean) / np.where(usable, errors, 1.0), np.inf)
     return (1.0 + float(np.count_nonzero(ratios >= t))) / (draws + 1.0)
+
+
+def _block_weeks(scores: Floats, least: float) -> float:
+    """Return mean block and lags, in weeks, for weekly sums of float[n] about their mean.
+
+    Andrews 1991, equations 6.2 and 6.4: 1.1447 (a n)^(1/3) with a = 4 r^2 / (1 - r^2)^2 of an
+    AR(1) whose autocorrelation r is the sample's; from `least` up to a quarter of the weeks.
+    """
+    n = len(scores)
+    r = float(np.dot(scores[1:], scores[:-1])) / float(np.dot(scores, scores))
+    a = 4.0 * r * r / (1.0 - r * r) ** 2
+    longest = max(0.25 * n, 1.0)
+    return max(min(max(least, 1.1447 * float(np.cbrt(a * n))), longest), 1.0)
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import msgspec
@@ -74,6 +75,17 @@ def test_records_are_adjusted_for_every_rule_tried_also_for_those_without_trades
     assert all(r.rules_tried == 7 for r in records)
     assert records[0].dsr < records[0].psr
     assert "7 rules" in records[0].method
+
+
+@pytest.mark.parametrize(("days", "weeks"), [(0.5, 2.0), (7.0, 2.0), (21.0, 6.0)])
+def test_weeks_are_drawn_together_for_at_least_twice_the_length_of_a_trade(days, weeks):
+    one = history(true_sharpe=0.0)
+    one = dataclasses.replace(one, holding_days=np.full(len(one.net), days))
+    record = make_records([one], provenance(), draws=499)[0]
+    of = (week_number(one.entry_ms), one.net)
+    assert record.p_value_raw == statistics.week_cluster_p(*of, generator(5), 499, weeks)
+    assert record.p_value_raw != statistics.week_cluster_p(*of, generator(5), 499, weeks + 2.0)
+    assert f"blocks of {weeks:g} weeks" in record.method
 
 
 def test_what_has_no_value_is_none_and_never_zero():
