@@ -28,9 +28,32 @@ def test_a_rule_of_true_sharpe_three_gets_through_nearly_always():
 )
 def test_chance_gets_through_no_more_often_than_stated(scenario, count):
     found = getattr(power, scenario)(count)
-    assert found.most == 0.05
+    assert (found.most, found.what) == (0.05, "approved")
     assert found.judged == count
     assert found.share <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / count)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "count", "most"),
+    [
+        ("zero_means", 60, 0.064),
+        ("zero_mean_families", 4, 0.064),
+        ("lasting_luck", 60, 0.10),
+        ("overlapping_trades", 60, 0.10),
+    ],
+)
+def test_a_mean_of_zero_is_significant_no_more_often_than_stated(scenario, count, most):
+    """By the p-value alone: a Sharpe ratio above 2 would keep chance out without it."""
+    found = getattr(power, scenario)(count)
+    assert (found.most, found.what) == (most, "p < 5 %")
+    assert found.judged == count
+    assert found.share <= most + 2 * math.sqrt(most * (1 - most) / count)
+
+
+def test_the_rows_of_the_p_value_count_p_values_and_not_approvals():
+    """A true Sharpe ratio just below 2: significant more often than approved."""
+    good = [[power.drawn(seed, 1.9)] for seed in range(12)]
+    assert power.significant("", good, 1.0).counted > power.judge("", good, 0.0, 1.0).counted + 3
 
 
 def test_trades_taken_as_independent_would_let_correlated_coins_through():
