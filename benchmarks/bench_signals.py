@@ -43,6 +43,7 @@ NOW_NS = 20_000 * DAY_NS
 NOW_MS = NOW_NS // 1_000_000
 COUNT = 20_000
 THREADS = 8
+SYMBOLS = ("BTCUSDT", *(f"C{k}USDT" for k in range(19)))
 SPECIFIED_NS = 100e6
 GOAL_NS = 10_000
 """100,000 validations a second."""
@@ -181,7 +182,7 @@ def _record(true_sharpe: float = 3.5, days: int = 1_096, ended_days_ago: int = 0
     history = synthetic_history(
         _generator(), rule_id="rule", to_ms=end_ms, true_sharpe=true_sharpe, days=days
     )
-    provenance = Provenance(Origin.REAL, "1h", ("A",) * 20, end_ms, "", "", 1)
+    provenance = Provenance(Origin.REAL, "1h", SYMBOLS, end_ms, "", "", 1)
     return make_records([history], provenance, draws=499)[0]
 
 
@@ -195,7 +196,7 @@ def _signal(**changes: object) -> TradingSignal:
 
 
 def _context(recent_return: float = 0.01) -> MarketContext:
-    return MarketContext(Regime.STRONG_BULL, 0.005, recent_return, NOW_NS)
+    return MarketContext(Regime.STRONG_BULL, 0.005, recent_return, NOW_NS, Origin.REAL)
 
 
 def _trades() -> list[ClosedTrade]:

@@ -199,7 +199,7 @@ def _verdicts(
             _signal(rule_id),
             LiveEvidence(record),
             SignalHistory(),
-            MarketContext(Regime.STRONG_BULL, 0.005, 0.01, NOW_MS * 1_000_000),
+            MarketContext(Regime.STRONG_BULL, 0.005, 0.01, NOW_MS * 1_000_000, Origin.SIMULATED),
             TradeCosts(COST, 0.0),
         )
 

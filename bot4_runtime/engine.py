@@ -472,7 +472,7 @@ class Engine:
     def _enter(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         if self._engaged(Book.VALIDATED, signal.symbol):
             return
-        parts, symbol = self._parts, signal.symbol
+        parts, symbol, session = self._parts, signal.symbol, self._state.session
         validated = self._state.books[Book.VALIDATED]
         self._desk.follow(
             validated.closed_trades,
@@ -490,6 +490,8 @@ class Engine:
                 volatility=parts.memory.volatility(symbol),
                 recent_return=parts.memory.recent_return(symbol),
                 now_ns=signal.ts_ns,
+                origin=None if session is None else session.origin,
+                admitted=parts.detector is not None and parts.detector.pair.admits(symbol),
             ),
             self._costs(symbol),
         )

@@ -7,6 +7,7 @@ that has no value is None, never 0. How the numbers are made: `bot4_runtime.regi
 import msgspec
 
 from bot4_runtime.domain.candle import Origin
+from bot4_runtime.domain.order import Side
 
 
 class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
         rule_id: the rule, as in ``TradingSignal.rule_id``.
         synthetic: made from a drawn history, for exercisers; never of a market.
         symbols: what was pooled.
+        side: of the entries; says nothing of the other side.
         period_from_ms: first candle of the history, UTC.
         period_to_ms: end of the history, exclusive, UTC; signals before it are refused.
         n_eff_weeks: calendar weeks with at least one entry: the effective sample size.
@@ -53,6 +55,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: bool
     interval: str
     symbols: tuple[str, ...]
+    side: Side = Side.BUY
     period_from_ms: int
     period_to_ms: int
     n_trades: int

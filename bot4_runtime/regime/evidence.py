@@ -20,6 +20,7 @@ import numpy.typing as npt
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import ModelError, UndefinedStatistic
 from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.order import Side
 from bot4_runtime.signals import statistics
 
 DAY_MS: Final = 86_400_000
@@ -29,7 +30,8 @@ DRAWS: Final = 4_999
 LEAST_BLOCK_WEEKS: Final = 2.0
 """Weeks that are drawn together on average, at least; for long trades, twice their length."""
 FORMAT: Final = 3
-"""2: the records hold the moments of trades and of days. 3: p-values heed dependent weeks."""
+"""2: the records hold the moments of trades and of days. 3: p-values heed dependent weeks,
+and the side is told."""
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -52,6 +54,7 @@ class RuleHistory:
         from_ms: start of the period.
         to_ms: end of the period, exclusive.
         cost_round_trip: fees and slippage inside `net`, as a share of the notional.
+        side: of all entries.
     """
 
     rule_id: str
@@ -62,6 +65,7 @@ class RuleHistory:
     from_ms: int
     to_ms: int
     cost_round_trip: float
+    side: Side = Side.BUY
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ def _record(
         synthetic=provenance.synthetic,
         interval=provenance.interval,
         symbols=provenance.symbols,
+        side=history.side,
         period_from_ms=history.from_ms,
         period_to_ms=history.to_ms,
         n_trades=n,

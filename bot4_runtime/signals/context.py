@@ -1,5 +1,6 @@
 """The market a signal is judged in, and what a round trip costs there."""
 
+from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.regime import Regime
 
 
@@ -11,6 +12,9 @@ class MarketContext:
         volatility: standard deviation of one candle's log return.
         recent_return: of the symbol over the last 24 candles, as a share.
         now_ns: the time of the decision.
+        origin: of its candles; None when unknown, which no evidence is of.
+        admitted: whether the models may be used on the symbol: trained on it, or proven on
+            symbols they had not seen. False when no models run.
     """
 
     def __init__(
@@ -19,11 +23,15 @@ class MarketContext:
         volatility: float | None,
         recent_return: float | None,
         now_ns: int,
+        origin: Origin | None = None,
+        admitted: bool = False,  # noqa: FBT001, FBT002 - told by name
     ) -> None:
         self.regime = regime
         self.volatility = volatility
         self.recent_return = recent_return
         self.now_ns = now_ns
+        self.origin = origin
+        self.admitted = admitted
 
 
 class TradeCosts:

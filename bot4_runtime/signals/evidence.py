@@ -43,6 +43,7 @@ class LiveEvidence:
         self.rule_id: str = record.rule_id
         self.period_to_ms: int = record.period_to_ms
         self.expires_ms: int = record.expires_ms
+        self.symbols: frozenset[str] = frozenset(record.symbols)
         self.n_trades: int = record.n_trades
         self.n_weeks: int = record.n_eff_weeks
         self.rules_tried: int = record.rules_tried

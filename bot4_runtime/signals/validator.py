@@ -137,6 +137,14 @@ class SignalValidator:
                 f"there is no evidence record of rule {signal.rule_id}",
                 "let the pipeline write its evidence: bot4-pipelines run",
             )
+        foreign = _foreign(signal, evidence, context)
+        if foreign:
+            return Rejected(
+                "NO_EVIDENCE",
+                figures,
+                f"the evidence of {evidence.rule_id} is of {foreign}",
+                "trade what the evidence is of, or let the pipeline gather it: bot4-pipelines run",
+            )
         return self._judge(evidence, context.now_ns // NS_PER_MS, figures)
 
     def _judge(  # noqa: C901, PLR0911 - one return a question
@@ -179,6 +187,25 @@ class SignalValidator:
         if not 0.0 < figures.size_fraction <= settings.max_size:
             return _unknown("the size", figures)
         return Approved(figures)
+
+
+def _foreign(signal: TradingSignal, evidence: LiveEvidence, context: MarketContext) -> str:
+    """Say what else than this signal the evidence is of; an empty string where it is of it.
+
+    A synthetic record is of nothing, and says so.
+    """
+    record = evidence.record
+    if record.synthetic:
+        return ""
+    if context.origin is None or record.origin != context.origin:
+        traded = "unknown" if context.origin is None else context.origin.value
+        return f"a {record.origin.value} market, and the one traded is {traded}"
+    if record.side != signal.side:
+        return f"{record.side.value} entries, not {signal.side.value}"
+    if signal.symbol not in evidence.symbols and not context.admitted:
+        pooled = ", ".join(record.symbols) or "no symbol"
+        return f"{pooled}, not {signal.symbol}, and the models are not proven on unseen symbols"
+    return ""
 
 
 def _read_market(  # noqa: PLR0911 - one return an input

@@ -333,7 +333,7 @@ def judge(record, now_ms):
     )  # fmt: skip
     return SignalValidator(ValidatorSettings()).validate(
         signal, LiveEvidence(record), SignalHistory(),
-        MarketContext(Regime.STRONG_BULL, SIGMA, 0.0, now_ms * 1_000_000),
+        MarketContext(Regime.STRONG_BULL, SIGMA, 0.0, now_ms * 1_000_000, record.origin),
         TradeCosts(0.002, 0.0004),
     )  # fmt: skip
 

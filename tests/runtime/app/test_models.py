@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
 
@@ -16,9 +17,17 @@ from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.domain.events import ModelPromoted, RegimeNamed, SignalDecided
 from bot4_runtime.domain.order import Book
 from bot4_runtime.domain.regime import EstimateSource
+from bot4_runtime.regime.evidence import (
+    Provenance,
+    evidence_path,
+    make_records,
+    synthetic_history,
+    write_evidence,
+)
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.report.files import write_report
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.strategy.rules import REGIME_FOLLOWER
 
 HOUR = 3_600_000
 START = 1_735_689_600_000
@@ -68,6 +77,27 @@ def test_models_name_every_candle_and_without_evidence_nothing_is_approved(
     assert written.document["books"]["validated"]["fills"] == 0
     by_regime = written.document["books"][Book.SHADOW.value]["by_regime"]
     assert set(by_regime) <= {"StrongBull"}
+
+
+@pytest.mark.parametrize(("origin", "known"), [(Origin.REAL, False), (Origin.SIMULATED, True)])
+def test_a_rule_is_judged_by_evidence_of_the_market_it_trades_alone(
+    promote, make_settings, tmp_path: Path, origin: Origin, known: bool
+) -> None:
+    """The pool need not hold the symbol: the models were trained on it."""
+    hmm, lstm = promote()
+    history = synthetic_history(
+        np.random.default_rng(1), rule_id=REGIME_FOLLOWER.rule_id, to_ms=START
+    )
+    provenance = Provenance(origin, "1h", ("XRPUSDT",), START, hmm, lstm, 1)
+    write_evidence(
+        evidence_path(tmp_path / "models", "1h"), make_records([history], provenance, draws=99)
+    )
+    run = app.build(make_settings(), options(), mode="paper", folder=tmp_path / "run")
+    run.execute(threading.Event())
+    decided = [e for e in events_of(tmp_path / "run") if isinstance(e, SignalDecided)]
+    assert decided
+    assert {e.code == "NO_EVIDENCE" for e in decided} == {not known}
+    assert all("is of a real market" in e.text for e in decided) is not known
 
 
 def test_a_run_with_models_continues_to_the_same_end(

@@ -90,6 +90,7 @@ class Desk:
             "volatility": 0.005,
             "recent_return": 0.01,
             "now_ns": NOW_NS,
+            "origin": Origin.REAL,
         }
         return MarketContext(**(fields | changes))
 

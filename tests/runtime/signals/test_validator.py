@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.regime.evidence import (
     DAY_MS,
@@ -102,6 +103,32 @@ def test_no_evidence_is_a_rejection(desk):
     verdict = judge(desk, None)
     assert verdict.code == "NO_EVIDENCE"
     assert "run" in verdict.suggestion
+
+
+@pytest.mark.parametrize(
+    ("signal", "context"),
+    [
+        ({"symbol": "DOGEUSDT"}, {}),
+        ({"side": Side.SELL}, {}),
+        ({"side": Side.SELL}, {"admitted": True}),
+        ({}, {"origin": Origin.SIMULATED}),
+        ({}, {"origin": None}),
+        ({"symbol": "DOGEUSDT"}, {"origin": Origin.SIMULATED, "admitted": True}),
+    ],
+)
+def test_evidence_speaks_for_its_own_market_symbols_and_side_alone(desk, signal, context):
+    judged = {"signal": desk.signal(**signal), "context": desk.context(**context)}
+    verdict = judge(desk, **judged)
+    assert (verdict.code, verdict.numbers["sharpe"]) == ("NO_EVIDENCE", 2.6)
+    drawn_record = desk.evidence(origin=Origin.SIMULATED, symbols=(), synthetic=True)
+    assert judge(desk, drawn_record, **judged).code == "APPROVED"
+
+
+def test_evidence_of_the_pool_speaks_for_a_symbol_the_models_are_proven_on(desk):
+    context = desk.context(admitted=True)
+    assert judge(desk, signal=desk.signal(symbol="DOGEUSDT"), context=context).code == "APPROVED"
+    short = desk.evidence(side=Side.SELL)
+    assert judge(desk, short, signal=desk.signal(side=Side.SELL)).code == "APPROVED"
 
 
 def test_evidence_holds_until_it_expires_and_never_from_the_future(desk):
@@ -274,7 +301,7 @@ def test_the_contrarian_false_positive_is_refused(desk):
         drawn(np.random.Generator(np.random.PCG64(s)), rule_id=f"r{s}", to_ms=end, true_sharpe=0.0)
         for s in range(31)
     ]
-    provenance = Provenance(Origin.REAL, "1h", ("A",), end, "", "", 1)
+    provenance = Provenance(Origin.REAL, "1h", ("BTCUSDT",), end, "", "", 1)
     record = make_records([history, *chance], provenance, draws=999)[0]
     assert record.mean_net == pytest.approx(0.0165)
     assert record.p_spec_t < 1e-4
@@ -290,7 +317,7 @@ def test_drawn_histories_of_sharpe_three_are_approved_and_of_zero_are_not(desk):
         for seed in range(60):
             rng = np.random.Generator(np.random.PCG64(seed))
             history = drawn(rng, rule_id="rule", to_ms=desk.now_ms, true_sharpe=sharpe)
-            provenance = Provenance(Origin.SIMULATED, "1h", (), desk.now_ms, "", "", seed)
+            provenance = Provenance(Origin.REAL, "1h", ("BTCUSDT",), desk.now_ms, "", "", seed)
             record = make_records([history], provenance, draws=499)[0]
             approved[sharpe] += judge(desk, record).code == "APPROVED"
     assert approved[3.0] >= 0.85 * 60

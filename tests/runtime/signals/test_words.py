@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.regime import Regime
@@ -288,6 +289,7 @@ def test_the_thresholds_are_these():
 
 # ------------------------------------------------------------------------ verdicts
 RUN = "let the pipeline write its evidence: bot4-pipelines run"
+FOREIGN = "trade what the evidence is of, or let the pipeline gather it: bot4-pipelines run"
 EXPIRED = {"expires_ms": 20_000 * 86_400_000 - 5 * 43_200_000}
 
 
@@ -304,6 +306,24 @@ EXPIRED = {"expires_ms": 20_000 * 86_400_000 - 5 * 43_200_000}
             {"period_to_ms": 1 << 62}, "NO_EVIDENCE",
             "the evidence of rule holds candles from after the signal",
             "replay candles that come after the evidence's period",
+        ),
+        (
+            {"origin": Origin.SIMULATED}, "NO_EVIDENCE",
+            "the evidence of rule is of a simulated market, and the one traded is real", FOREIGN,
+        ),
+        (
+            {"side": Side.SELL}, "NO_EVIDENCE",
+            "the evidence of rule is of sell entries, not buy", FOREIGN,
+        ),
+        (
+            {"symbols": ("AUSDT", "BUSDT")}, "NO_EVIDENCE",
+            "the evidence of rule is of AUSDT, BUSDT, not BTCUSDT, and the models are not proven "
+            "on unseen symbols", FOREIGN,
+        ),
+        (
+            {"symbols": ()}, "NO_EVIDENCE",
+            "the evidence of rule is of no symbol, not BTCUSDT, and the models are not proven on "
+            "unseen symbols", FOREIGN,
         ),
         (
             {"n_trades": 29, "n_eff_weeks": 31}, "TOO_FEW",
