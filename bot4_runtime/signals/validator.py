@@ -271,7 +271,9 @@ def _weigh(evidence: LiveEvidence, costs: TradeCosts, max_size: float, figures: 
     """Take the expected value and the size; a number without value stays NaN.
 
     The same formulas as `statistics.expected_value` and `quarter_kelly`. The record's returns
-    are net of the costs of its time: only the difference to those of now counts.
+    are net of the costs of its time: only the difference to those of now counts. Costs that fell
+    by more than the average loss leave nothing at risk on average: Kelly's f = p - q / b has a
+    value there too, and the cap holds.
     """
     days = evidence.holding_days if costs.holding_days is None else costs.holding_days
     extra = (
@@ -289,9 +291,8 @@ def _weigh(evidence: LiveEvidence, costs: TradeCosts, max_size: float, figures: 
         return
     figures.expected_value = rate * win - (1.0 - rate) * loss - extra - bound
     gain, risk = win - extra - bound, loss + extra + bound
-    if gain > 0.0 and risk > 0.0:
-        payoff = gain / risk
-        kelly = (rate * payoff - (1.0 - rate)) / payoff
+    if gain > 0.0:
+        kelly = rate - (1.0 - rate) * risk / gain
         figures.size_fraction = min(max(KELLY_SHARE * kelly, 0.0), max_size)
 
 

@@ -79,7 +79,6 @@ CASES = [
     ("NOT_FINITE", {"holding_days": None}),
     ("NOT_FINITE", {"holding_days": NAN}),
     ("NOT_FINITE", {"cost_round_trip": NAN}),
-    ("NOT_FINITE", {"cost_round_trip": 0.03, "avg_loss": 0.001}),
     ("SHARPE", {"sharpe": 2.0}),
     ("SHARPE", {"sharpe": -1.0}),
     ("NOT_FINITE", {"sharpe": None}),
@@ -194,6 +193,27 @@ def test_costs_inside_the_record_are_not_charged_twice_and_new_ones_are(desk):
     assert same.expected_value - funded.expected_value == pytest.approx(0.005 + extra_opportunity)
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
+def test_the_size_has_a_value_where_costs_fell_by_more_than_the_average_loss(desk, rate):
+    """It goes on from where a little is at risk, and never beyond the cap."""
+    sizes = []
+    for loss in (0.0015, 0.001 + 1e-9, 0.001, 0.0009, 0.0005):
+        record = desk.evidence(
+            win_rate=rate, avg_loss=loss, cost_round_trip=0.0034, holding_days=0.0
+        )
+        verdict = judge(desk, record)
+        assert verdict.code == "APPROVED", verdict.text
+        sizes.append(verdict.size_fraction)
+        if loss > 0.001:
+            payoff = (0.05 + 0.001) / (loss - 0.001)
+            assert verdict.size_fraction == pytest.approx(
+                min(0.25 * (rate * payoff - (1 - rate)) / payoff, 0.10)
+            )
+    assert sizes == sorted(sizes)
+    assert sizes[2] == pytest.approx(min(0.25 * rate, 0.10))
+    assert max(sizes) <= 0.10
+
+
 def test_live_losses_of_the_rule_pull_its_expected_value_down(desk):
     lost = [desk.trade(-2.0) for _ in range(60)]
     other = [desk.trade(-2.0, rule_id="other") for _ in range(60)]
@@ -259,6 +279,11 @@ def test_bounds_can_be_tightened(desk):
     assert strict.validate(desk.signal(), good, *arguments).code == "SHARPE"
     verdict = strict.validate(desk.signal(), better, *arguments)
     assert verdict.size_fraction == 0.01
+    nothing = SignalValidator(ValidatorSettings(max_size=0.0))
+    refused = nothing.validate(desk.signal(), good, *arguments)
+    assert (refused.code, refused.text) == (
+        "NOT_FINITE", "the size of the evidence is missing, not finite or out of range",
+    )  # fmt: skip
 
 
 numbers = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))

@@ -364,11 +364,6 @@ EXPIRED = {"expires_ms": 20_000 * 86_400_000 - 5 * 43_200_000}
             "the Sharpe ratio of the evidence is missing, not finite or out of range",
             "gather a longer history",
         ),
-        (
-            {"cost_round_trip": 0.03, "avg_loss": 0.001}, "NOT_FINITE",
-            "the size of the evidence is missing, not finite or out of range",
-            "gather a longer history",
-        ),
     ],
 )  # fmt: skip
 def test_rejections_of_the_evidence_in_words(desk, changes, code, text, suggestion):
