@@ -2,6 +2,9 @@
 
 import os
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+"""ONNX Runtime reads it when it is imported, and sends usage data to Microsoft without it."""
+
 __version__ = "0.1.0"
 
 if os.environ.get("BOT4_INTERPRETED") == "1":

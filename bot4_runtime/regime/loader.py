@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.regime import REGIME_LABELS
@@ -168,6 +167,8 @@ def _check_structure(data: bytes, sha256: str) -> None:
 
 
 def _open(data: bytes, sha256: str) -> Any:
+    import onnxruntime  # a strategy without models goes without it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
