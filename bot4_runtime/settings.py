@@ -11,16 +11,25 @@ Secrets are not settings.
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.instrument import QUOTE_ASSETS
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
@@ -29,7 +38,8 @@ from bot4_runtime.risk.liquidation import STEPS, LiquidationLimits
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Folder = Annotated[Path, Field(strict=False)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(Path.expanduser)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 DEFAULT_FILE = "bot4.toml"
@@ -58,7 +68,8 @@ class _Section(BaseModel):
 class RuntimeSection(_Section):
     """``[runtime]``: what runs.
 
-    `symbols` empty means all the source has; `account` names the journal.
+    `symbols` empty means all the source has; `account` names the journal; `quote` is the asset
+    that money is counted in, and every symbol's quote.
     """
 
     mode: Literal["paper"] = "paper"
@@ -70,12 +81,27 @@ class RuntimeSection(_Section):
     market: Literal["spot", "usdm"] = "spot"
     quote: str = "USDT"
 
+    @field_validator("quote")
+    @classmethod
+    def _known_quote(cls, quote: str) -> str:
+        if quote not in QUOTE_ASSETS:
+            raise ValueError(f"the quote asset of the symbols, one of {', '.join(QUOTE_ASSETS)}")
+        return quote
+
+    @field_validator("symbols")
+    @classmethod
+    def _distinct_names(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [symbol for symbol in symbols if not re.fullmatch("[A-Z0-9]+", symbol)]
+        if wrong or len(set(symbols)) != len(symbols):
+            raise ValueError('different names in capitals without spaces, ["BTCUSDT", "ETHUSDT"]')
+        return symbols
+
 
 class PaperSection(_Section):
     """``[paper]``: the simulated venue; `bot4_runtime.exchange.paper` explains each."""
 
     initial_cash: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] = 100_000.0
-    seed: int = 7
+    seed: Seed = 7
     spread_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
     impact_bps: Annotated[float, Field(ge=0, le=1000)] = 10.0
     volume_share: Share = 0.05
@@ -231,7 +257,8 @@ def load_settings(
     _overlay_environment(values, env)
     for section, entries in (overrides or {}).items():
         table = values.setdefault(section, {})
-        table.update({key: value for key, value in entries.items() if value is not None})
+        if isinstance(table, dict):  # what is no section is refused below, by name
+            table.update({key: value for key, value in entries.items() if value is not None})
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -277,7 +304,10 @@ def _overlay_environment(values: dict[str, Any], env: Mapping[str, str]) -> None
             values[key] = env[name]
     for name, text in env.items():
         section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
-        if not name.startswith(PREFIX) or name in FOLDERS or name == CONFIG:
+        if not name.startswith(PREFIX):
+            _refuse_small_letters(name)
+            continue
+        if name in FOLDERS or name == CONFIG:
             continue
         if not separator:
             _refuse_near_miss(name)
@@ -309,6 +339,7 @@ def _explain(item: Any) -> str:
             "postgresql://user@host/database; the password comes from PGPASSWORD or PGPASSFILE"
         )
     expected = _EXPECTED.get(item["type"]) or str(item["msg"]).removeprefix("Input should be ")
+    expected = expected.removeprefix("Value error, ")
     if item["type"] in {"model_type", "model_attributes_type"}:
         expected += f", [{where}] and its keys"
     return f"setting {where!r} is {item['input']!r}; expected {expected}"
@@ -316,15 +347,40 @@ def _explain(item: Any) -> str:
 
 def _refuse_near_miss(name: str) -> None:
     """Refuse a name that sets nothing but looks as if it should."""
+    section = name.removeprefix(PREFIX).lower()
+    if section in _sections():
+        keys = ", ".join(_keys_at((section,)))
+        raise ConfigError(
+            f"{name} in the environment sets nothing; [{section}] has keys: write "
+            f"{PREFIX}{section.upper()}__KEY, with one of {keys}"
+        )
     settings = [
         f"{PREFIX}{section}__{key}".upper()
-        for section, field in Settings.model_fields.items()
-        if isinstance(field.default, BaseModel)
-        for key in type(field.default).model_fields
+        for section in _sections()
+        for key in _keys_at((section,))
     ]
     near = difflib.get_close_matches(name, [*FOLDERS, CONFIG, *settings], n=1, cutoff=0.85)
     if near:
         raise ConfigError(f"{name} in the environment sets nothing; did you mean {near[0]} ?")
+
+
+def _refuse_small_letters(name: str) -> None:
+    """Refuse a name that would set something if it were written in capitals."""
+    capitals = name.upper()
+    section, separator, _ = capitals.removeprefix(PREFIX).lower().partition("__")
+    sets = capitals in FOLDERS or capitals == CONFIG or (separator and section in _sections())
+    if capitals.startswith(PREFIX) and sets:
+        raise ConfigError(
+            f"{name} in the environment sets nothing; write it in capitals: {capitals}"
+        )
+
+
+def _sections() -> list[str]:
+    return [
+        name
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, BaseModel)
+    ]
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

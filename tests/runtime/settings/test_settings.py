@@ -70,6 +70,12 @@ def test_command_line_options_override_everything_and_none_overrides_nothing() -
         ("[runtime]\naccount = '../other'\n", ["runtime.account"]),
         ("[runtime]\ninterval = '7m'\n", ["runtime.interval", "7m"]),
         ("risk = 3\n", ["risk"]),
+        ("[paper]\nseed = 100000000000000000000000\n", ["paper.seed"]),
+        ("[runtime]\nquote = 'XYZ'\n", ["runtime.quote", "'XYZ'", "USDT"]),
+        ("[runtime]\nquote = ''\n", ["runtime.quote", "USDT"]),
+        ("[runtime]\nsymbols = ['BTC USDT']\n", ["runtime.symbols", "BTC USDT", "capitals"]),
+        ("[runtime]\nsymbols = ['btcusdt']\n", ["runtime.symbols", "btcusdt", "capitals"]),
+        ("[runtime]\nsymbols = ['A', 'B', 'A']\n", ["runtime.symbols", "different"]),
         ("this is not toml", ["not valid TOML"]),
     ],
 )
@@ -87,6 +93,34 @@ def test_a_section_key_of_the_environment_needs_a_section() -> None:
 def test_unknown_environment_sections_are_refused_too() -> None:
     with pytest.raises(ConfigError, match="max_levrage"):
         load_settings(environment={"BOT4_RISK__MAX_LEVRAGE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("BOT4_RISK", "BOT4_RISK__KEY"),
+        ("bot4_risk__max_leverage", "BOT4_RISK__MAX_LEVERAGE"),
+        ("Bot4_Home", "BOT4_HOME"),
+    ],
+)
+def test_a_name_that_would_set_nothing_is_refused_with_the_right_one(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_settings(environment={name: "5"})
+
+
+def test_names_of_other_programs_are_let_be() -> None:
+    assert load_settings(environment={"bot4_candles": "x", "BOT4_REQUIRE": "data"}) == Settings()
+
+
+def test_a_section_that_is_none_is_refused_though_options_set_keys_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "runtime = 5\n")
+    with pytest.raises(ConfigError, match=r"'runtime' is 5; expected a section"):
+        load_settings(path, {}, overrides={"runtime": {"account": "a"}})
+
+
+def test_a_tilde_names_the_users_own_folder() -> None:
+    settings = load_settings(environment={"BOT4_HOME": "~/bot4", "BOT4_MODELS": "~/models"})
+    assert (settings.home, settings.models) == (Path.home() / "bot4", Path.home() / "models")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
