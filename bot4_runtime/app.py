@@ -25,6 +25,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
 from bot4_runtime.domain.events import AnyEvent, CandleClosed, ModelPromoted, OrderFilled
 from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.order import Book, Liquidity
 from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
@@ -346,6 +347,12 @@ def build(
             f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "
             "--from is ignored. Another --account begins anew."
         )
+    stands_ms = max(store.state.cursor.values(), default=0)
+    if options.to_ms is not None and options.to_ms <= stands_ms:
+        notices.append(
+            f"This account's last candle opened at {utc(stands_ms)}, past --to "
+            f"{utc(options.to_ms)}: there is nothing left to trade before it."
+        )
     total = None
     if isinstance(source, RecordedSource):
         total = source.remaining(start_ms, store.state.cursor)
@@ -445,12 +452,43 @@ def build_source(
     validation end; for strategies without models, once the windows are warm.
 
     Raises:
-        ConfigError: the source is unknown, or an option does not fit it.
+        ConfigError: the source is unknown, an option does not fit it, or a symbol is quoted in
+            another asset than money is counted in.
         DataError: there are no candles, or none in the range.
     """
+    from_ms, to_ms = options.from_ms, options.to_ms
+    if from_ms is not None and to_ms is not None and not from_ms < to_ms:
+        raise ConfigError(
+            f"--from {utc(from_ms)} is not before --to {utc(to_ms)}; the end is exclusive: "
+            "choose a later --to or an earlier --from"
+        )
+    _require_quote(settings.runtime.symbols, settings.runtime)
+    source = _source(settings, options, registry)
+    _require_quote(source.symbols, settings.runtime)
+    return source
+
+
+def _require_quote(symbols: Sequence[str], runtime: RuntimeSection) -> None:
+    """Refuse what is quoted in another asset: its prices would be booked as if they were ours."""
+    foreign = sorted(symbol for symbol in symbols if split_symbol(symbol)[1] != runtime.quote)
+    if foreign:
+        raise ConfigError(
+            f"{', '.join(foreign)} not quoted in {runtime.quote} (runtime.quote), in which money "
+            "is counted; name symbols that are, with --symbols, or set runtime.quote to theirs"
+        )
+
+
+def _source(
+    settings: Settings, options: RunOptions, registry: ModelRegistry | None
+) -> CandleSource:
     kind, _, argument = options.source.partition(":")
     runtime = settings.runtime
     if kind == "simulated":
+        if runtime.market != SimulatedSource.market.value:
+            raise ConfigError(
+                f"runtime.market is {runtime.market!r}, and the simulated market is spot; set it "
+                "to 'spot', or choose another --source"
+            )
         return _simulated(options, argument, runtime, _trained_symbols(registry, runtime.interval))
     if kind == "binance":
         if (options.from_ms, options.to_ms, options.speed) != (None, None, None):

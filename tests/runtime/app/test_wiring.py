@@ -53,6 +53,30 @@ def test_impossible_sources_are_refused(drill, tmp_path: Path, options, error, t
     assert not (tmp_path / "run").exists()
 
 
+def test_money_counted_in_another_asset_takes_symbols_of_that_asset_alone(make_settings) -> None:
+    in_btc = make_settings(BOT4_RUNTIME__QUOTE="BTC", BOT4_RUNTIME__SYMBOLS='["ETHBTC"]')
+    options = app.RunOptions(source="simulated")
+    assert app.build_source(in_btc, options, None).symbols == ("ETHBTC",)
+    all_usdt = make_settings(BOT4_RUNTIME__QUOTE="BTC")
+    with pytest.raises(ConfigError, match=r"BTCUSDT.* not quoted in BTC"):
+        app.build_source(all_usdt, options, None)
+
+
+def test_the_simulated_market_is_no_futures_market(make_settings) -> None:
+    settings = make_settings(BOT4_RUNTIME__MARKET="usdm")
+    with pytest.raises(ConfigError, match=r"runtime\.market is 'usdm'.*spot"):
+        app.build_source(settings, app.RunOptions(source="simulated"), None)
+
+
+def test_an_end_before_what_was_traded_is_told(drill, tmp_path: Path) -> None:
+    run = app.build(drill, simulated(5), mode="paper", folder=tmp_path / "run")
+    run.execute(threading.Event())
+    for hours, told in ((5, 0), (2, 1)):
+        run = app.build(drill, simulated(hours), mode="paper", folder=tmp_path / "run")
+        run.store.close()
+        assert sum("nothing left to trade" in notice for notice in run.notices) == told
+
+
 def test_binance_knows_what_a_symbol_looks_like(make_settings) -> None:
     settings = make_settings(BOT4_RUNTIME__SYMBOLS='["BTCXYZ"]')
     with pytest.raises(DataError, match="BTCXYZ"):

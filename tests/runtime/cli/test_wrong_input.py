@@ -26,6 +26,12 @@ DRILL = ("--strategy", "drill")
         (("start", *DRILL, "--to", "2025-13-01"), "--to '2025-13-01' is no ISO time"),
         (("start", *DRILL, "--from", "1990-01-01"), "cannot begin at 1990-01-01"),
         (("start", *DRILL, "--to", "2024-01-01"), "would end at 2024-01-01T00:00Z"),
+        (("start", *DRILL, "--symbols", "BTCUSDT,ETHBTC"), "ETHBTC not quoted in USDT"),
+        (("start", *DRILL, "--symbols", "BTCUSDT,BTCUSDT"), "different names"),
+        (
+            ("start", *DRILL, "--from", "2025-01-02", "--to", "2025-01-02"),
+            "--from 2025-01-02T00:00Z is not before --to 2025-01-02T00:00Z",
+        ),
         (("start", *DRILL, "--mode", "live"), "runtime.mode"),
         (("start", *DRILL, "--interval", "7m"), "unknown interval '7m'"),
         (("start", *DRILL, "--account", "../x"), "runtime.account"),
