@@ -342,6 +342,8 @@ def build(
     except BaseException:
         store.close()
         raise
+    if store.distress:
+        notices.append(f"No entry will be sent, exits and stops will: {store.distress}")
     if first is not None and options.from_ms not in {None, first.start_ms}:
         notices.append(
             f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "

@@ -196,6 +196,7 @@ class Session:
         self._commands = commands
         self._timer = timer
         self._newest_ms = 0
+        self._hold = ""
         self._on_progress = on_progress
         self._log = structlog.get_logger("session")
 
@@ -305,10 +306,18 @@ class Session:
         self._store.wait_durable(seq)
         if self._lease is not None:
             self._lease.renewed(lease_ns)
-        self._gate.hold(self._why_entries_wait(self._timer() - asked_ns))
+        self._hold_entries(self._why_entries_wait(self._timer() - asked_ns))
         for command in commands:
             self._perform(command, now_ns)
         self._ledger.commit()
+
+    def _hold_entries(self, reason: str) -> None:
+        self._gate.hold(reason)
+        if reason and reason != self._hold:
+            self._log.warning("entries wait", why=reason)
+        elif self._hold and not reason:
+            self._log.info("entries wait no longer")
+        self._hold = reason
 
     def _why_entries_wait(self, waited_ns: int) -> str:
         if self._keeper is None or self._store.distress:

@@ -26,12 +26,14 @@ from bot4_runtime.domain.events import (
     OrderOutcomeUnknown,
     OrderRejected,
     RiskDecided,
+    SessionStarted,
     SignalDecided,
 )
 from bot4_runtime.domain.order import Purpose
 from bot4_runtime.domain.position import ClosedTrade
 from bot4_runtime.report.record import gather
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.strategy.protocol import synthetic_rules
 
 LAST: Final = "last"
 RECENT: Final = 20
@@ -119,6 +121,7 @@ def tell(journal: JournalReader, snapshots: Path | None, name: str) -> Story:
         "regime": None if signal.regime is None else signal.regime.label,
         "reason": signal.reason,
         "override_reason": signal.override_reason,
+        "synthetic_evidence": signal.rule_id in _synthetic(journal),
         "time": _utc(signal.ts_ns),
         "approved": decided.approved,
         "code": decided.code,
@@ -129,6 +132,14 @@ def tell(journal: JournalReader, snapshots: Path | None, name: str) -> Story:
         **followed,
         "outcome": _outcome(journal, snapshots, signal.signal_id, followed["orders"]),
     }
+
+
+def _synthetic(journal: JournalReader) -> tuple[str, ...]:
+    """Return the rules whose evidence was drawn, not found in a market."""
+    for _, event in journal.events(kinds=(SessionStarted,)):
+        if isinstance(event, SessionStarted):
+            return synthetic_rules(event.strategy)
+    return ()
 
 
 def steps(decided: SignalDecided) -> list[Story]:
@@ -375,6 +386,8 @@ def print_story(story: Story, console: Console) -> None:
     for name, words in (("reason", "Reason"), ("override_reason", "Ordered by hand")):
         if story[name]:
             say(f"{words}: {story[name]}")
+    if story["synthetic_evidence"]:
+        say("The evidence of this rule is SYNTHETIC, drawn to pass: an exercise, no strategy.")
     say(f"{verdict}: {story['text']}", "green" if story["approved"] else "red")
     if story["suggestion"]:
         say(f"What would help: {story['suggestion']}")

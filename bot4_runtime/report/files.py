@@ -99,6 +99,17 @@ def _told(document: dict[str, Any]) -> str:
             f"{name:>9} book: {book['orders_filled']} orders filled, profit and loss "
             f"{float(book['pnl_quote']):+,.2f}, fees {float(book['fees_quote']):,.2f}."
         )
+        rejected = ", ".join(f"{code} {count}" for code, count in book["rejected"].items())
+        if rejected:
+            lines.append(f"{name:>9} book: orders rejected by the gate or the venue: {rejected}.")
+        for asset, fee in book["unvalued_fees"].items():
+            lines.append(
+                f"{name:>9} book: {fee} {asset} of fees had no price and are NOT counted."
+            )
+    lines += [
+        f"The evidence of the rule {rule} is SYNTHETIC: an exercise, no strategy."
+        for rule in document["synthetic_rules"]
+    ]
     lines.append(f"State {document['state_hash'][:16]}, the same after recovery.")
     lines.append(f"Report: {document['report_html']}")
     return "\n".join(lines)

@@ -58,6 +58,9 @@ def render(record: RunRecord, summary: Mapping[str, Any]) -> str:
     badges = [f'<span class="badge">{escape(summary["mode"])}</span>']
     if simulated:
         badges.append('<span class="badge warn">SIMULATED MARKET: not real prices</span>')
+    if summary["synthetic_rules"]:
+        rules = escape(", ".join(summary["synthetic_rules"]))
+        badges.append(f'<span class="badge warn">SYNTHETIC EVIDENCE: {rules}</span>')
     badges.append(f'<span class="badge">{escape(", ".join(summary["symbols"]))}</span>')
     sections = [
         f"<h1>Bot4 run report</h1><p>{''.join(badges)}</p>",
@@ -96,7 +99,10 @@ def _books(summary: Mapping[str, Any]) -> str:
         ("Round trips / won", lambda b: f"{b['trades']} / {b['wins']}"),
         ("Largest drawdown", lambda b: _percent(b["max_drawdown"])),
         ("Sharpe (daily x sqrt 365)", lambda b: _number(b["sharpe_daily_365"])),
+        ("Fees without a price, not counted", lambda b: _amounts(b["unvalued_fees"])),
         ("Refused by risk", lambda b: _counts(b["risk"], without="APPROVED")),
+        ("Made smaller by risk", lambda b: str(b["made_smaller"])),
+        ("Rejected by the gate or the venue", lambda b: _counts(b["rejected"])),
         ("Breaker trips", lambda b: _counts(b["breaker_trips"])),
         ("Exits", lambda b: _counts(b["exits"])),
     ]
@@ -262,6 +268,10 @@ def _share(value: float | None) -> str:
 
 def _counts(counts: Mapping[str, int], without: str = "") -> str:
     return ", ".join(f"{code} {n}" for code, n in counts.items() if code != without) or "none"
+
+
+def _amounts(by_asset: Mapping[str, str]) -> str:
+    return ", ".join(f"{amount} {asset}" for asset, amount in by_asset.items()) or "none"
 
 
 def _money(text: str | float | None) -> str:

@@ -16,6 +16,7 @@ from bot4_runtime.domain.events import (
     ModelPromoted,
     OrderFilled,
     OrderIntended,
+    OrderRejected,
     RegimeNamed,
     RiskDecided,
     SessionStarted,
@@ -30,13 +31,19 @@ from bot4_runtime.state.trading_state import TradingState
 
 @dataclass(slots=True)
 class BookRecord:
-    """One book's run. Equity in quote at each distinct close time of `RunRecord.times_ms`."""
+    """One book's run. Equity in quote at each distinct close time of `RunRecord.times_ms`.
+
+    Attributes:
+        verdicts: risk's codes by what was asked (signal, time), in order: the last is final.
+        rejections: orders by the gate's or the venue's code.
+    """
 
     equity: list[float] = field(default_factory=list)
     intents: list[OrderIntent] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
     trades: list[ClosedTrade] = field(default_factory=list)
-    risk_codes: Counter[str] = field(default_factory=Counter)
+    verdicts: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    rejections: Counter[str] = field(default_factory=Counter)
     trips: list[BreakerChanged] = field(default_factory=list)
 
 
@@ -49,6 +56,7 @@ class RunRecord:
         closes: symbol to (close time ms, close in quote), ascending.
         regimes: symbol to (close time ms, regime), ascending.
         state: the state at the end of the journal.
+        book_of: of each intent, by its number.
     """
 
     state: TradingState = field(default_factory=TradingState)
@@ -63,6 +71,7 @@ class RunRecord:
     gaps: list[GapSeen] = field(default_factory=list)
     promotions: list[ModelPromoted] = field(default_factory=list)
     books: dict[Book, BookRecord] = field(default_factory=dict)
+    book_of: dict[int, Book] = field(default_factory=dict)
 
 
 def gather(events: Iterable[JournaledEvent]) -> RunRecord:
@@ -110,9 +119,13 @@ def _keep(record: RunRecord, event: JournaledEvent) -> None:  # noqa: C901, PLR0
         case SignalDecided():
             record.decisions.append(event)
         case RiskDecided():
-            record.books[event.book].risk_codes[event.code] += 1
+            asked = (event.signal_id, event.ts_event_ns)
+            record.books[event.book].verdicts.setdefault(asked, []).append(event.code)
         case OrderIntended(intent=intent):
             record.books[intent.book].intents.append(intent)
+            record.book_of[intent.intent_no] = intent.book
+        case OrderRejected(intent_no=intent_no, code=code):
+            record.books[record.book_of[intent_no]].rejections[code] += 1
         case OrderFilled(fill=fill):
             record.books[fill.book].fills.append(fill)
         case BreakerChanged(state=breaker):

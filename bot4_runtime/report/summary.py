@@ -19,6 +19,7 @@ from bot4_runtime.domain.signal import SignalAction
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.report.record import BookRecord, RunRecord
 from bot4_runtime.signals.statistics import sharpe
+from bot4_runtime.strategy.protocol import synthetic_rules
 
 DAY_MS: Final = 86_400_000
 DAYS_A_YEAR: Final = 365
@@ -37,6 +38,9 @@ def summarise(
     session = record.sessions[0]
     entries = [d for d in record.decisions if d.signal.action is SignalAction.ENTER]
     rejected = Counter(d.code for d in entries if not d.approved)
+    synthetic = sorted(
+        {d.signal.rule_id for d in record.decisions} & {*synthetic_rules(session.strategy)}
+    )
     return {
         "format": 1,
         "mode": session.mode,
@@ -61,7 +65,8 @@ def summarise(
         "books": {book.value: _book(record, book, kept) for book, kept in record.books.items()},
         "buy_and_hold": buy_and_hold(record),
         "state_hash": record.state.state_hash(),
-        "assumptions": assumptions(paper),
+        "synthetic_rules": synthetic,
+        "assumptions": assumptions(paper, synthetic),
     }
 
 
@@ -113,9 +118,14 @@ def drawdowns(equity: Sequence[float]) -> list[float]:
     return series
 
 
-def assumptions(paper: PaperModel) -> list[str]:
-    """What the simulated venue assumes, in words."""
+def assumptions(paper: PaperModel, synthetic: Sequence[str] = ()) -> list[str]:
+    """What the simulated venue assumes, in words; and that the evidence of rules is drawn."""
     return [
+        *(
+            f"The evidence of the rule {rule} is SYNTHETIC, drawn with a true Sharpe ratio of 3: "
+            "that its signals pass the validator says nothing about them."
+            for rule in synthetic
+        ),
         "An order decided at a candle's close can trade from the next candle's open on.",
         f"Takers pay half of a {paper.spread_bps:g} bps spread, drawn between half and one and a "
         f"half times, plus {paper.impact_bps:g} bps x sqrt(order / candle volume).",
@@ -150,7 +160,11 @@ def _book(record: RunRecord, book: Book, kept: BookRecord) -> dict[str, Any]:
         "wins": wins,
         "win_rate": wins / len(kept.trades) if kept.trades else None,
         "exits": dict(sorted(Counter(trade.exit_reason for trade in kept.trades).items())),
-        "risk": dict(sorted(kept.risk_codes.items())),
+        "risk": dict(sorted(Counter(codes[-1] for codes in kept.verdicts.values()).items())),
+        "made_smaller": sum(
+            1 for codes in kept.verdicts.values() if len(codes) > 1 and codes[-1] == "APPROVED"
+        ),
+        "rejected": dict(sorted(kept.rejections.items())),
         "breaker_trips": dict(sorted(Counter(t.state.reason for t in kept.trips).items())),
         "initial_quote": _text(initial),
         "equity_quote": _text(equity),
@@ -158,6 +172,7 @@ def _book(record: RunRecord, book: Book, kept: BookRecord) -> dict[str, Any]:
         "return": float(equity / initial) - 1.0,
         "realised_quote": _text(state.realised),
         "fees_quote": _text(state.fees_quote),
+        "unvalued_fees": {asset: _text(fee) for asset, fee in sorted(state.unvalued_fees.items())},
         "max_drawdown": max(falls) if falls else None,
         "sharpe_daily_365": _sharpe(daily),
         "open_positions": sorted(state.positions),

@@ -54,6 +54,14 @@ BUILT_IN: Final = {
 }
 
 
+def synthetic_rules(name: str) -> tuple[str, ...]:
+    """Return the rules of a strategy whose evidence is synthetic; none when it is not here."""
+    try:
+        return load_strategy(name).synthetic_rules
+    except ConfigError:
+        return ()
+
+
 def load_strategy(name: str) -> Strategy:
     """Build a strategy from a built-in name or ``module:Class``.
 

@@ -1,10 +1,13 @@
 """What settings and options become; what cannot become anything is refused before a journal."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
 import polars as pl
 import pytest
+import structlog
 
 from bot4_runtime import app
 from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
@@ -12,6 +15,7 @@ from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalLocked
 from bot4_runtime.domain.events import SessionStarted, SignalDecided
+from bot4_runtime.report.record import gather
 from bot4_runtime.sources import SIMULATED_START_MS, SIMULATED_SYMBOLS
 from bot4_runtime.state.reader import JournalReader
 
@@ -66,6 +70,31 @@ def test_the_simulated_market_is_no_futures_market(make_settings) -> None:
     settings = make_settings(BOT4_RUNTIME__MARKET="usdm")
     with pytest.raises(ConfigError, match=r"runtime\.market is 'usdm'.*spot"):
         app.build_source(settings, app.RunOptions(source="simulated"), None)
+
+
+def test_too_little_room_for_the_reserve_is_told_counted_and_logged(
+    drill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        run = app.build(drill, simulated(30), mode="paper", folder=tmp_path / "run")
+    (told,) = [notice for notice in run.notices if "No entry will be sent" in notice]
+    assert "no room for the reserve of 64 MiB" in told
+    with structlog.testing.capture_logs() as logs:
+        run.execute(threading.Event())
+    assert [log["why"] for log in logs if log["event"] == "entries wait"] == [
+        told.partition(": ")[2]
+    ]
+    with JournalReader.open(tmp_path / "run" / "journal.sqlite") as journal:
+        books = gather(event for _, event in journal.events()).books
+    assert all(
+        book.rejections["ENTRIES_WAIT"] == len(book.intents) > 0
+        for book in books.values()
+        if book.intents
+    )
 
 
 def test_an_end_before_what_was_traded_is_told(drill, tmp_path: Path) -> None:

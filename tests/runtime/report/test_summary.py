@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from decimal import Decimal
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from bot4_runtime.domain.events import (
     GapSeen,
     OrderFilled,
     OrderIntended,
+    OrderRejected,
     RiskDecided,
     SessionStarted,
     SignalDecided,
@@ -21,6 +23,7 @@ from bot4_runtime.domain.events import (
 from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.report.html import render
 from bot4_runtime.report.record import gather
 from bot4_runtime.report.summary import buy_and_hold, daily_equity, drawdowns, held, summarise
 from bot4_runtime.signals.statistics import RISK_FREE
@@ -86,11 +89,76 @@ def test_counts_are_those_of_the_journal(run, summary) -> None:
         assert told["orders_filled"] == len({f.intent_no for f in fills})
         by_side = Counter(f.liquidity.value for f in fills)
         assert told["fills_by_liquidity"] == {"maker": by_side["maker"], "taker": by_side["taker"]}
-        assert told["risk"] == dict(
-            Counter(e.code for e in of(run, RiskDecided) if e.book is book)
-        )
+        answers = defaultdict(list)
+        for e in of(run, RiskDecided):
+            if e.book is book:
+                answers[e.signal_id, e.ts_event_ns].append(e)
+        assert told["risk"] == dict(Counter(asked[-1].code for asked in answers.values()))
+        smaller = [a for a in answers.values() if a[-1].approved and not a[0].approved]
+        assert all(a[-1].quantity < a[0].quantity for a in smaller)
+        assert told["made_smaller"] == len(smaller)
         trips = [e for e in of(run, BreakerChanged) if e.state.phase is BreakerPhase.OPEN]
         assert sum(told["breaker_trips"].values()) == sum(e.book is book for e in trips)
+
+
+def test_an_order_that_risk_made_smaller_was_not_refused(run) -> None:
+    (asked, *_) = [e for e in of(run, RiskDecided) if e.book is Book.VALIDATED and e.approved]
+    too_large = msgspec.structs.replace(asked, approved=False, code="POSITION_SIZE")
+    kept = [e for e in run.events if isinstance(e, SessionStarted)]
+    told = summarise(gather([*kept, too_large, asked]), models=None, paper=PaperModel())
+    book = told["books"]["validated"]
+    assert (book["risk"], book["made_smaller"]) == ({"APPROVED": 1}, 1)
+
+
+def test_rejected_orders_are_counted_by_the_code_of_gate_or_venue(run) -> None:
+    events, expected = [], Counter()
+    for event in run.events:
+        events.append(event)
+        if isinstance(event, OrderIntended) and event.intent.book is Book.VALIDATED:
+            expected["ENTRIES_WAIT"] += 1
+            events.append(
+                OrderRejected(
+                    ts_event_ns=event.ts_event_ns, intent_no=event.intent.intent_no,
+                    code="ENTRIES_WAIT", reason="the disk is full",
+                )
+            )  # fmt: skip
+            break
+    told = summarise(gather(events), models=None, paper=PaperModel())
+    assert told["books"]["validated"]["rejected"] == expected == {"ENTRIES_WAIT": 1}
+    assert told["books"]["shadow"]["rejected"] == {}
+
+
+def test_a_fee_without_a_price_is_shown_and_not_counted(run) -> None:
+    events, fee = [], Decimal("0.125")
+    for event in run.events:
+        if isinstance(event, OrderFilled) and event.fill.book is Book.VALIDATED:
+            paid = msgspec.structs.replace(event.fill, fee=fee, fee_asset="BNB")
+            events.append(msgspec.structs.replace(event, fill=paid))
+            break
+        events.append(event)
+    record = gather(events)
+    told = summarise(record, models=None, paper=PaperModel())
+    assert told["books"]["validated"]["unvalued_fees"] == {"BNB": "0.12500000"}
+    assert told["books"]["validated"]["fees_quote"] == "0.00000000"
+    assert "0.12500000 BNB" in render(record, told)
+
+
+def test_synthetic_evidence_is_named_as_such(run) -> None:
+    record = gather(run.events)
+    told = summarise(record, models=None, paper=PaperModel())
+    assert told["synthetic_rules"] == ["drill"]
+    assert "rule drill is SYNTHETIC" in told["assumptions"][0]
+    assert "SYNTHETIC EVIDENCE: drill" in render(record, told)
+    honest = [
+        msgspec.structs.replace(e, strategy="regime_follower")
+        if isinstance(e, SessionStarted)
+        else e
+        for e in run.events
+    ]
+    record = gather(honest)
+    told = summarise(record, models=None, paper=PaperModel())
+    assert told["synthetic_rules"] == []
+    assert "SYNTHETIC" not in render(record, told)
 
 
 @pytest.mark.parametrize("book", BOOKS)

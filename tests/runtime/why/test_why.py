@@ -125,6 +125,7 @@ def test_a_trade_longer_ago_than_the_book_remembers_is_still_told(folder, events
         forgetful = SimpleNamespace(events=journal.events, state=lambda _: state)
         assert why.tell(forgetful, None, first.signal_id) == story
     assert story["outcome"][0]["exit_reason"] == first.exit_reason
+    assert story["synthetic_evidence"] is True  # it is the drill's
 
 
 def test_a_signal_is_found_by_id_beginning_or_last(folder, events):
@@ -296,12 +297,12 @@ def test_words_of_a_hand_a_limit_and_an_open_position():
         "signal_id": "s", "time": "t", "action": "enter", "symbol": "X", "side": "buy",
         "price": 1.0, "stop_distance": 0.05, "regime": "Bull", "reason": "r",
         "override_reason": "me", "approved": True, "code": "APPROVED", "text": "fine",
-        "suggestion": "", "steps": why.steps(decision()), "risk": [], "orders": [],
+        "suggestion": "", "synthetic_evidence": True, "steps": why.steps(decision()), "risk": [], "orders": [],
         "outcome": [{"book": "validated", "state": "open", "quantity": "2"}],
     }  # fmt: skip
     text = printed(story)
     for words in ("regime Bull", "Reason: r", "Ordered by hand: me", "APPROVED: fine",
-                  "Risk was not asked.", "2 is still held"):  # fmt: skip
+                  "evidence of this rule is SYNTHETIC", "Risk was not asked.", "2 is still held"):  # fmt: skip
         assert words in text
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with console.file:
