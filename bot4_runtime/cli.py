@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bot4_runtime import cli_fees, cli_operator
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
+from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 
 if TYPE_CHECKING:
     from bot4_runtime.venue.server import VenueServer
@@ -222,7 +222,7 @@ def status(
     from bot4_runtime.status import account_status, print_status
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
-    found = account_status(settings.home, settings.runtime.account)
+    found = account_status(settings.home, settings.runtime.account, settings.state.journal)
     if as_json:
         _print_json(found)
     else:
@@ -235,17 +235,15 @@ def verify(
 ) -> None:
     """Check an account's journal, unique keys and snapshots offline; exit 1 when one fails."""
     from bot4_runtime.settings import load_settings
-    from bot4_runtime.state.place import has_journal
     from bot4_runtime.state.verify import verify_account
     from bot4_runtime.status import holder_of
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
     name = settings.runtime.account
     folder = settings.home / "state" / name
-    if not has_journal(folder):
-        raise DataError(f"account {name!r} has no journal in {folder}; `start` begins one")
     running = holder_of(settings.home / "locks" / f"{name}.lock") is not None
-    found = {"account": name, **verify_account(folder, running=running)}
+    checked = verify_account(folder, name, running=running, configured=settings.state.journal)
+    found = {"account": name, **checked}
     problems = found["problems"]
     if as_json:
         _print_json({"ok": not problems, **found})
@@ -262,19 +260,33 @@ def verify(
 
 
 @app.command()
-def migrate(account: AccountOption = None, config: ConfigOption = None) -> None:
+def migrate(
+    account: AccountOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Bring an account's journal of an older release up to this one's layout."""
     from bot4_runtime.settings import load_settings
     from bot4_runtime.state import migrate as migration
     from bot4_runtime.state.migrations import HEAD
-    from bot4_runtime.state.place import JOURNAL, read_note
+    from bot4_runtime.state.place import JOURNAL, has_journal, read_note
+    from bot4_runtime.state.reader import JournalReader
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
     name = settings.runtime.account
     folder = settings.home / "state" / name
     elsewhere = read_note(folder)
     where = folder / JOURNAL if elsewhere is None else elsewhere.url
+    if not has_journal(folder):
+        try:
+            JournalReader.of_account(folder, name, settings.state.journal).close()
+        except JournalMissing:
+            raise
+        except JournalError:  # it is there, in a layout of an older release
+            pass
+        where = settings.state.journal
     found = migration.migrate(where, name, settings.home / "locks")
+    if as_json:
+        _print_json({"journal": str(where), "layout_found": found, "layout": HEAD})
+        return
     print(f"{where}: layout {found} is now {HEAD}" if found != HEAD else f"{where}: nothing to do")
 
 

@@ -28,8 +28,13 @@ def fees(
     from bot4_runtime.state.reader import JournalReader
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
-    place = folder or settings.home / "state" / settings.runtime.account
-    with JournalReader.open(place / JOURNAL) as journal:
+    name = settings.runtime.account
+    if folder is None:
+        own = settings.home / "state" / name
+        opened = JournalReader.of_account(own, name, settings.state.journal)
+    else:
+        opened = JournalReader.open(folder / JOURNAL)
+    with opened as journal:
         found = fee_report(journal, settings.fees)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")

@@ -3,15 +3,19 @@
 Orders go into the account's box (`commands`); the runtime obeys them, now or at its next start.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
 from bot4_runtime.domain.errors import ConfigError
+
+LONGEST_HOURS: Final = 720.0
+"""30 days: an override that holds for longer is a setting (`risk.overrides`)."""
 
 AccountOption = Annotated[str | None, typer.Option(help="Name of the account's journal.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is journaled.")]
@@ -69,7 +73,9 @@ def flatten(
 
 def override(
     reason: ReasonOption,
-    hours: Annotated[str, typer.Option("--for", help="How long it holds: 30m, 24h, 7d.")],
+    hours: Annotated[
+        str, typer.Option("--for", help="How long it holds, in the market's time: 30m, 24h, 7d.")
+    ],
     account: AccountOption = None,
     stop_entries: Annotated[bool, typer.Option("--halt", help="No entries at all.")] = False,
     max_position_pct: Annotated[float | None, typer.Option(help="Share of equity.")] = None,
@@ -90,6 +96,13 @@ def override(
     }
     arguments = {name: value for name, value in limits.items() if value is not None}
     arguments["hours"] = _hours(hours)
+    wrong = {name: value for name, value in arguments.items() if not math.isfinite(value)}
+    if wrong or len(arguments) == 1:
+        raise ConfigError(
+            "an override tightens a limit to a number or halts entries; received "
+            f"{wrong or 'neither'}, expected one of --halt, --max-position-pct, --max-leverage, "
+            "--max-correlation, --max-drawdown"
+        )
     _give(
         "override", reason, arguments, account=account, wait=wait, config=config, as_json=as_json
     )
@@ -118,11 +131,16 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Tell why a signal was acted on or not; without one, list the last decisions."""
+    from bot4_runtime.state.place import JOURNAL
     from bot4_runtime.state.reader import JournalReader
     from bot4_runtime.why import print_recent, print_story, recent, tell
 
-    place = _account(account, config)[0] if folder is None else folder
-    with JournalReader.open(place / "journal.sqlite") as journal:
+    if folder is None:
+        place, name, configured = _account(account, config)
+        opened = JournalReader.of_account(place, name, configured)
+    else:
+        place, opened = folder, JournalReader.open(folder / JOURNAL)
+    with opened as journal:
         if signal is None:
             found = recent(journal)
             _print({"decisions": found}) if as_json else print_recent(found, Console())
@@ -137,11 +155,13 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _account(account: str | None, config: Path | None) -> tuple[Path, str]:
+def _account(account: str | None, config: Path | None) -> tuple[Path, str, str]:
+    """Return an account's folder, its name, and where a journal would be begun."""
     from bot4_runtime.settings import load_settings
 
     settings = load_settings(config, overrides={"runtime": {"account": account}})
-    return settings.home / "state" / settings.runtime.account, settings.runtime.account
+    name = settings.runtime.account
+    return settings.home / "state" / name, name, settings.state.journal
 
 
 def _give(
@@ -155,16 +175,18 @@ def _give(
     as_json: bool,
 ) -> None:
     from bot4_runtime.commands import CommandBox, JournaledOrders, Order
+    from bot4_runtime.state.place import Elsewhere, has_journal, write_note
     from bot4_runtime.state.reader import JournalReader
     from bot4_runtime.status import holder_of
 
-    folder, name = _account(account, config)
-    journal = folder / "journal.sqlite"
-    with JournalReader.open(journal):  # a mistyped account has none
+    folder, name, configured = _account(account, config)
+    with JournalReader.of_account(folder, name, configured):  # a mistyped account has none
+        if not has_journal(folder):
+            write_note(folder, Elsewhere(url=configured, account=name))
         box = CommandBox(folder)
     command_id = box.put(Order(verb=verb, reason=reason, arguments=arguments))
     running = holder_of(folder.parent.parent / "locks" / f"{name}.lock")
-    journaled = JournaledOrders(lambda: JournalReader.open(journal))
+    journaled = JournaledOrders(lambda: JournalReader.of_account(folder, name))
     answer = box.wait(command_id, journaled, wait if running else 0.0)
     if answer is not None and answer.refusal is not None:
         raise ConfigError(f"the runtime refused to {verb}: {answer.refusal}")
@@ -184,11 +206,15 @@ def _give(
 def _hours(text: str) -> float:
     lengths = {"m": 1 / 60, "h": 1.0, "d": 24.0}
     try:
-        return float(text[:-1]) * lengths[text[-1:]]
+        hours = float(text[:-1]) * lengths[text[-1:]]
     except (KeyError, ValueError):
+        hours = math.nan
+    if not 0.0 < hours <= LONGEST_HOURS:
         raise ConfigError(
-            f"--for {text!r} is no length of time; expected 30m, 24h or 7d"
-        ) from None
+            f"--for {text!r} is no length of time above 0 and up to 30 days; expected 30m, 24h or "
+            "7d"
+        )
+    return hours
 
 
 def _print(document: Any) -> None:

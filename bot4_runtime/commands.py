@@ -285,6 +285,28 @@ class CommandReader:
             self._log.error("operator's orders cannot be read", path=str(self._path), why=why)
 
 
+def waiting_orders(account_folder: Path) -> list[Order]:
+    """Return the orders in an account's box that nobody has answered yet, oldest first."""
+    path = account_folder / FOLDER / FILE
+    if not path.is_file():
+        return []
+    read_only = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(read_only, uri=True, timeout=WRITE_WAIT_S)) as sql:
+        rows = sql.execute(
+            "SELECT id, verb, reason, arguments FROM command WHERE answered_ns IS NULL "
+            "ORDER BY created_ns, id"
+        ).fetchall()
+    return [
+        Order(
+            command_id=command_id,
+            verb=verb,
+            reason=reason,
+            arguments=msgspec.json.decode(arguments, type=Arguments),
+        )
+        for command_id, verb, reason, arguments in rows
+    ]
+
+
 def commands_of(order: Order, ts_ns: int, limits: RiskLimits) -> Sequence[Command]:
     """Return what an order means to the engine; the last command has the order's id.
 

@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +12,40 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bot4_runtime.commands import waiting_orders
 from bot4_runtime.domain.candle import Origin
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.events import (
+    OperatorCommand,
+    OrderRejected,
+    OverrideSet,
+    SessionStarted,
+)
 from bot4_runtime.domain.portfolio import BreakerState
-from bot4_runtime.state.place import JOURNAL, has_journal
+from bot4_runtime.exchange.gate import ENTRIES_WAIT
+from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
 
 
-def account_status(home: Path, account: str) -> dict[str, Any]:
+def account_status(home: Path, account: str, configured: str = "sqlite") -> dict[str, Any]:
     """Return an account's state as plain data.
 
+    Args:
+        home: the runtime's folder.
+        account: its name.
+        configured: ``state.journal``, asked where the folder has neither journal nor note.
+
     Raises:
-        DataError: the account has no journal.
+        JournalMissing: the account has no journal.
+        JournalError: it is another account's, or cannot be read.
     """
     folder = home / "state" / account
     path = folder / JOURNAL
-    if not has_journal(folder):
-        raise DataError(
-            f"account {account!r} has no journal at {path}; `bot4-runtime start` begins one"
-        )
-    with JournalReader.open(path) as journal:
+    with JournalReader.of_account(folder, account, configured) as journal:
         state = journal.state(folder / "snapshots")
         where = journal.where
+        told = _told_since(journal)
+        now_ns = max((e.ts_event_ns for _, e in journal.events(state.seq)), default=0)
     session = state.session
     return {
         "account": account,
@@ -51,7 +65,51 @@ def account_status(home: Path, account: str) -> dict[str, Any]:
             for interval, m in sorted(state.models.items())
         },
         "books": {name.value: _book(state, name) for name in state.books},
+        "overrides": [_override(each) for each in state.overrides if now_ns < each.expires_ts_ns],
+        "queued_orders": [
+            {"command_id": order.command_id, "verb": order.verb, "reason": order.reason}
+            for order in waiting_orders(folder)
+            if order.command_id not in told.obeyed
+        ],
+        "rejected": dict(sorted(told.rejected.items())),
+        "entries_wait": told.entries_wait,
         "journal": str(path.resolve()) if path.exists() else where,
+    }
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the fold does not keep: orders obeyed, rejections by code, why entries waited last."""
+
+    obeyed: set[str] = field(default_factory=set)
+    rejected: Counter[str] = field(default_factory=Counter)
+    entries_wait: str = ""
+
+
+def _told_since(journal: JournalReader) -> _Told:
+    told = _Told()
+    kinds = (SessionStarted, OrderRejected, OperatorCommand, OverrideSet)
+    for _, event in journal.events(kinds=kinds):
+        match event:
+            case SessionStarted():
+                told.entries_wait = ""
+            case OrderRejected():
+                told.rejected[event.code] += 1
+                if event.code == ENTRIES_WAIT:
+                    told.entries_wait = event.reason
+            case OperatorCommand() | OverrideSet():
+                told.obeyed.add(event.command_id)
+            case _:
+                pass
+    return told
+
+
+def _override(event: OverrideSet) -> dict[str, Any]:
+    return {
+        "halt": event.halt,
+        "limits": event.limits,
+        "reason": event.reason,
+        "until": datetime.fromtimestamp(event.expires_ts_ns / 1e9, UTC).isoformat(),
     }
 
 
@@ -98,7 +156,32 @@ def print_status(found: dict[str, Any], console: Console) -> None:
             book["breaker"],
         )
     console.print(table)
+    for line in _warnings(found):
+        console.print(line, style="yellow", highlight=False, markup=False)
     console.print(f"State hash {found['state_hash']}", highlight=False)
+
+
+def _warnings(found: dict[str, Any]) -> list[str]:
+    """Say what keeps entries back, what waits, and what is missing from the numbers."""
+    lines = []
+    for each in found["overrides"]:
+        limits = [f"{name} {value:g}" for name, value in sorted(each["limits"].items())]
+        what = ", ".join([*(["no entries"] if each["halt"] else []), *limits])
+        lines.append(f"Override: {what} until {each['until']}, market time: {each['reason']}")
+    if found["queued_orders"]:
+        verbs = ", ".join(order["verb"] for order in found["queued_orders"])
+        lines.append(f"Queued orders: {len(found['queued_orders'])} ({verbs})")
+    if found["rejected"]:
+        counts = ", ".join(f"{code} {count}" for code, count in found["rejected"].items())
+        lines.append(f"Rejected by the gate or the venue: {counts}")
+    if found["entries_wait"]:
+        lines.append(f"Entries waited last because {found['entries_wait']}")
+    for name, book in found["books"].items():
+        lines += [
+            f"{name}: {fee} {asset} of fees had no price and are NOT counted"
+            for asset, fee in book["unvalued_fees"].items()
+        ]
+    return lines
 
 
 def _book(state: TradingState, name: Any) -> dict[str, Any]:
@@ -108,6 +191,7 @@ def _book(state: TradingState, name: Any) -> dict[str, Any]:
         "pnl_quote": str(book.metrics.equity - book.initial_cash),
         "cash_quote": str(book.cash),
         "fees_quote": str(book.fees_quote),
+        "unvalued_fees": {asset: str(fee) for asset, fee in sorted(book.unvalued_fees.items())},
         "drawdown": book.metrics.drawdown,
         "leverage": book.metrics.leverage,
         "trades": book.trades_total,

@@ -6,6 +6,7 @@ Bot4Error                     every error of ours; ``exit_code`` is what a comma
 ├─ ModelError                 a model file, manifest or pointer is refused                 (2)
 ├─ BuildError                 compiled modules are stale or missing where demanded         (2)
 ├─ JournalError               the journal cannot be trusted or written                     (1)
+│  ├─ JournalMissing          an account or folder was named that has none                 (2)
 │  ├─ JournalLocked           another runtime holds the account                            (2)
 │  ├─ JournalCorrupt          frames fail their checks                                     (1)
 │  └─ JournalWriteFailed      a write or fsync failed; never retried                       (1)
@@ -55,6 +56,12 @@ class BuildError(Bot4Error):
 
 class JournalError(Bot4Error):
     """The journal cannot be trusted or written: trading stops."""
+
+
+class JournalMissing(JournalError):
+    """There is no journal there: an account or a folder was named wrongly."""
+
+    exit_code = 2
 
 
 class JournalLocked(JournalError):

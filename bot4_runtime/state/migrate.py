@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bot4_runtime.domain.errors import ConfigError, JournalError
+from bot4_runtime.domain.errors import ConfigError, JournalError, JournalMissing
 from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.migrations import HEAD
 
@@ -63,7 +63,9 @@ def _connected(where: Path | str, account: str) -> Iterator[Any]:
 
     if isinstance(where, Path):
         if not where.is_file():
-            raise JournalError(f"there is no journal at {where}; `bot4-runtime start` begins one")
+            raise JournalMissing(
+                f"there is no journal at {where}; `bot4-runtime start` begins one"
+            )
         engine = create_engine(
             "sqlite://",
             creator=lambda: sqlite3.connect(where, isolation_level=None),

@@ -31,6 +31,7 @@ from bot4_runtime.domain.errors import (
     JournalCorrupt,
     JournalError,
     JournalLocked,
+    JournalMissing,
     JournalWriteFailed,
 )
 from bot4_runtime.domain.events import SCHEMA_VERSION
@@ -326,7 +327,7 @@ def lock_key(account: str) -> int:
 
 def _check_there(connection: psycopg.Connection[Any], url: str, account: str) -> None:
     if connection.execute("SELECT to_regclass('meta')").fetchone() == (None,):
-        raise JournalError(
+        raise JournalMissing(
             f"there is no journal of account {account!r} at {url}; start the runtime first, or "
             "name its account"
         )

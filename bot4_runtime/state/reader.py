@@ -5,12 +5,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.domain.errors import ConfigError, JournalCorrupt, JournalError, JournalMissing
 from bot4_runtime.domain.events import JournaledEvent, SessionStarted
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.disk import FrameSource
 from bot4_runtime.state.frames import Keys, contiguous, decode_frame, keys_before, keys_of
-from bot4_runtime.state.place import read_note
+from bot4_runtime.state.place import JOURNAL, Elsewhere, has_journal, read_note
 from bot4_runtime.state.sqlite_file import SqliteSource
 from bot4_runtime.state.trading_state import TradingState
 
@@ -35,8 +35,49 @@ class JournalReader:
         elsewhere = None if path.is_file() else read_note(path.parent)
         if elsewhere is None:
             return cls(SqliteSource.open(path))
-        from bot4_runtime.state.postgres import PostgresSource
+        return cls._from_server(elsewhere)
 
+    @classmethod
+    def of_account(cls, folder: Path, account: str, configured: str = "sqlite") -> Self:
+        """Open an account's journal for reading, and see that it is its own.
+
+        Args:
+            folder: of the account.
+            account: whose journal is wanted.
+            configured: ``state.journal``: a database's URL is asked where the folder has neither
+                a journal nor a note, as on another machine than the runtime's.
+
+        Raises:
+            JournalMissing: the account has none.
+            JournalError: it is another account's, or cannot be read.
+        """
+        if has_journal(folder):
+            reader = cls.open(folder / JOURNAL)
+        elif configured == "sqlite":
+            raise JournalMissing(
+                f"account {account!r} has no journal at {folder / JOURNAL}; `bot4-runtime start` "
+                "begins one, --account names another"
+            )
+        else:
+            reader = cls._from_server(Elsewhere(configured, account))
+        found = reader.account()
+        if found != account:
+            reader.close()
+            raise JournalError(
+                f"{reader.where} is the journal of account {found!r}, expected {account!r}; put "
+                f"it where it belongs, or look at a copy with `why --folder {folder}`"
+            )
+        return reader
+
+    @classmethod
+    def _from_server(cls, elsewhere: Elsewhere) -> Self:
+        try:
+            from bot4_runtime.state.postgres import PostgresSource
+        except ImportError as error:
+            raise ConfigError(
+                f"a journal in PostgreSQL needs {error.name}; install Bot4 with its extra: pip "
+                "install 'bot4[postgres]'"
+            ) from None
         return cls(PostgresSource.open(elsewhere.url, elsewhere.account))
 
     def __enter__(self) -> Self:

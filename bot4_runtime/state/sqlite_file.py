@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from bot4_runtime.domain.errors import JournalCorrupt, JournalError
+from bot4_runtime.domain.errors import JournalCorrupt, JournalError, JournalMissing
 from bot4_runtime.domain.events import SCHEMA_VERSION
 from bot4_runtime.state.frames import Frame, Keys
 from bot4_runtime.state.migrations import check_revision
@@ -150,11 +150,12 @@ class SqliteSource:
         """Open a journal for reading.
 
         Raises:
-            JournalError: there is no journal, or it is of another layout or schema version.
+            JournalMissing: there is none.
+            JournalError: it is of another layout or schema version.
             JournalCorrupt: the file is no journal.
         """
         if not path.is_file():
-            raise JournalError(
+            raise JournalMissing(
                 f"there is no journal at {path}; start the runtime first, or name its account"
             )
         connection = sqlite3.connect(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bot4_runtime.domain.errors import InvariantViolated, JournalError
+from bot4_runtime.domain.errors import InvariantViolated, JournalError, JournalMissing
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
@@ -11,28 +11,34 @@ from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.state.wal import check_log
 
 
-def verify_account(folder: Path, *, running: bool) -> dict[str, Any]:
+def verify_account(
+    folder: Path, account: str, *, running: bool, configured: str = "sqlite"
+) -> dict[str, Any]:
     """Return what holds and what does not, as plain data; `problems` is empty when all does.
 
     Each snapshot is read and its state compared with a replay of the journal up to there.
 
     Args:
         folder: of the account.
+        account: its name; another account's journal is a problem.
         running: whether a runtime writes the journal now; its log is left alone then.
+        configured: ``state.journal``, asked where the folder has neither journal nor note.
 
     Raises:
-        JournalError: there is no journal.
+        JournalMissing: there is no journal.
     """
     problems: list[str] = []
     found: dict[str, Any] = {"journal": str(folder / JOURNAL), "events": None, "state_hash": None}
     try:
         if not running:
             check_log(folder / JOURNAL)
-        with JournalReader.open(folder / JOURNAL) as journal:
+        with JournalReader.of_account(folder, account, configured) as journal:
             found["journal"] = journal.where
             found["events"] = journal.verify()
             state, hashes = _replay(journal, _seqs(folder))
             found["state_hash"] = state.state_hash()
+    except JournalMissing:
+        raise
     except (JournalError, InvariantViolated) as error:
         problems.append(str(error))
         hashes = {}

@@ -1,7 +1,9 @@
 """status: what the journal says, beside a running process or after it."""
 
+import errno
 import json
 import os
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
@@ -66,6 +68,109 @@ def test_people_get_a_table(command, traded) -> None:
     assert traded["state_hash"] in text
     assert "validated" in text
     assert "Equity" in text
+
+
+def test_overrides_and_orders_that_wait_are_shown(command, traded, home: Path) -> None:
+    words = ("start", "--source", "simulated:5", "--strategy", "drill", "--symbols",
+             "BTCUSDT,ETHUSDT", "--speed", "max")  # fmt: skip
+    given = ("override", "--reason", "a storm", "--for", "2d", "--max-leverage", 1.5, "--halt")
+    assert command(*given).code == 0
+    queued = json.loads(command("status", "--json").out)
+    assert [order["verb"] for order in queued["queued_orders"]] == ["override"]
+    assert queued["overrides"] == []
+    assert "Queued orders: 1 (override)" in command("status").out
+    assert command(*words, "--to", "2025-01-02T12:00").code == 0
+    found = json.loads(command("status", "--json").out)
+    assert found["queued_orders"] == []
+    (override,) = found["overrides"]
+    assert (override["halt"], override["limits"]) == (True, {"max_leverage": 1.5})
+    assert override["reason"] == "a storm"
+    assert override["until"].startswith("2025-01-04T0")
+    shown = " ".join(command("status").out.split())
+    assert "Override: no entries, max_leverage 1.5 until 2025-01-04T0" in shown
+    assert command(*words, "--to", "2025-01-05").code == 0
+    assert json.loads(command("status", "--json").out)["overrides"] == []
+
+
+def test_why_entries_wait_and_what_was_rejected_are_shown(
+    command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = ("start", "--source", "simulated:5", "--strategy", "drill", "--symbols", "BTCUSDT",
+             "--speed", "max")  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        ended = command(*words, "--to", "2025-01-03")
+    assert "No entry will be sent, exits and stops will: there is no room" in ended.words
+    assert "orders rejected by the gate or the venue: ENTRIES_WAIT" in ended.words
+    found = json.loads(command("status", "--json").out)
+    assert found["rejected"].keys() == {"ENTRIES_WAIT"}
+    assert found["rejected"]["ENTRIES_WAIT"] == sum(b["orders"] for b in found["books"].values())
+    assert "no room for the reserve" in found["entries_wait"]
+    shown = " ".join(command("status").out.split())
+    assert "Entries waited last because there is no room for the reserve" in shown
+    assert command(*words, "--to", "2025-01-04").code == 0
+    again = json.loads(command("status", "--json").out)
+    assert again["entries_wait"] == ""
+    assert again["rejected"] == found["rejected"]
+
+
+def test_another_accounts_journal_is_refused_as_start_refuses_it(
+    command, traded, home: Path
+) -> None:
+    shutil.copytree(home / "state" / "paper", home / "state" / "copied")
+    for words in (("status",), ("halt", "--reason", "r"), ("verify",), ("why",), ("fees",)):
+        ended = command(*words, "--account", "copied")
+        assert ended.code == 1
+        assert "is the journal of account 'paper', expected 'copied'" in ended.words
+    assert list((home / "state" / "copied" / "commands").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",), ("verify",), ("why",), ("fees",), ("migrate",), ("accept", "--reason", "r"),
+        ("halt", "--reason", "r"), ("resume", "--reason", "r"), ("why", "--folder", "nowhere"),
+        ("flatten", "--yes", "--reason", "r"), ("fees", "--folder", "nowhere"),
+        ("override", "--reason", "r", "--for", "1h", "--halt"),
+    ],
+)  # fmt: skip
+def test_what_has_no_journal_is_wrong_input_to_every_command(
+    command, home: Path, words: tuple[str, ...]
+) -> None:
+    ended = command(*words)
+    assert ended.code == 2
+    assert "no journal at" in ended.words
+    assert "start" in ended.words
+    assert not (home / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--for", "0h", "--halt"), "--for '0h'"),
+        (("--for", "-1h", "--halt"), "--for '-1h'"),
+        (("--for", "nanh", "--halt"), "--for 'nanh'"),
+        (("--for", "31d", "--halt"), "--for '31d'"),
+        (("--for", "1h", "--max-leverage", "nan"), "'max_leverage': nan"),
+        (("--for", "1h"), "received neither"),
+    ],
+)
+def test_an_impossible_override_is_refused_before_it_is_queued(
+    command, traded, home: Path, words: tuple[str, ...], told: str
+) -> None:
+    ended = command("override", "--reason", "r", *words)
+    assert ended.code == 2
+    assert told in ended.words
+    assert list((home / "state" / "paper" / "commands").iterdir()) == []
+
+
+def test_migrate_tells_its_answer_as_json_too(command, traded) -> None:
+    told = json.loads(command("migrate", "--json").out)
+    assert told["layout_found"] == told["layout"]
+    assert told["journal"].endswith("journal.sqlite")
 
 
 def test_status_changes_nothing(command, traded, home: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bot4_runtime import app
 from bot4_runtime.cli import app as commands
-from bot4_runtime.domain.errors import ConfigError, JournalError
+from bot4_runtime.domain.errors import ConfigError, JournalError, JournalMissing
 from bot4_runtime.settings import load_settings
 from bot4_runtime.state.place import JOURNAL, NOTE, read_note
 from bot4_runtime.state.postgres import connect
@@ -70,6 +70,29 @@ def test_an_account_lives_in_postgres_and_every_command_finds_it(
     assert "nothing to do" in told.output
     with pytest.raises(ConfigError, match=r"set state\.journal to that"):
         ran(settings_of(tmp_path, pg_account), tmp_path)
+
+
+@pytest.mark.postgres
+def test_another_machine_finds_the_journal_by_its_settings_alone(
+    pg_account, tmp_path, monkeypatch
+):
+    pytest.importorskip("psycopg")
+    monkeypatch.chdir(tmp_path)
+    ended, _ = ran(settings_of(tmp_path, pg_account, journal=postgres_url()), tmp_path, 5)
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("BOT4_HOME", str(elsewhere))
+    monkeypatch.setenv("BOT4_STATE__JOURNAL", postgres_url())
+    for words in (["status"], ["verify"], ["migrate"], ["why"], ["fees"]):
+        told = CliRunner().invoke(commands, [*words, "--account", pg_account, "--json"])
+        assert told.exit_code == 0, told.output
+        if words[0] in {"status", "verify"}:
+            assert json.loads(told.stdout)["state_hash"] == ended.state_hash
+        nobody = CliRunner().invoke(commands, [*words, "--account", "nobody-there"])
+        assert isinstance(nobody.exception, JournalMissing), nobody.output
+    assert not elsewhere.exists() or not (elsewhere / "state").exists()
+    halted = CliRunner().invoke(commands, ["halt", "--reason", "r", "--account", pg_account])
+    assert halted.exit_code == 0, halted.output
+    assert read_note(elsewhere / "state" / pg_account).url == postgres_url()
 
 
 def test_an_account_that_began_in_a_file_stays_there(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from state_scenario import Scenario
 from typer.testing import CliRunner
 
 from bot4_runtime.cli import app as commands
-from bot4_runtime.domain.errors import JournalError
+from bot4_runtime.domain.errors import JournalMissing
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.journal import Journal
@@ -128,7 +128,7 @@ def test_a_damaged_journal_is_told(home, statement):
     with sqlite3.connect(folder / JOURNAL) as sql:
         sql.execute(statement)
     sql.close()
-    found = verify_account(folder, running=False)
+    found = verify_account(folder, "paper", running=False)
     assert found["problems"]
     assert found["state_hash"] is None
 
@@ -137,9 +137,11 @@ def test_an_account_without_a_journal_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = verified(tmp_path)
     assert told.exit_code != 0
-    with pytest.raises(JournalError, match="there is no journal"):
-        raise_problem(verify_account(tmp_path, running=False))
+    with pytest.raises(JournalMissing, match="account 'paper' has no journal"):
+        verify_account(tmp_path, "paper", running=False)
 
 
-def raise_problem(found: dict) -> None:
-    raise JournalError(found["problems"][0])
+def test_another_accounts_journal_is_a_problem(home):
+    folder = home / "state" / "paper"
+    problem = verify_account(folder, "mine", running=False)["problems"][0]
+    assert "is the journal of account 'paper', expected 'mine'" in problem
