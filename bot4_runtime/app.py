@@ -23,7 +23,13 @@ from bot4_runtime.clock import Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
-from bot4_runtime.domain.events import AnyEvent, CandleClosed, ModelPromoted, OrderFilled
+from bot4_runtime.domain.events import (
+    AnyEvent,
+    CandleClosed,
+    ModelPromoted,
+    OrderFilled,
+    SessionStarted,
+)
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.order import Book, Liquidity
@@ -264,12 +270,11 @@ def build(
         rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
         for rule in strategy.synthetic_rules
     }
-    bnb_symbol = BNB + settings.runtime.quote
-    in_bnb = settings.fees.bnb_discount and bnb_symbol in source.symbols
+    in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
-            f"fees.bnb_discount is on, but {bnb_symbol} is not among the symbols: without its "
-            "price fees are the full rate, in the asset received."
+            f"fees.bnb_discount is on, but {BNB}{settings.runtime.quote} is not among the "
+            "symbols: without its price fees are the full rate, in the asset received."
         )
     limits = settings.risk.limits()
     store = open_store(settings, mode, folder)
@@ -280,9 +285,7 @@ def build(
             settings, source.market, start_ms if first is None else first.start_ms, in_bnb=in_bnb
         )
         if tier is not None and recovery.last_seq > 0:
-            with JournalReader.open(folder / JOURNAL) as journal:
-                for _, event in journal.events(kinds=(CandleClosed, OrderFilled)):
-                    tier.apply(event)
+            _catch_up(tier, folder)
         venue = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
         metrics = metrics or Metrics()
         bus = EventBus()
@@ -342,19 +345,7 @@ def build(
     except BaseException:
         store.close()
         raise
-    if store.distress:
-        notices.append(f"No entry will be sent, exits and stops will: {store.distress}")
-    if first is not None and options.from_ms not in {None, first.start_ms}:
-        notices.append(
-            f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "
-            "--from is ignored. Another --account begins anew."
-        )
-    stands_ms = max(store.state.cursor.values(), default=0)
-    if options.to_ms is not None and options.to_ms <= stands_ms:
-        notices.append(
-            f"This account's last candle opened at {utc(stands_ms)}, past --to "
-            f"{utc(options.to_ms)}: there is nothing left to trade before it."
-        )
+    notices += _standing_notices(store, first, options)
     total = None
     if isinstance(source, RecordedSource):
         total = source.remaining(start_ms, store.state.cursor)
@@ -370,6 +361,34 @@ def build(
         bridge=bridge,
         series=series,
     )
+
+
+def _standing_notices(
+    store: StateStore, first: SessionStarted | None, options: RunOptions
+) -> list[str]:
+    """Return what the state of an account has to say about going on with it."""
+    notices = []
+    if store.distress:
+        notices.append(f"No entry will be sent, exits and stops will: {store.distress}")
+    if first is not None and options.from_ms not in {None, first.start_ms}:
+        notices.append(
+            f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "
+            "--from is ignored. Another --account begins anew."
+        )
+    stands_ms = max(store.state.cursor.values(), default=0)
+    if options.to_ms is not None and options.to_ms <= stands_ms:
+        notices.append(
+            f"This account's last candle opened at {utc(stands_ms)}, past --to "
+            f"{utc(options.to_ms)}: there is nothing left to trade before it."
+        )
+    return notices
+
+
+def _catch_up(tier: TierFold, folder: Path) -> None:
+    """Fold what the journal holds into the fee tier."""
+    with JournalReader.open(folder / JOURNAL) as journal:
+        for _, event in journal.events(kinds=(CandleClosed, OrderFilled)):
+            tier.apply(event)
 
 
 def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:
