@@ -386,7 +386,7 @@ class Engine:
             reason = f"operator: {breaker.halt_reason}"
             self._leave(book, instrument, candle, reason, now_ns, reason, Purpose.EMERGENCY)
             return
-        owed = self._exit_owed(position)
+        owed = self._exit_owed(position, now_ns)
         if owed is not None:
             cause, purpose = owed.signal_id, owed.purpose
             self._leave(book, instrument, candle, cause, now_ns, "exit repeated", purpose)
@@ -403,15 +403,18 @@ class Engine:
             purpose = Purpose.EXIT if refused else Purpose.STOP
             self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)
 
-    def _exit_owed(self, position: Position) -> OrderIntent | None:
+    def _exit_owed(self, position: Position, now_ns: int) -> OrderIntent | None:
         """Return the last exit of what is held when it ended without selling and is due again.
 
         It had the stop cancelled and was not sent, say. The stop is put back first, so that
-        what is held is not bare while exits fail, and the exit repeated at the next look.
+        what is held is not bare while exits fail, and the exit repeated at the next look; one
+        that the venue refused, which it may do again, with the next candle.
         """
         symbol, book = position.symbol, position.book
         last = self._state.orders.get(self._last_exit.get((book, symbol), 0))
         if last is None or not last.status.terminal or last.status is OrderStatus.FILLED:
+            return None
+        if last.status is OrderStatus.REJECTED and not last.intent.ts_ns < now_ns:
             return None
         stopped = any(o.intent.reduce_only for o in self._state.live_orders(symbol, book))
         for order in reversed(self._state.orders.values()):

@@ -27,7 +27,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Book, Liquidity, Purpose, Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
-from bot4_runtime.engine import Engine, EngineParts, Submit
+from bot4_runtime.engine import Command, Engine, EngineParts, Submit
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
@@ -164,8 +164,10 @@ class Bench:
             high=max(open_, close) * 1.001, low=min(open_, close) * 0.999, close=close,
             volume=volume,
         )  # fmt: skip
-        for command in self.engine.process(candle):
-            now_ns = candle.close_time_ms * 1_000_000
+        self.perform(self.engine.process(candle), candle.close_time_ms * 1_000_000)
+
+    def perform(self, commands: Sequence[Command], now_ns: int = 0) -> None:
+        for command in commands:
             if isinstance(command, Submit):
                 intent = command.intended.intent
                 free = self.engine.cash_free(intent.book, without=intent.intent_no)
@@ -441,6 +443,29 @@ def test_an_exit_that_failed_is_repeated_until_nothing_is_held_and_a_stop_stands
         exits[-1]
         == [e.intent for e in bench.of(OrderIntended) if e.intent.purpose is Purpose.EXIT][-1]
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "purposes"),
+    [
+        (UNREACHABLE, ["exit", "stop", "exit"]),
+        (FORBIDDEN, ["exit", "stop"]),  # the stop stands for the rest of the candle
+    ],
+)
+def test_between_candles_an_exit_that_was_not_sent_is_repeated_and_a_refused_one_is_not(
+    error, purposes
+) -> None:
+    bench = entered()
+    bench.venue.refuses = [error]
+    before = bench.state.next_intent_no
+    bench.say(EXIT)
+    bench.calm(1)
+    for _ in range(4):
+        bench.perform(bench.engine.protect("AAAUSDT"))
+    intents = [o.intent for o in bench.state.orders.values() if o.intent.intent_no >= before]
+    assert [i.purpose for i in intents if i.book is Book.VALIDATED] == purposes
+    bench.calm(3)
+    assert not bench.state.books[Book.VALIDATED].positions
 
 
 def test_an_exit_of_an_earlier_position_is_not_owed_by_the_next() -> None:
