@@ -6,6 +6,9 @@ counts orders itself, so that a strategy gone mad is stopped even when all else 
 (Knight Capital, 2012). What is over its ceiling is rejected, not thrown: the process lives on
 to protect what is held. A restart gives it its memory back, so that nothing is allowed twice.
 
+It counts orders and no amounts, which are the risk manager's to bound; it never refuses what
+only reduces, however often, and it does not yet stop entries after rejections in a row.
+
 Each order it sends is answered in exactly one of four ways: accepted, rejected, not sent
 (closed as never placed), or unknown, which is asked for and never sent again.
 """
