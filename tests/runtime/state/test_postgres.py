@@ -208,3 +208,13 @@ def test_a_reader_cannot_write(disk, pg_account):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         source._connection.execute("DELETE FROM frame")
     source.close()
+
+
+def test_a_server_restored_from_an_older_copy_gives_an_epoch_nobody_had(pg_account, tmp_path):
+    def epoch() -> int:
+        disk = PostgresDisk.open(postgres_url(), pg_account, tmp_path)
+        disk._connection.execute("UPDATE meta SET value = '0' WHERE key = 'epoch'")
+        disk.close()
+        return disk.epoch
+
+    assert [epoch(), epoch(), epoch()] == [1, 2, 3]
