@@ -51,7 +51,7 @@ from bot4_runtime.risk.correlation import CorrelationTable
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
 from bot4_runtime.session import WARM_CANDLES, Identity, Ledger, Session, SessionResult
-from bot4_runtime.settings import RuntimeSection, Settings
+from bot4_runtime.settings import RuntimeSection, Settings, changes
 from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
 from bot4_runtime.sources import (
     SIMULATED_START_MS,
@@ -74,6 +74,8 @@ POLL_SECONDS: Final = 1.0
 """How often the pointer of promoted models is looked at."""
 PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
 NS_PER_MS: Final = 1_000_000
+SETTINGS: Final = "settings"
+"""Folder, beside a journal, of the settings it ran with, each named by its hash."""
 SERVER_PATIENCE_S: Final = 0.5
 """How long an order may wait for a journal on a server; then it is never sent."""
 DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
@@ -287,6 +289,8 @@ def build(
         if tier is not None and recovery.last_seq > 0:
             _catch_up(tier, folder)
         venue = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
+        if mode != "replay":
+            _keep_settings(folder, settings)
         metrics = metrics or Metrics()
         bus = EventBus()
         metrics.follow(bus)
@@ -332,6 +336,7 @@ def build(
                 initial_cash=settings.initial_cash,
                 books=PAPER_BOOKS,
                 accepted=options.accept,
+                changes=lambda before: _changes(folder, before, settings),
             ),
             source=source,
             ledger=ledger,
@@ -389,6 +394,22 @@ def _catch_up(tier: TierFold, folder: Path) -> None:
     with JournalReader.open(folder / JOURNAL) as journal:
         for _, event in journal.events(kinds=(CandleClosed, OrderFilled)):
             tier.apply(event)
+
+
+def _keep_settings(folder: Path, settings: Settings) -> None:
+    """Keep what shapes trading under its hash, so that a later change of it can be named."""
+    kept = folder / SETTINGS / f"{settings.trading_hash()}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(settings.shaping(), encoding="utf-8")
+
+
+def _changes(folder: Path, before: str, settings: Settings) -> Sequence[str]:
+    try:
+        text = (folder / SETTINGS / f"{before}.json").read_text(encoding="utf-8")
+        return changes(text, settings.shaping())
+    except (OSError, ValueError):
+        return ()  # begun by an older release, or the file was lost
 
 
 def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:

@@ -126,6 +126,7 @@ class Identity:
         config_hash: sha256 of the settings that shape trading.
         initial_cash: quote each book starts with.
         accepted: hash, or its beginning, of changed settings the user agrees to.
+        changes: what differs from the settings of a hash, in words; empty when they are not kept.
     """
 
     mode: str
@@ -135,6 +136,7 @@ class Identity:
     initial_cash: Decimal
     books: tuple[Book, ...]
     accepted: str = ""
+    changes: Callable[[str], Sequence[str]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,12 +438,23 @@ class Session:
         before = self._store.state.session
         if before is None:
             return
-        now = (self._identity.mode, self._source.label, self._identity.strategy)
-        was = (before.mode, before.source, before.strategy)
+        identity = self._identity
+        first = self._store.state.first_session or before
+        step_ms = interval_ms(self._source.interval)
+        step_was_ms = (before.start_ms - before.warm_from_ms) // WARM_CANDLES
+        now = (identity.mode, self._source.label, identity.strategy, step_ms)
+        was = (before.mode, before.source, before.strategy, step_was_ms)
         if now != was:
             raise ConfigError(
                 f"this account's journal was begun with {_told(*was)}, and now it would go on "
                 f"with {_told(*now)}; name another account with --account, or start as before"
+            )
+        if (identity.quote, identity.initial_cash) != (first.quote, first.initial_cash):
+            raise ConfigError(
+                f"this account's books were opened with {first.initial_cash} {first.quote}, and "
+                f"the settings say {identity.initial_cash} {identity.quote}; what they begin with "
+                "is decided once: set paper.initial_cash and runtime.quote back, or name another "
+                "account with --account"
             )
         self._check_same_settings(before)
 
@@ -451,11 +464,11 @@ class Session:
         now, accepted = identity.config_hash, identity.accepted
         agreed = len(accepted) >= ACCEPTED_DIGITS and now.startswith(accepted)
         if now != before.config_hash and not agreed:
+            named = "; ".join(identity.changes(before.config_hash)) or "no record of them is left"
             raise ConfigError(
-                "the settings that shape trading (runtime, paper, risk, fees) are not those this "
-                f"account last ran with ({before.config_hash[:12]}, now {now[:12]}); start as "
-                "before, name another account with --account, or agree to the new ones with "
-                f"--accept {now[:12]}"
+                "the settings that shape trading (runtime, paper, risk, liquidation, fees) are "
+                f"not those this account last ran with: {named}. Start as before, name another "
+                f"account with --account, or agree to the new ones with --accept {now[:12]}"
             )
         held = self._held() | {order.intent.symbol for order in state.all_live_orders()}
         left = sorted(held - set(self._source.symbols))
@@ -488,5 +501,6 @@ def _withheld(intent: OrderIntent, now_ns: int, reason: str) -> OrderClosed:
     )
 
 
-def _told(mode: str, source: str, strategy: str) -> str:
-    return f"mode {mode}, source {source}, strategy {strategy}"
+def _told(mode: str, source: str, strategy: str, step_ms: int) -> str:
+    candles = f"candles of {step_ms // 60_000} minutes"
+    return f"mode {mode}, source {source}, strategy {strategy}, {candles}"

@@ -10,6 +10,7 @@ Secrets are not settings.
 
 import difflib
 import hashlib
+import json
 import os
 import re
 import tomllib
@@ -46,6 +47,8 @@ DEFAULT_FILE = "bot4.toml"
 PREFIX = "BOT4_"
 FOLDERS = {"BOT4_HOME": "home", "BOT4_MODELS": "models"}
 CONFIG = "BOT4_CONFIG"
+SHAPING = {"runtime", "paper", "risk", "liquidation", "fees"}
+"""Sections that shape trading: an account goes on with others only when the user agrees."""
 
 _EXPECTED = {
     "float_type": "a number, without quotes",
@@ -236,10 +239,31 @@ class Settings(_Section):
         """Quote each paper book starts with."""
         return Decimal(repr(self.paper.initial_cash))
 
+    def shaping(self) -> str:
+        """Return what shapes trading as JSON: all but folders, logs and how it is remembered."""
+        return self.model_dump_json(include=SHAPING)
+
     def trading_hash(self) -> str:
-        """Return the sha256 (hex) of what shapes trading: all but folders and logs."""
-        shaping = self.model_dump_json(include={"runtime", "paper", "risk", "liquidation", "fees"})
-        return hashlib.sha256(shaping.encode()).hexdigest()
+        """Return the sha256 (hex) of what shapes trading."""
+        return hashlib.sha256(self.shaping().encode()).hexdigest()
+
+
+def changes(before: str, now: str) -> list[str]:
+    """Name what differs between two `Settings.shaping`, as ``risk.max_leverage 3.0 -> 2.0``."""
+    was, new = _flat(before), _flat(now)
+    return [
+        f"{key} {was.get(key, 'not there')} -> {new.get(key, 'not there')}"
+        for key in sorted(was.keys() | new.keys())
+        if was.get(key) != new.get(key)
+    ]
+
+
+def _flat(shaping: str) -> dict[str, object]:
+    return {
+        f"{section}.{key}": value
+        for section, keys in json.loads(shaping).items()
+        for key, value in keys.items()
+    }
 
 
 def load_settings(

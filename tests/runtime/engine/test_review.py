@@ -139,6 +139,46 @@ def test_settings_do_not_change_by_a_restart_unless_accepted(
         run(settings, market, tmp_path / "run", stop_after=3)
 
 
+def test_changed_settings_are_named_with_their_old_and_new_values(
+    tmp_path: Path, settings: Settings, market: Path
+) -> None:
+    run(settings, market, tmp_path / "run", stop_after=3)
+    other = changed(settings, "risk", max_leverage=2.0, max_drawdown=0.1)
+    named = r"risk\.max_drawdown 0\.15 -> 0\.1; risk\.max_leverage 3\.0 -> 2\.0\. Start"
+    with pytest.raises(ConfigError, match=named):
+        run(other, market, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / app.SETTINGS)
+    with pytest.raises(ConfigError, match=r"no record of them is left.*--accept"):
+        run(other, market, tmp_path / "run")
+
+
+def test_what_the_books_began_with_never_changes_even_when_accepted(
+    tmp_path: Path, settings: Settings, market: Path
+) -> None:
+    run(settings, market, tmp_path / "run", stop_after=3)
+    richer = changed(settings, "paper", initial_cash=5_000.0)
+    with pytest.raises(ConfigError, match=r"opened with 100000\.0 USDT, .* say 5000\.0 USDT"):
+        run(richer, market, tmp_path / "run", accept=richer.trading_hash())
+    assert run(settings, market, tmp_path / "run", stop_after=3).stopped
+
+
+def test_an_account_keeps_its_interval_even_when_another_is_accepted(
+    tmp_path: Path, settings: Settings
+) -> None:
+    def begin(interval: str) -> object:
+        chosen = changed(settings, "runtime", interval=interval)
+        options = app.RunOptions(
+            source="simulated:5", to_ms=app.SIMULATED_START_MS + 4 * HOUR_MS,
+            accept=chosen.trading_hash(),
+        )  # fmt: skip
+        built = app.build(chosen, options, mode="paper", folder=tmp_path / "run")
+        return built.execute(threading.Event())
+
+    begin("1h")
+    with pytest.raises(ConfigError, match=r"candles of 60 minutes.*candles of 240 minutes"):
+        begin("4h")
+
+
 def test_another_start_is_ignored_aloud(tmp_path: Path, settings: Settings, market: Path) -> None:
     first_ms = int(pl.read_parquet(market / "AAAUSDT.parquet")["timestamp"][0])
     start_ms = first_ms + 800 * HOUR_MS
