@@ -313,6 +313,26 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def ping(url: str) -> None:
+    """Ask Redis whether it is there.
+
+    Raises:
+        ConfigError: the URL is none of Redis, or nobody answers there.
+    """
+    from redis.exceptions import RedisError
+
+    client = _client(url)
+    try:
+        client.ping()
+    except RedisError as error:
+        raise ConfigError(
+            f"Redis at {shown(url)} does not answer ({error}); start it, or leave "
+            "bridge.redis_url empty"
+        ) from None
+    finally:
+        client.close()
+
+
 def _client(url: str) -> "redis.Redis":
     import redis
     from redis.backoff import NoBackoff

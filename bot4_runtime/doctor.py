@@ -1,4 +1,4 @@
-"""Checks this machine, the settings, the models and the journal, offline."""
+"""Checks this machine, the settings, the models, the journal and the servers that are set."""
 
 import platform
 import shutil
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bot4_runtime.bridge import ping, shown
 from bot4_runtime.build import require_fresh
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import Bot4Error
+from bot4_runtime.domain.errors import Bot4Error, JournalMissing
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
-from bot4_runtime.state.place import JOURNAL, has_journal
 from bot4_runtime.state.reader import JournalReader
 
 LEAST_FREE_BYTES = 512 * 1024 * 1024
@@ -58,6 +58,8 @@ def examine(config: Path | None, *, network: bool) -> list[Finding]:
         _run("models", lambda: _models(settings)),
         _run("journal", lambda: _journal(settings)),
     ]
+    if settings.bridge.redis_url:
+        findings.append(_run("Redis", lambda: _redis(settings)))
     if network:
         findings.append(_run("Binance", lambda: _binance(settings)))
     return findings
@@ -107,12 +109,21 @@ def _models(settings: Settings) -> str:
 
 
 def _journal(settings: Settings) -> str:
-    folder = settings.home / "state" / settings.runtime.account
-    if not has_journal(folder):
-        return f"account {settings.runtime.account!r} has none yet"
-    with JournalReader.open(folder / JOURNAL) as journal:
-        count = journal.verify()
+    """Check the account's journal; a configured database is asked, also before the first run."""
+    account, chosen = settings.runtime.account, settings.state.journal
+    folder = settings.home / "state" / account
+    try:
+        with JournalReader.of_account(folder, account, chosen) as journal:
+            count = journal.verify()
+    except JournalMissing:
+        there = "" if chosen == "sqlite" else f"{chosen} answers; "
+        return f"{there}account {account!r} has none yet"
     return f"{count} events, every checksum holds"
+
+
+def _redis(settings: Settings) -> str:
+    ping(settings.bridge.redis_url)
+    return f"{shown(settings.bridge.redis_url)} answers"
 
 
 def _binance(settings: Settings) -> str:

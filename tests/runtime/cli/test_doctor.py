@@ -1,6 +1,7 @@
 """doctor: one finding a check, exit 1 when one fails, and never a surprise."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,28 @@ def test_a_journal_is_checked_frame_by_frame(command, home: Path) -> None:
     journal = home / "state" / "paper" / "journal.sqlite"
     journal.write_bytes(b"SQLite format 3\0" + b"torn" * 1000)
     assert checks(command("doctor", "--json"))["journal"]["ok"] is False
+
+
+def test_a_configured_server_that_is_not_there_fails(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        port = closed.getsockname()[1]
+        monkeypatch.setenv("BOT4_STATE__JOURNAL", f"postgresql://bot4@127.0.0.1:{port}/bot4")
+        monkeypatch.setenv("BOT4_BRIDGE__REDIS_URL", f"redis://:hunter2@127.0.0.1:{port}/0")
+        ended = command("doctor", "--json")
+    found = checks(ended)
+    assert found["journal"]["ok"] is found["Redis"]["ok"] is False
+    assert f"127.0.0.1:{port}/bot4 cannot be reached" in found["journal"]["found"]
+    assert f"Redis at redis://127.0.0.1:{port}/0 does not answer" in found["Redis"]["found"]
+    assert "hunter2" not in ended.out
+
+
+@pytest.mark.redis
+def test_a_configured_redis_that_answers_is_fine(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT4_BRIDGE__REDIS_URL", "redis://127.0.0.1:6379/0")
+    assert checks(command("doctor", "--json"))["Redis"]["ok"] is True
 
 
 def test_a_home_that_cannot_be_written_is_told(command, monkeypatch: pytest.MonkeyPatch) -> None:

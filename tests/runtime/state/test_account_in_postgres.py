@@ -89,7 +89,14 @@ def test_another_machine_finds_the_journal_by_its_settings_alone(
             assert json.loads(told.stdout)["state_hash"] == ended.state_hash
         nobody = CliRunner().invoke(commands, [*words, "--account", "nobody-there"])
         assert isinstance(nobody.exception, JournalMissing), nobody.output
-    assert not elsewhere.exists() or not (elsewhere / "state").exists()
+    for account, found in ((pg_account, "every checksum holds"), ("nobody-there", "answers; ")):
+        told = CliRunner().invoke(
+            commands, ["doctor", "--json"], env={"BOT4_RUNTIME__ACCOUNT": account}
+        )
+        checks = {check["check"]: check for check in json.loads(told.stdout)["checks"]}
+        assert checks["journal"]["ok"]
+        assert found in checks["journal"]["found"]
+    assert not (elsewhere / "state").exists()
     halted = CliRunner().invoke(commands, ["halt", "--reason", "r", "--account", pg_account])
     assert halted.exit_code == 0, halted.output
     assert read_note(elsewhere / "state" / pg_account).url == postgres_url()
