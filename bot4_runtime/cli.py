@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interru
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
 """
 
+import errno
 import json
 import signal
 import sys
@@ -180,6 +181,7 @@ def stress(
     Exit code 1 when a liquidation happened that could have been avoided.
     """
     from bot4_runtime.protection.rehearsal import StressRequest, rehearse_crash
+    from bot4_runtime.report.stress import outcome
     from bot4_runtime.settings import load_settings
 
     settings = load_settings(config)
@@ -202,12 +204,7 @@ def stress(
         _print_json(document)
     else:
         for account in document["accounts"]:
-            stderr.print(
-                f"{account['name']}: {account['capital']:,.2f} before, "
-                f"{account['protected']:,.2f} protected, {account['unprotected']:,.2f} not; "
-                f"{len(account['actions'])} actions, {len(account['liquidations'])} liquidations.",
-                highlight=False,
-            )
+            stderr.print(outcome(account), highlight=False)
         stderr.print(f"Report: {document['report_html']}", highlight=False, soft_wrap=True)
     if document["avoidable_liquidations"]:
         raise typer.Exit(1)
@@ -292,9 +289,12 @@ def migrate(
 
 @app.command()
 def venue(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 lets the system choose.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 lets the system choose.")
+    ] = 0,
     admin_port: Annotated[
-        int | None, typer.Option(help="Port of the operator's door; none when left out.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the operator's door; none when left out."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Names the invented market.")] = 4,
     symbols: SymbolsOption = None,
@@ -331,7 +331,15 @@ def venue(
             for name, value in told.items():
                 print(f"{name:8} {value or 'none'}", flush=True)
 
-    simulated.run_venue(made, port=port, admin_port=admin_port, speed=speed, ready=ready)
+    try:
+        simulated.run_venue(made, port=port, admin_port=admin_port, speed=speed, ready=ready)
+    except OSError as error:
+        if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+            raise
+        raise ConfigError(
+            f"cannot serve on 127.0.0.1: {error.strerror}; choose another --port and "
+            "--admin-port, or 0"
+        ) from None
 
 
 @app.command()
@@ -486,7 +494,10 @@ def main() -> None:
         _complain(type(error).__name__, str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        _complain("OSError", f"{error.filename or 'input or output'}: {error.strerror or error}")
-        sys.exit(2 if isinstance(error, WRONG_PATH) else 1)
+        wrong = isinstance(error, WRONG_PATH) or error.errno == errno.EROFS
+        remedy = "; name folders that can be written: BOT4_HOME (home), --out" if wrong else ""
+        what = f"{error.filename or 'input or output'}: {error.strerror or error}"
+        _complain("OSError", what + remedy)
+        sys.exit(2 if wrong else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -166,7 +166,12 @@ def read_candle_file(path: Path, symbol: str | None = None) -> RawCandles:
         data = path.read_bytes()
         return from_csv(gzip.decompress(data) if path.suffix == ".gz" else data, name, path.name)
     except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
-        raise DataError(f"cannot read candles from {path}: {error}") from error
+        raise DataError(f"cannot read candles from {path}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return the reason in one line; readers add advice that is for programmers."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def from_zip(data: bytes, symbol: str, source: str) -> RawCandles:
@@ -180,7 +185,7 @@ def from_zip(data: bytes, symbol: str, source: str) -> RawCandles:
             members = sorted(name for name in archive.namelist() if name.endswith(".csv"))
             parts = [from_csv(archive.read(member), symbol, source) for member in members]
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"cannot read candles from {source}: {error}") from error
+        raise DataError(f"cannot read candles from {source}: {_said(error)}") from error
     if not parts:
         raise DataError(f"cannot read candles from {source}: the zip holds no .csv file")
     return parts[0] if len(parts) == 1 else concatenate(parts)
@@ -196,7 +201,7 @@ def from_csv(data: bytes, symbol: str, source: str) -> RawCandles:
     try:
         frame = pl.read_csv(data, has_header=headed, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"cannot read candles from {source}: {error}") from error
+        raise DataError(f"cannot read candles from {source}: {_said(error)}") from error
     if not headed:
         if frame.width < len(ARCHIVE_COLUMNS) or _is_agg_trades(frame):
             raise DataError(_not_candles(source, [*map(str, frame.row(0))], frame))
@@ -356,7 +361,7 @@ def _from_frame(frame: pl.DataFrame, symbol: str, source: str) -> RawCandles:
         else:
             volume = np.full(frame.height, np.nan)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"cannot read candles from {source}: {error}") from error
+        raise DataError(f"cannot read candles from {source}: {_said(error)}") from error
     columns = [np.array(column, dtype=np.float64) for column in (*prices, volume)]
     return RawCandles(symbol, source, times, *columns)
 

@@ -59,6 +59,21 @@ def write_stress(
     }
 
 
+def outcome(account: Mapping[str, Any]) -> str:
+    """Tell one account of `write_stress`'s document in a line: both runs, and what it cost."""
+    gone, bare = account["liquidations"], account["unprotected_liquidations"]
+    avoidable = sum(1 for one in gone if one["avoidable"])
+    which = f" ({avoidable or 'none'} avoidable)" if gone else ""
+    line = (
+        f"{account['name']}: {account['capital']:,.2f} before; protected "
+        f"{account['protected']:,.2f}, {len(account['actions'])} actions, {len(gone)} "
+        f"liquidations{which}; not protected {account['unprotected']:,.2f}, {len(bare)} "
+        "liquidations."
+    )
+    cost = account["unprotected"] - account["protected"]
+    return line + (f" Protection cost {cost:,.2f} more than it saved." if cost > 0.005 else "")
+
+
 def assumptions(facts: Mapping[str, Any], settings: StressSettings) -> list[str]:
     """Return what a stress replay takes for granted, in words."""
     limits, costs, faults = settings.limits, settings.costs, settings.faults

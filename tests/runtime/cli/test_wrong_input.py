@@ -49,6 +49,7 @@ DRILL = ("--strategy", "drill")
         (("status", "--account", "Ä"), "runtime.account"),
         (("start", "--no-such-option"), "No such option"),
         (("begin",), "No such command"),
+        (("venue", "--port", "99999"), "99999 is not in the range"),
     ],
 )
 def test_wrong_words_are_refused_and_leave_nothing(
@@ -143,6 +144,15 @@ def test_a_taken_metrics_port_is_refused_before_anything_is_written(
     assert files_under(home) == []
 
 
+def test_a_taken_port_of_the_venue_is_refused(command) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = command("venue", "--port", taken.getsockname()[1])
+    assert ended.code == 2
+    assert "choose another --port" in ended.words
+
+
 def test_another_source_on_the_same_account_is_refused(command) -> None:
     words = ("start", *DRILL, "--symbols", "BTCUSDT", "--speed", "max", "--to", "2025-01-02")
     assert command(*words).code == 0
@@ -175,6 +185,7 @@ def test_a_folder_that_is_a_file_is_refused(
     ended = command(*words)
     assert ended.code == 2
     assert "file" in ended.words
+    assert "name folders that can be written: BOT4_HOME (home), --out" in ended.words
 
 
 def test_secrets_in_a_message_are_hidden(command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +219,7 @@ class Broken:
         (InvariantViolated("the books do not balance"), 1, "InvariantViolated: the books"),
         (OSError(28, "No space left on device", "journal.sqlite"), 1, "No space left on device"),
         (OSError("odd"), 1, "input or output: odd"),
+        (OSError(30, "Read-only file system", "x"), 2, "Read-only file system; name folders"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

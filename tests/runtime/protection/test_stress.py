@@ -28,7 +28,7 @@ from bot4_runtime.protection.stress import (
     result_hash,
     stress,
 )
-from bot4_runtime.report.stress import render_stress
+from bot4_runtime.report.stress import outcome, render_stress
 from bot4_runtime.risk.brackets import published_brackets, published_symbols
 from bot4_runtime.risk.liquidation import LiquidationLimits
 from bot4_runtime.settings import load_settings
@@ -426,7 +426,29 @@ def test_the_command_prints_one_document_and_ends_with_zero(folder, tmp_path, mo
     assert Path(document["report_html"]) == tmp_path / "there" / "report.html"
     assert document["symbols"] == ["BTCUSDT"]
     assert command(monkeypatch, *words) == 0
-    assert "BTCUSDT isolated long: 10,000.00 before" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    for account in document["accounts"]:
+        saved = account["protected"] - account["unprotected"]
+        line = f"{account['name']}: {account['capital']:,.2f} before; protected "
+        line += f"{account['protected']:,.2f}, {len(account['actions'])} actions, "
+        assert line + f"{len(account['liquidations'])} liquidations" in told
+        bare = f"not protected {account['unprotected']:,.2f}, "
+        bare += f"{len(account['unprotected_liquidations'])} liquidations."
+        if saved < -0.005:
+            bare += f" Protection cost {-saved:,.2f} more than it saved."
+        assert bare in told
+
+
+def test_a_line_says_which_liquidations_could_have_been_avoided():
+    account = {"name": "a", "capital": 10.0, "actions": [], "unprotected_liquidations": []}
+    account |= {"protected": 3.0, "unprotected": 4.5}
+    gap = {"avoidable": False}
+    line = outcome(account | {"liquidations": [gap]})
+    assert "1 liquidations (none avoidable)" in line
+    assert line.endswith("Protection cost 1.50 more than it saved.")
+    both = outcome(account | {"liquidations": [gap, {"avoidable": True}], "protected": 5.0})
+    assert "2 liquidations (1 avoidable)" in both
+    assert "cost" not in both
 
 
 def test_the_command_ends_with_one_after_an_avoidable_liquidation(folder, tmp_path, monkeypatch):
