@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from simulated_exchange import QUOTE, HeldOrder
-from simulated_wire import Judge
+from simulated_wire import KEY, SECRET, Judge
 from virtual_world import World, opened
 
 from bot4_runtime.clock import Clock
@@ -35,7 +35,6 @@ from bot4_runtime.session import MAX_LAG_MS
 from bot4_runtime.state.store import StateStore
 from bot4_runtime.state.trading_state import StateImage, TradingState
 
-SECRET = b"canary-5f1c0de9"
 POSITION_SHARE = Decimal("0.02")
 SLACK = Decimal("1.1")
 """Prices move between decision and arrival."""
@@ -58,8 +57,6 @@ class Referee(Judge):
         plan: the script.
         store: of the living process.
     """
-
-    secret = SECRET
 
     def __init__(self, world: World, plan: Any, store: StateStore, clock: Clock) -> None:
         self._world = world
@@ -318,6 +315,7 @@ def i12_bounded(case: Case) -> str:
 
 
 def i13_provenance(case: Case) -> str:
+    """These runs have no models; whose models may speak is tested in `tests/runtime/regime`."""
     named = [e for _, e in case.events if type(e) is RegimeNamed]
     return "a regime was named without models" if named else ""
 
@@ -330,7 +328,8 @@ def i14_authority(case: Case) -> str:
 
 def i15_no_secret(case: Case) -> str:
     kept = [*case.world.medium.records, *(payload for _, payload in case.world.snapshots)]
-    return "the journal holds a secret" if any(SECRET in data for data in kept) else ""
+    shown = any(canary.encode() in data for data in kept for canary in (KEY, SECRET))
+    return "the journal or a snapshot shows the credentials of the wire" if shown else ""
 
 
 def i16_settled(case: Case) -> str:

@@ -18,9 +18,16 @@ from virtual_world import VirtualDisk
 
 from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import InvariantViolated, VenueError
-from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderOutcomeUnknown
+from bot4_runtime.domain.events import (
+    OperatorCommand,
+    OrderClosed,
+    OrderFilled,
+    OrderOutcomeUnknown,
+    RegimeNamed,
+)
 from bot4_runtime.domain.order import OrderStatus, Purpose
 from bot4_runtime.domain.portfolio import BreakerState
+from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
 from bot4_runtime.engine import Engine, Submit
 from bot4_runtime.exchange import keeper as keeper_module
 from bot4_runtime.exchange.gate import Gate
@@ -41,22 +48,25 @@ class Bug:
     Attributes:
         seed: one it is known to show itself in soon; others follow.
         parts: those of a process, with the bug inside.
+        breaks: the invariant that must speak, by its number; any may when it is empty.
     """
 
     name: str
     wrong: str
     seed: int
     parts: Parts
+    breaks: str = ""
 
 
 BUGS: list[Bug] = []
 
 
-def planted(wrong: str, part: str, seed: int = 0) -> Callable[[type], type]:
+def planted(wrong: str, part: str, seed: int = 0, *, breaks: str = "") -> Callable[[type], type]:
     """Register a class as a bug in the part it replaces."""
 
     def register(kind: type) -> type:
-        BUGS.append(Bug(kind.__name__, wrong, seed, dataclasses.replace(REAL, **{part: kind})))
+        parts = dataclasses.replace(REAL, **{part: kind})
+        BUGS.append(Bug(kind.__name__, wrong, seed, parts, breaks))
         return kind
 
     return register
@@ -498,6 +508,61 @@ class LostIsRejected(SimulatedWire):
             raise VenueRefused(str(error)) from error
 
 
+# ------------------------------------------------- one for each invariant few bugs break
+@planted("a fee taken in the asset bought is not taken off the position", "ledger", breaks="I4")
+class FeeForgotten(VirtualLedger):
+    def emit(self, event):
+        super().emit(event)
+        if type(event) is OrderFilled and event.fill.symbol == (event.fill.fee_asset + "USDT"):
+            positions = self.state.books[event.fill.book].positions
+            held = positions[event.fill.symbol]
+            positions[event.fill.symbol] = _replace(held, quantity=held.quantity + event.fill.fee)
+
+
+@planted("the account is read over and over", "keeper", breaks="I12")
+class AsksWithoutEnd(AccountKeeper):
+    def _reconcile(self):
+        for _ in range(60):
+            super()._reconcile()
+
+
+@planted("a regime is named that no model made", "engine", breaks="I13")
+class RegimeInvented(Engine):
+    def process(self, candle):
+        estimate = RegimeEstimate(
+            symbol=candle.symbol,
+            interval=candle.interval,
+            open_time_ms=candle.open_time_ms,
+            regime=Regime.NEUTRAL,
+            probabilities=(0.2, 0.2, 0.2, 0.2, 0.2),
+            confidence=0.2,
+            source=EstimateSource.LSTM,
+            hmm_regime=Regime.NEUTRAL,
+            hmm_confidence=0.2,
+            volatility=0.01,
+            model_sha256="",
+            schema_id="",
+        )
+        self._ledger.emit(RegimeNamed(ts_event_ns=candle.close_time_ms, estimate=estimate))
+        return super().process(candle)
+
+
+@planted("what differs is accepted without the operator", "keeper", seed=27, breaks="I14")
+class AcceptsItself(AccountKeeper):
+    def _tell(self, through, opening, differences):
+        super()._tell(through, opening, differences)
+        if differences:
+            self._ledger.emit(
+                OperatorCommand(ts_event_ns=0, verb="accept", reason="sure", command_id="0")
+            )
+
+
+@planted("an error shows the whole request it is of", "wire", breaks="I15")
+class ShowsTheKey(SimulatedWire):
+    def _shown(self, name):
+        return f"{name}?{self._signer.query({'apiKey': self._signer.api_key})}"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How a bug was found: after how many runs, in which seed, by what."""
@@ -509,14 +574,18 @@ class Verdict:
 
 
 def caught(bug: Bug, seeds: Sequence[int]) -> Verdict | None:
-    """Explore seeds with a bug inside until something speaks; None when nothing does."""
+    """Explore seeds with a bug inside until what must speak does; None when it never does."""
     runs = 0
     for seed in seeds:
         try:
-            outcome = explore(seed, bug.parts, stop_at_first=True)
+            outcome = explore(seed, bug.parts, stop_at_first=not bug.breaks)
         except (AssertionError, InvariantViolated, LookupError, ArithmeticError) as error:
+            if bug.breaks:
+                continue
             return Verdict(bug, runs + 1, seed, f"{type(error).__name__}: {error}")
         runs += outcome.runs
-        if outcome.failures:
-            return Verdict(bug, runs, seed, outcome.failures[0][2][0])
+        for _, _, violations in outcome.failures:
+            for text in violations:
+                if text.startswith(f"{bug.breaks} " if bug.breaks else ""):
+                    return Verdict(bug, runs, seed, text)
     return None

@@ -16,11 +16,14 @@ from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent, OrderRejected
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Order, OrderIntent
+from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 RTT_MS = 40
 STALE_MS = 1_000
+KEY, SECRET = "canary-key-77d1", "canary-5f1c0de9"
+"""The credentials of every process; nothing that is kept may show them."""
 
 
 class SimulatedWire:
@@ -50,6 +53,7 @@ class SimulatedWire:
         self._outages = outages
         self._silences = silences
         self._judge = judge
+        self._signer = Signer(Secret(KEY), Secret(SECRET))
         self._late: list[tuple[int, int, UserUpdate]] = []
         self._lied: set[str] = set()
         world.exchange.listening = True
@@ -73,16 +77,21 @@ class SimulatedWire:
             return True
         return False
 
+    def _shown(self, name: str) -> str:
+        """Say of a signed request what the real client says: its path, and no query."""
+        target = f"{name}?{self._signer.query({'apiKey': self._signer.api_key})}"
+        return target.partition("?")[0]
+
     def _ask(self, name: str) -> float:
         """Begin a reading call; return its draw."""
         world = self._world
         world.boundary(f"venue: {name}")
         luck = self._fault()
         if luck < 0.01 or self._inside(self._outages):
-            raise VenueUnreachable(f"{name}: connection refused")
+            raise VenueUnreachable(f"{self._shown(name)}: connection refused")
         world.advance(world.now_ms + RTT_MS)
         if luck < 0.02:
-            raise OutcomeUnknown(f"{name}: the answer is cut short")
+            raise OutcomeUnknown(f"{self._shown(name)}: the answer is cut short")
         return luck
 
     def _request(self, request: Request, name: str) -> str:
@@ -91,22 +100,22 @@ class SimulatedWire:
         world.boundary(f"venue: {name}")
         luck = self._fault()
         if luck < 0.05 or self._inside(self._outages):
-            raise VenueUnreachable(f"{name}: connection refused")
+            raise VenueUnreachable(f"{self._shown(name)}: connection refused")
         world.advance(world.now_ms + RTT_MS // 2)
         if luck < 0.10:
             world.advance(world.now_ms + 1_000)
-            raise OutcomeUnknown(f"{name}: timeout")  # never arrived
+            raise OutcomeUnknown(f"{self._shown(name)}: timeout")  # never arrived
         if luck < 0.17:
             due_ms = world.now_ms + int(chance(world.seed, 21, world.calls) * RECV_WINDOW_MS)
             exchange.on_the_way.append(Request(due_ms, request.client_id, request.intent))
             exchange.version += 1
             world.boundary(f"venue: {name} on its way")
             world.advance(world.now_ms + 1_000)
-            raise OutcomeUnknown(f"{name}: -1007 timeout waiting for response")
+            raise OutcomeUnknown(f"{self._shown(name)}: -1007 timeout waiting for response")
         error = exchange.arrive(request)
         world.boundary(f"venue: {name} arrived")
         if luck < 0.24:
-            raise OutcomeUnknown(f"{name}: connection reset")
+            raise OutcomeUnknown(f"{self._shown(name)}: connection reset")
         world.advance(world.now_ms + RTT_MS // 2)
         return error
 
