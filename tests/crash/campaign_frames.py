@@ -30,6 +30,8 @@ from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.sqlite_file import read_keys
 from bot4_runtime.state.store import StateStore
 
+TITLE: Final = "M4 cuts and flipped bits of a journal and a snapshot"
+GOALS: Final = {"journal_bytes": (">=", 64 * 1_024), "silent_wrong_states": ("==", 0)}
 SEED: Final = 404
 KIB: Final = 1_024
 SIZE: Final = 64 * KIB

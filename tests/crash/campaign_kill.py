@@ -39,6 +39,12 @@ from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.reader import JournalReader
 
 TITLE: Final = "M2 kill -9 at a loopback venue"
+GOALS: Final = {
+    "kills": (">=", 5_000),
+    "seconds": ("<=", 90),
+    "lost_or_duplicate_orders": ("==", 0),
+    "missing_fills": ("==", 0),
+}
 KILLS: Final = 5_000
 SAMPLE_KILLS: Final = 120
 CANDLES: Final = 100

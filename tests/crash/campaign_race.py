@@ -57,6 +57,12 @@ from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import StateStore
 
 TITLE: Final = "M9 two runtimes on one account"
+GOALS: Final = {
+    "races": (">=", 1_000),
+    "takeovers": (">=", 200),
+    "two_traders": ("==", 0),
+    "stale_orders": ("==", 0),
+}
 RACES, TAKEOVERS = 1_000, 200
 SAMPLE_RACES, SAMPLE_TAKEOVERS = 20, 5
 SHORT: Final = (40, 60)

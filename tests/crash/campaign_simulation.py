@@ -10,6 +10,13 @@ from planted_bugs import BUGS, Verdict, caught
 from simulation import Outcome, evidence, explore, quiet
 
 TITLE = "Simulation: every crash point of the order path (M1), planted bugs (M3)"
+GOALS = {
+    "seeds": (">=", 1_000),
+    "runs": (">=", 50_000),
+    "seconds": ("<=", 240),
+    "bugs_planted": (">=", 20),
+    "bugs_caught": ("==", "bugs_planted"),
+}
 SEEDS = {False: 12, True: 1_000}
 PAPER_SEEDS = {False: 4, True: 100}
 BUG_SEEDS = 20
