@@ -5,6 +5,9 @@ of a warmed process without threads; it recovers, reconciles with the venue, is 
 what the venue holds, trades, and is killed: at a random moment, or right before, amid or right
 after sending an order. When the candles are through, the journal on disk and the venue's own
 journal must tell the same orders and the same trades, each once.
+
+How long a life takes from its fork until the journal is recovered and the account was read is
+told too. It is no start of the program: what is forked is warm, imports and settings are there.
 """
 
 import gc
@@ -24,12 +27,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import msgspec
 import structlog
 from kill_alone import Progress, run_alone, speak
-from kill_trader import STEP_MS, WARM, Death, Life, Stage
+from kill_trader import STARTS, STEP_MS, WARM, Death, Life, Stage
 from kill_venue import Door, VenueProcess, die_with_parent
 
 from bot4_runtime.candles.simulated import SimulatedMarket
@@ -65,6 +69,7 @@ class Tally:
     never_placed: int = 0
     refused: int = 0
     lives: Counter[str] = field(default_factory=Counter)
+    starts_ms: list[float] = field(default_factory=list)
 
     def add(self, other: dict[str, Any]) -> None:
         self.lives.update(other.pop("lives"))
@@ -122,6 +127,7 @@ def work(full: bool, jobs: int, progress: Progress) -> dict[str, object]:
         "refused": total.refused,
         "lost_or_duplicate_orders": 0,
         "missing_fills": 0,
+        "fork_to_account_read_ms_median": round(median(total.starts_ms), 1),
         **{f"killed_{name}": count for name, count in sorted(total.lives.items())},
     }
 
@@ -193,7 +199,14 @@ def one_account(seed: int, most_kills: int) -> dict[str, Any]:
         _one_life(stage, "end", rng, seed)  # reads back what the end cancelled
         found = compare(stage.folder, stage.admin_port)
         _each_sent_once(stage.folder / "venue.jsonl")
-    return {"kills": lives.total(), "accounts": 1, "lives": dict(lives), **found}
+        starts_ms = [float(row) for row in (stage.folder / STARTS).read_text().split()]
+    return {
+        "kills": lives.total(),
+        "accounts": 1,
+        "lives": dict(lives),
+        "starts_ms": starts_ms,
+        **found,
+    }
 
 
 def _one_life(
@@ -205,13 +218,14 @@ def _one_life(
         longest_s: random deaths come between the fork and this.
     """
     death = Death(point, rng.choice((1, 1, 1, 2))) if point in POINTS else None
+    forked_ns = time.monotonic_ns()
     child = os.fork()
     if child == 0:
         code = 1
         die_with_parent()
         gc.disable()  # a collection would touch, and so copy, every page of the parent
         try:
-            Life(stage, death).run()
+            Life(stage, death, forked_ns).run()
             code = 0
         except BaseException:  # noqa: BLE001 - told to the parent, which fails
             (stage.folder / "failed.txt").write_text(traceback.format_exc())

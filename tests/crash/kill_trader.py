@@ -65,6 +65,8 @@ LIMITS: Final = RiskLimits(
     min_liquidity_ratio=1.0,
 )
 RULE: Final = "busy"
+STARTS: Final = "starts.txt"
+"""File of the stage with one number a life: ms from its fork to the account read."""
 
 
 class Busy:
@@ -203,6 +205,7 @@ class CampaignSource:
         self._life.wait_for_stream()
         yield None
         yield None
+        self._life.note_start()
         self._life.check()
         rest = [
             s.between(max(from_ms, cursor.get(s.id.symbol, -1) + 1), None) for s in self._series
@@ -222,10 +225,12 @@ class Life:
 
     Args:
         death: foreseen; None leaves it to others.
+        forked_ns: when it was forked, by the machine's monotonic clock.
     """
 
-    def __init__(self, stage: Stage, death: Death | None = None) -> None:
+    def __init__(self, stage: Stage, death: Death | None = None, forked_ns: int = 0) -> None:
         self._stage = stage
+        self._forked_ns = forked_ns
         self._door = Door(stage.admin_port)
         self._clock = ManualClock()
         self._venue = MortalVenue(stage.port, self._clock, death)
@@ -281,6 +286,13 @@ class Life:
         stream, until = self._venue._stream, time.monotonic() + 5.0
         while not stream._connected and time.monotonic() < until:
             time.sleep(0.0002)
+
+    def note_start(self) -> None:
+        """Append how long it took to recover and to read the account at the venue."""
+        if self._forked_ns:
+            took_ms = (time.monotonic_ns() - self._forked_ns) / 1e6
+            with (self._stage.folder / STARTS).open("a") as file:
+                file.write(f"{took_ms:.1f}\n")
 
     def check(self) -> None:
         """Hold the recovered and reconciled state against what the venue holds.

@@ -23,6 +23,7 @@ def test_kills_at_random_and_around_the_send_lose_and_double_nothing():
     assert numbers["kills"] >= campaign_kill.SAMPLE_KILLS
     assert numbers["orders_at_venue"] > 20
     assert numbers["trades"] > 10
+    assert numbers["fork_to_account_read_ms_median"] > 0
     assert {f"killed_{point}" for point in ("random", *campaign_kill.POINTS)} <= set(numbers)
     assert told == sorted(told)
     assert told[-1] == 1.0
