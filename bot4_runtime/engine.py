@@ -483,6 +483,7 @@ class Engine:
             validated.entries,
             validated.positions.values(),
             self._state.marks,
+            -1 if session is None else session.start_ms * NS_PER_MS,
         )
         verdict = parts.validator.validate(
             signal,

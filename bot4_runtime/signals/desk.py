@@ -24,13 +24,12 @@ class Desk:
         self._evidence: dict[str, LiveEvidence] = {}
         self._trades_seen: int = 0
         self._last_entry: Entry | None = None
+        self._since_ns: int = -1
         self.believe(records)
 
     def believe(self, records: Mapping[str, EvidenceRecord]) -> None:
         """Judge by these records from now on; trades since their periods count again."""
-        self._evidence = {
-            rule: LiveEvidence(record, self.history.trades) for rule, record in records.items()
-        }
+        self._evidence = {rule: self._live(record) for rule, record in records.items()}
 
     def evidence(self, rule_id: str) -> LiveEvidence | None:
         """Return what is known of a rule, None when nothing is."""
@@ -43,6 +42,7 @@ class Desk:
         entries: Sequence[Entry],
         positions: Iterable[Position],
         marks: Mapping[str, float],
+        since_ns: int,
     ) -> None:
         """Take in what happened since the last call.
 
@@ -52,10 +52,14 @@ class Desk:
             entries: its last entries, oldest first.
             positions: what it holds.
             marks: last price by symbol.
+            since_ns: from when on the book is traded: live days count from there; -1 when unknown.
 
         Raises:
             DataError: a trade or entry is not finite.
         """
+        if since_ns != self._since_ns:
+            self._since_ns = since_ns
+            self.believe({rule: known.record for rule, known in self._evidence.items()})
         fresh = min(trades_total - self._trades_seen, len(trades))
         for i in range(len(trades) - fresh, len(trades)):
             self._close(trades[i])
@@ -79,6 +83,10 @@ class Desk:
             return
         of_forgotten = self._evidence.get(forgotten.rule_id)
         if of_forgotten is not None and of_forgotten.counts(forgotten):
-            self._evidence[forgotten.rule_id] = LiveEvidence(
-                of_forgotten.record, self.history.trades
-            )
+            self._evidence[forgotten.rule_id] = self._live(of_forgotten.record)
+
+    def _live(self, record: EvidenceRecord) -> LiveEvidence:
+        evidence = LiveEvidence(record, self.history.trades)
+        if self._since_ns >= 0:
+            evidence.begin(self._since_ns)
+        return evidence

@@ -18,6 +18,8 @@ from bot4_runtime.signals.moments import RunningMoments, moments_of, repeated
 from bot4_runtime.signals.statistics import RISK_FREE, probabilistic_sharpe
 
 NS_PER_MS: Final = 1_000_000
+NEVER: Final = 1 << 60
+"""A day that does not come."""
 YEAR_DAYS: Final = 365.0
 YEAR_ROOT: Final = math.sqrt(YEAR_DAYS)
 
@@ -26,9 +28,10 @@ class LiveEvidence:
     """The record of a rule and running moments that go on from it; NaN where it has no value.
 
     A trade's profit falls on the UTC day it closed, as a share of capital: its net return over
-    the number of symbols the record pools, as in the record itself. Live days count from the
-    one on which the first live trade opened, flat ones too. `observe` is given trades in the
-    order they closed; one that is told late falls on the latest day.
+    the number of symbols the record pools, as in the record itself. Live days, flat ones too,
+    count from the one on which the rule was first followed (`begin`), or on which a live trade
+    opened where that is earlier. `observe` is given trades in the order they closed; one that is
+    told late falls on the latest day.
 
     Args:
         record: as the pipeline wrote it.
@@ -80,11 +83,17 @@ class LiveEvidence:
         )
         self._share: float = 1.0 / max(len(record.symbols), 1)
         self._traded_days = RunningMoments()
-        self._first_day: int = 0
+        self._first_day: int = NEVER
         self._day: int = 0
         self._day_profit: float = 0.0
         for trade in trades:
             self.observe(trade)
+
+    def begin(self, since_ns: int) -> None:
+        """Count the days since the rule is followed, after the record's own last day."""
+        if not self.record.synthetic:
+            after_period = -(-self.period_to_ms * NS_PER_MS // DAY_NS)
+            self._first_day = min(self._first_day, max(since_ns // DAY_NS, after_period))
 
     def counts(self, trade: ClosedTrade) -> bool:
         """Tell whether a trade is the rule's own and from after the record's period."""
@@ -106,9 +115,9 @@ class LiveEvidence:
         else:
             self.losses += 1.0
             self.lost -= value
+        self._first_day = min(self._first_day, trade.opened_ts_ns // DAY_NS)
         day = trade.closed_ts_ns // DAY_NS
         if not self.live_trades:
-            self._first_day = trade.opened_ts_ns // DAY_NS
             self._day = day
         elif day > self._day:
             self._traded_days.add(self._day_profit)
@@ -118,18 +127,18 @@ class LiveEvidence:
         self.live_trades += 1
 
     def live_days(self, now_ns: int) -> int:
-        """Count the UTC days since the first live trade opened, today too."""
-        if not self.live_trades:
-            return 0
-        return max(now_ns // DAY_NS, self._day) - self._first_day + 1
+        """Count the UTC days since the rule is followed live, today too."""
+        return max(max(now_ns // DAY_NS, self._day) - self._first_day + 1, 0)
 
     def days(self, now_ns: int) -> RunningMoments:
         """Return the moments of daily profit: the record's days and the live ones."""
         every = self._days.copy()
+        flat = self.live_days(now_ns)
         if self.live_trades:
             every.merge(self._traded_days)
             every.add(self._day_profit)
-            every.merge(repeated(0.0, self.live_days(now_ns) - self._traded_days.n - 1))
+            flat -= self._traded_days.n + 1
+        every.merge(repeated(0.0, flat))
         return every
 
     def sharpes(self, now_ns: int) -> tuple[float, float]:
@@ -139,7 +148,7 @@ class LiveEvidence:
         record does not know, live days do not supply.
         """
         annual, above_zero = self._record_sharpe, self._record_psr
-        if self.live_trades and not math.isnan(annual):
+        if self.live_days(now_ns) and not math.isnan(annual):
             days = self.days(now_ns)
             annual = (days.mean * YEAR_DAYS - RISK_FREE) / (days.std() * YEAR_ROOT)
             try:

@@ -179,7 +179,7 @@ def test_a_position_is_read_again_when_it_changed_and_not_before(desk):
 # ------------------------------------------------------------------- following a book
 def shown(followed, trades, entries, *, kept=1000, total=None):
     followed.follow(
-        trades[-kept:], len(trades) if total is None else total, entries[-kept:], [], {}
+        trades[-kept:], len(trades) if total is None else total, entries[-kept:], [], {}, -1
     )
 
 
@@ -219,7 +219,7 @@ def test_a_desk_that_looks_often_knows_what_one_knows_that_looks_once(desk):
 def test_a_desk_sees_positions_and_marks_as_they_stand(desk):
     followed = Followed({})
     marks = {"ETHUSDT": 96.0}
-    followed.follow([], 0, [], [desk.position()], marks)
+    followed.follow([], 0, [], [desk.position()], marks, -1)
     assert [h.symbol for h in followed.history.held] == ["ETHUSDT"]
     marks["ETHUSDT"] = 94.0
     verdict = SignalValidator(ValidatorSettings()).validate(

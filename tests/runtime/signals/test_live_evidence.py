@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from bot4_runtime.regime.evidence import (
     synthetic_history,
 )
 from bot4_runtime.signals import statistics
+from bot4_runtime.signals.desk import Desk
 from bot4_runtime.signals.evidence import LiveEvidence
 from bot4_runtime.signals.history import DAY_NS, HOUR_NS
 
@@ -77,6 +79,61 @@ def test_live_days_make_the_sharpe_ratio_of_all_days_together(desk):
     flat = np.concatenate([every, np.zeros(10)])
     assert later[0] == pytest.approx(statistics.sharpe(flat), rel=1e-9)
     assert evidence.live_days(desk.now_ns + 10 * DAY_NS) == len(live) + 10
+
+
+def test_days_count_from_the_first_that_was_followed_though_none_traded(desk):
+    record, history = record_of(desk, symbols=("A",))
+    evidence = LiveEvidence(record)
+    evidence.begin(desk.now_ns - 20 * DAY_NS)
+    assert evidence.live_days(desk.now_ns) == 21
+    flat = np.concatenate([history.daily, np.zeros(21)])
+    assert evidence.sharpes(desk.now_ns)[0] == pytest.approx(statistics.sharpe(flat), rel=1e-9)
+    evidence.observe(desk.trade(1.0, 25.0))
+    live = np.zeros(21)
+    live[(desk.now_ns - 25 * HOUR_NS) // DAY_NS - (desk.now_ns // DAY_NS - 20)] = 0.01
+    every = np.concatenate([history.daily, live])
+    assert evidence.live_days(desk.now_ns) == 21
+    assert evidence.sharpes(desk.now_ns)[0] == pytest.approx(statistics.sharpe(every), rel=1e-9)
+
+
+@pytest.mark.parametrize("days_before_the_period", [-5, 0, 400])
+def test_days_inside_the_period_are_the_records_own(desk, days_before_the_period):
+    """The record ends 40 days ago; a session that began before it counts from there."""
+    record, _ = record_of(desk)
+    end_ns = record.period_to_ms * 1_000_000
+    evidence = LiveEvidence(record)
+    evidence.begin(end_ns - days_before_the_period * DAY_NS)
+    first = end_ns // DAY_NS - min(days_before_the_period, 0)
+    assert evidence.live_days(desk.now_ns) == desk.now_ns // DAY_NS - first + 1
+    assert evidence.live_days(end_ns - DAY_NS) == 0
+    partial = msgspec.structs.replace(record, period_to_ms=record.period_to_ms + 3_600_000)
+    begun = LiveEvidence(partial)
+    begun.begin(0)
+    assert begun.live_days(desk.now_ns) == desk.now_ns // DAY_NS - end_ns // DAY_NS
+
+
+def test_the_first_day_is_that_of_the_first_to_open_not_the_first_to_close(desk):
+    record, history = record_of(desk, symbols=("A",))
+    long_held = desk.trade(-2.0, 24.0, opened_ts_ns=desk.now_ns - 30 * DAY_NS)
+    evidence = LiveEvidence(record, [desk.trade(1.0, 48.0), long_held])
+    assert evidence.live_days(desk.now_ns) == 31
+    live = np.zeros(31)
+    live[-3], live[-2] = 0.01, -0.02
+    every = np.concatenate([history.daily, live])
+    assert evidence.sharpes(desk.now_ns)[0] == pytest.approx(statistics.sharpe(every), rel=1e-9)
+
+
+def test_a_desk_counts_the_days_since_its_book_is_traded(desk):
+    record, _ = record_of(desk)
+    told = Desk({"rule": record, "drawn": desk.evidence(rule_id="drawn", synthetic=True)})
+    since_ns = desk.now_ns - 10 * DAY_NS
+    for trades in ([], [desk.trade(1.0, 26.0)]):
+        told.follow(trades, len(trades), [], [], {}, since_ns)
+        assert told.evidence("rule").live_days(desk.now_ns) == 11
+        assert told.evidence("rule").live_trades == len(trades)
+        assert told.evidence("drawn").live_days(desk.now_ns) == 0
+    told.believe({"rule": record})
+    assert told.evidence("rule").live_days(desk.now_ns) == 11
 
 
 def test_only_the_rules_own_trades_from_after_the_period_count(desk):
