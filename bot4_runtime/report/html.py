@@ -98,7 +98,15 @@ def _books(summary: Mapping[str, Any]) -> str:
         ),
         ("Round trips / won", lambda b: f"{b['trades']} / {b['wins']}"),
         ("Largest drawdown", lambda b: _percent(b["max_drawdown"])),
-        ("Sharpe (daily x sqrt 365)", lambda b: _number(b["sharpe_daily_365"])),
+        (
+            "Sharpe (daily x sqrt 365, less 4 % a year)",
+            lambda b: _number(b["sharpe_daily_365"]),
+        ),
+        ("Probabilistic Sharpe: P(true > 0)", lambda b: _share(b["probabilistic_sharpe"])),
+        (
+            f"Deflated Sharpe, {summary['rules_tried']} tried",
+            lambda b: _share(b["deflated_sharpe"]),
+        ),
         ("Fees without a price, not counted", lambda b: _amounts(b["unvalued_fees"])),
         ("Refused by risk", lambda b: _counts(b["risk"], without="APPROVED")),
         ("Made smaller by risk", lambda b: str(b["made_smaller"])),

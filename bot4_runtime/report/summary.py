@@ -4,6 +4,7 @@ Times of the run, paths, host and run id are not here; they are in ``run.json`` 
 A number that does not exist is null, never 0.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,17 +13,29 @@ from typing import Any, Final
 
 import numpy as np
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import UndefinedStatistic
 from bot4_runtime.domain.order import Book, Liquidity
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.domain.signal import SignalAction
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.report.record import BookRecord, RunRecord
-from bot4_runtime.signals.statistics import sharpe
+from bot4_runtime.signals.statistics import (
+    deflated_sharpe,
+    probabilistic_sharpe,
+    sample_moments,
+    sharpe,
+)
 from bot4_runtime.strategy.protocol import synthetic_rules
 
 DAY_MS: Final = 86_400_000
 DAYS_A_YEAR: Final = 365
+SHARPE_WORDS: Final = (
+    "Sharpe ratios are of daily equity from the initial cash on, flat days and days without "
+    "candles too, less 4 % a year, times sqrt 365. The probabilistic one is the probability that "
+    "the true ratio is above 0; the deflated one, above the best that chance alone would give "
+    "the rules tried, whose ratios then vary by 1 / (days - 1) (Bailey & Lopez de Prado 2014)."
+)
 
 
 def summarise(
@@ -63,11 +76,22 @@ def summarise(
             "rejected": dict(sorted(rejected.items())),
         },
         "books": {book.value: _book(record, book, kept) for book, kept in record.books.items()},
+        "rules_tried": rules_tried(record),
         "buy_and_hold": buy_and_hold(record),
         "state_hash": record.state.state_hash(),
         "synthetic_rules": synthetic,
-        "assumptions": assumptions(paper, synthetic),
+        "assumptions": [
+            *assumptions(paper, synthetic),
+            *_funding(record),
+            SHARPE_WORDS,
+        ],
     }
+
+
+def rules_tried(record: RunRecord) -> int:
+    """Return how many rules were tried before the run's: by its decisions' evidence, else 1."""
+    tried = (decided.numbers.get("rules_tried") or 1.0 for decided in record.decisions)
+    return int(max(tried, default=1.0))
 
 
 def buy_and_hold(record: RunRecord) -> dict[str, Any]:
@@ -102,11 +126,14 @@ def held(record: RunRecord, share: float) -> list[float]:
 
 
 def daily_equity(times_ms: Sequence[int], equity: Sequence[float]) -> list[float]:
-    """Last equity of each UTC day."""
+    """Last equity of each UTC day, first to last; a day without candles keeps the one before."""
     by_day: dict[int, float] = {}
     for time_ms, value in zip(times_ms, equity, strict=True):
         by_day[(time_ms - 1) // DAY_MS] = value
-    return list(by_day.values())
+    values: list[float] = []
+    for day in range(min(by_day, default=0), max(by_day, default=-1) + 1):
+        values.append(by_day.get(day, values[-1] if values else math.nan))
+    return values
 
 
 def drawdowns(equity: Sequence[float]) -> list[float]:
@@ -141,11 +168,17 @@ def assumptions(paper: PaperModel, synthetic: Sequence[str] = ()) -> list[str]:
     ]
 
 
+def _funding(record: RunRecord) -> list[str]:
+    if all(one.market is Market.SPOT for one in record.state.instruments.values()):
+        return []
+    return ["Funding is expected when an entry is judged; the paper venue books none."]
+
+
 def _book(record: RunRecord, book: Book, kept: BookRecord) -> dict[str, Any]:
     state = record.state.books[book]
     initial = record.sessions[0].initial_cash
     equity = state.metrics.equity
-    daily = daily_equity(record.times_ms, kept.equity)
+    daily = [float(initial), *daily_equity(record.times_ms, kept.equity)]
     falls = drawdowns(kept.equity)
     wins = sum(1 for trade in kept.trades if trade.pnl > 0)
     return {
@@ -174,19 +207,29 @@ def _book(record: RunRecord, book: Book, kept: BookRecord) -> dict[str, Any]:
         "fees_quote": _text(state.fees_quote),
         "unvalued_fees": {asset: _text(fee) for asset, fee in sorted(state.unvalued_fees.items())},
         "max_drawdown": max(falls) if falls else None,
-        "sharpe_daily_365": _sharpe(daily),
+        **_sharpes(daily, rules_tried(record)),
         "open_positions": sorted(state.positions),
         "by_regime": _by_regime(record, kept),
         "by_symbol": _by_symbol(kept),
     }
 
 
-def _sharpe(daily: Sequence[float]) -> float | None:
+def _sharpes(daily: Sequence[float], rules: int) -> dict[str, float | None]:
+    """Return the Sharpe ratios of a row of equity; see `SHARPE_WORDS`."""
     values = np.asarray(daily)
-    try:
-        return sharpe(values[1:] / values[:-1] - 1.0, DAYS_A_YEAR)
-    except UndefinedStatistic:
-        return None
+    returns = values[1:] / values[:-1] - 1.0
+    annual = above_zero = deflated = None
+    with contextlib.suppress(UndefinedStatistic):
+        annual = sharpe(returns, DAYS_A_YEAR)
+        _, _, skewness, kurtosis = sample_moments(returns)
+        shape = (annual / math.sqrt(DAYS_A_YEAR), len(returns), skewness, kurtosis)
+        above_zero = probabilistic_sharpe(*shape)
+        deflated = deflated_sharpe(*shape, trials=rules, variance=1.0 / (len(returns) - 1))
+    return {
+        "sharpe_daily_365": annual,
+        "probabilistic_sharpe": above_zero,
+        "deflated_sharpe": deflated,
+    }
 
 
 def _by_regime(record: RunRecord, kept: BookRecord) -> dict[str, dict[str, Any]]:

@@ -105,6 +105,10 @@ def test_the_numbers_shown_are_those_of_the_summary(run) -> None:
     assert f"{float(book['pnl_quote']):,.2f}" in page.words
     assert f"{book['orders']} / {book['orders_filled']} / {book['fills']}" in page.words
     assert f"{book['sharpe_daily_365']:.2f}" in page.words
+    assert f"{book['probabilistic_sharpe']:.4f}" in page.words
+    assert f"{book['deflated_sharpe']:.4f}" in page.words
+    for words in ("less 4 % a year", "Deflated Sharpe, 1 tried"):
+        assert words in page.text
     assert page.text.count("signal") > 10
 
 

@@ -7,12 +7,16 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CandleClosed,
     GapSeen,
+    InstrumentDefined,
     OrderFilled,
     OrderIntended,
     OrderRejected,
@@ -190,12 +194,68 @@ def test_drawdown_and_sharpe_are_those_of_the_curve(run, summary, book: Book) ->
     days: dict[int, float] = {}
     for time_ms, value in curve.items():
         days[(time_ms - 1) // 86_400_000] = value
-    daily = np.array([b / a - 1 for a, b in pairwise(days.values())])
+    every = pd.Series(days).reindex(range(min(days), max(days) + 1)).ffill()
+    daily = np.array([b / a - 1 for a, b in pairwise([100_000.0, *every])])
     if daily.std() == 0:
         assert told["sharpe_daily_365"] is None
+        assert told["probabilistic_sharpe"] is told["deflated_sharpe"] is None
     else:
         expected = (daily.mean() * 365 - RISK_FREE) / (daily.std(ddof=1) * np.sqrt(365))
         assert told["sharpe_daily_365"] == pytest.approx(expected, rel=1e-6)
+        ratio, n = expected / np.sqrt(365), len(daily)
+        spread = 1 - stats.skew(daily) * ratio + (stats.kurtosis(daily) + 2) / 4 * ratio**2
+        above_zero = stats.norm.cdf(ratio * np.sqrt((n - 1) / spread))
+        assert told["probabilistic_sharpe"] == pytest.approx(above_zero, rel=1e-6)
+        assert summary["rules_tried"] == 1
+        assert told["deflated_sharpe"] == told["probabilistic_sharpe"]
+
+
+def test_the_deflated_sharpe_counts_the_rules_that_the_evidence_says_were_tried(run) -> None:
+    def tried(event, rules):
+        if not isinstance(event, SignalDecided):
+            return event
+        return msgspec.structs.replace(event, numbers=event.numbers | {"rules_tried": rules})
+
+    events = [tried(event, 7.0) for event in run.events]
+    told = summarise(gather(events), models=None, paper=PaperModel())
+    assert told["rules_tried"] == 7
+    book = told["books"]["shadow" if told["books"]["shadow"]["sharpe_daily_365"] else "validated"]
+    days = len({(e.candle.close_time_ms - 1) // 86_400_000 for e in of(run, CandleClosed)})
+    ratio = book["sharpe_daily_365"] / np.sqrt(365)
+    best = np.sqrt(1 / (days - 1)) * (
+        (1 - np.euler_gamma) * stats.norm.ppf(1 - 1 / 7)
+        + np.euler_gamma * stats.norm.ppf(1 - 1 / (7 * np.e))
+    )
+    above_zero = stats.norm.ppf(book["probabilistic_sharpe"])
+    assert stats.norm.ppf(book["deflated_sharpe"]) == pytest.approx(
+        above_zero * (ratio - best) / ratio
+    )
+
+
+def test_the_first_day_and_days_without_candles_are_days_like_others() -> None:
+    """Ten days of returns, the first of 1 %; then the same with thirty days missing."""
+    rng = np.random.default_rng(0)
+    returns = np.array([0.01, *rng.normal(0.0005, 0.001, 9)])
+    equity = 100_000.0 * np.cumprod(1 + returns)
+    days = np.arange(1, 11)
+    for gap in (0, 30):
+        times = (days + gap * (days > 5)) * 86_400_000
+        full = np.array([*returns[:5], *[0.0] * gap, *returns[5:]])
+        values = np.array([100_000.0, *daily_equity(times.tolist(), equity.tolist())])
+        assert values[1:] / values[:-1] - 1 == pytest.approx(full, abs=1e-12)
+
+
+def test_a_perpetual_says_that_no_funding_is_booked(run) -> None:
+    def perpetual(event):
+        if not isinstance(event, InstrumentDefined):
+            return event
+        changed = msgspec.structs.replace(event.instrument, market=Market.USDM)
+        return msgspec.structs.replace(event, instrument=changed)
+
+    for change, said in ((perpetual, True), (lambda event: event, False)):
+        record = gather([change(event) for event in run.events])
+        told = summarise(record, models=None, paper=PaperModel())
+        assert any("Funding" in text for text in told["assumptions"]) is said
 
 
 def test_round_trips_add_up(run, summary) -> None:
