@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bot4_runtime.book_risk import Candles, book_risk, recent_candles
 from bot4_runtime.commands import waiting_orders
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.events import (
@@ -20,6 +21,7 @@ from bot4_runtime.domain.events import (
     OverrideSet,
     SessionStarted,
 )
+from bot4_runtime.domain.order import Book
 from bot4_runtime.domain.portfolio import BreakerState
 from bot4_runtime.exchange.gate import ENTRIES_WAIT
 from bot4_runtime.state.place import JOURNAL
@@ -43,6 +45,7 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
     path = folder / JOURNAL
     with JournalReader.of_account(folder, account, configured) as journal:
         state = journal.state(folder / "snapshots")
+        candles = recent_candles(journal, state.seq)
         where = journal.where
         told = _told_since(journal)
         now_ns = max((e.ts_event_ns for _, e in journal.events(state.seq)), default=0)
@@ -64,7 +67,7 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
             interval: {"hmm_sha256": m.hmm_sha256, "lstm_sha256": m.lstm_sha256}
             for interval, m in sorted(state.models.items())
         },
-        "books": {name.value: _book(state, name) for name in state.books},
+        "books": {name.value: _book(state, name, candles) for name in state.books},
         "overrides": [_override(each) for each in state.overrides if now_ns < each.expires_ts_ns],
         "queued_orders": [
             {"command_id": order.command_id, "verb": order.verb, "reason": order.reason}
@@ -156,6 +159,8 @@ def print_status(found: dict[str, Any], console: Console) -> None:
             book["breaker"],
         )
     console.print(table)
+    for name, book in found["books"].items():
+        console.print(_told(name, book["risk"]), highlight=False)
     for line in _warnings(found):
         console.print(line, style="yellow", highlight=False, markup=False)
     console.print(f"State hash {found['state_hash']}", highlight=False)
@@ -184,7 +189,25 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _book(state: TradingState, name: Any) -> dict[str, Any]:
+def _told(name: str, risk: dict[str, Any]) -> str:
+    exposure = ", ".join(f"{s} {value:+,.2f}" for s, value in risk["exposure_quote"].items())
+    ratio = risk["sharpe_realised"]
+    told = "not known"
+    if ratio is not None:
+        told = f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return (
+        f"{name} risk: exposure {exposure or 'none'}, leverage {_known(risk['leverage'], '.2f')}, "
+        f"drawdown {risk['drawdown']:.2%}; one candle's value at risk (95 %) "
+        f"{_known(risk['value_at_risk_95'], '.2%')}, expected shortfall "
+        f"{_known(risk['expected_shortfall_95'], '.2%')}; Sharpe of realised days {told}."
+    )
+
+
+def _known(value: float | None, shown: str) -> str:
+    return "not known" if value is None else format(value, shown)
+
+
+def _book(state: TradingState, name: Book, candles: Candles) -> dict[str, Any]:
     book = state.books[name]
     return {
         "equity_quote": str(book.metrics.equity),
@@ -194,6 +217,7 @@ def _book(state: TradingState, name: Any) -> dict[str, Any]:
         "unvalued_fees": {asset: str(fee) for asset, fee in sorted(book.unvalued_fees.items())},
         "drawdown": book.metrics.drawdown,
         "leverage": book.metrics.leverage,
+        "risk": book_risk(state, name, candles),
         "trades": book.trades_total,
         "orders": book.orders_total,
         "breaker": _breaker(book.breaker),

@@ -7,8 +7,11 @@ import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from bot4_runtime.report.record import gather
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.sqlite import AccountLock
 from bot4_runtime.status import holder_of
@@ -48,6 +51,49 @@ def test_a_stopped_account_shows_the_state_its_run_ended_in(command, traded, hom
     assert {p["symbol"] for b in found["books"].values() for p in b["positions"]} == held
     assert live
     assert held
+
+
+def test_risk_is_told_where_the_journal_knows_enough(command, traded, home: Path) -> None:
+    """27 hours are no history; 40 days are: a second library's numbers from the same journal."""
+    for book in json.loads(command("status", "--json").out)["books"].values():
+        risk = book["risk"]
+        assert risk["value_at_risk_95"] is risk["expected_shortfall_95"] is None
+        assert risk["sharpe_realised"] is None
+    assert "value at risk (95 %) not known" in " ".join(command("status").out.split())
+    assert command(
+        "start", "--source", "simulated:5", "--strategy", "drill", "--symbols", "BTCUSDT,ETHUSDT",
+        "--speed", "max", "--to", "2025-02-10T07:00",
+    ).code == 0  # fmt: skip
+    with JournalReader.open(home / "state" / "paper" / "journal.sqlite") as journal:
+        state = journal.state()
+        record = gather(event for _, event in journal.events())
+    closes = pd.DataFrame({s: pd.Series(dict(rows)) for s, rows in record.closes.items()})
+    returns = closes.pct_change().iloc[1:].tail(500)
+    told = json.loads(command("status", "--json").out)["books"]
+    assert any(book.positions for book in state.books.values())
+    for name, book in state.books.items():
+        risk, equity = told[name.value]["risk"], float(book.metrics.equity)
+        values = {s: float(p.quantity) * state.marks[s] for s, p in book.positions.items()}
+        assert risk["exposure_quote"] == pytest.approx(values)
+        assert risk["leverage"] == pytest.approx(sum(map(abs, values.values())) / equity)
+        if values:
+            profits = sum(returns[s] * value / equity for s, value in values.items())
+            tail = np.sort(profits)[:25]
+            assert risk["returns"] == len(profits) == 500
+            assert risk["value_at_risk_95"] == pytest.approx(-tail[-1])
+            assert risk["expected_shortfall_95"] == pytest.approx(-tail.mean())
+        else:
+            assert risk["value_at_risk_95"] is None
+        daily = np.zeros(41)
+        for trade in record.books[name].trades:
+            day = (trade.closed_ts_ns // 1_000_000 - 1) // 86_400_000 - 20_089
+            daily[day] += float(trade.pnl) / 100_000
+        if not daily.any():
+            assert risk["sharpe_realised"] is None
+            continue
+        expected = (daily.mean() * 365 - 0.04) / (daily.std(ddof=1) * np.sqrt(365))
+        assert risk["sharpe_realised"]["value"] == pytest.approx(expected)
+        assert risk["sharpe_realised"]["days"] == 41
 
 
 def test_a_running_account_names_its_process(command, traded, home: Path) -> None:
