@@ -55,6 +55,10 @@ class Once:
     def __init__(self, action: Callable[[], object]) -> None:
         self._actions = [action]
 
+    @property
+    def called(self) -> bool:
+        return not self._actions
+
     def __call__(self) -> None:
         if self._actions:
             self._actions.pop()()
@@ -174,6 +178,8 @@ def test_nobody_is_lost_who_subscribes_while_others_come_and_go(monkeypatch, loc
         bus.subscribe(Heartbeat, lambda _: seen.append("ours"))
     else:
         bus.unsubscribe(going)
+    if not once.called:
+        pytest.skip("interpreted sources: a compiled comprehension reads a list unasked")
     lock.join()
     bus.publish(beat(1))
     assert ("other" in seen) is locked
