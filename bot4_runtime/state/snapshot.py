@@ -18,7 +18,6 @@ from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from itertools import chain
-from operator import methodcaller
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
@@ -156,12 +155,8 @@ def _copied_all(values: list[Any]) -> list[Any]:
     kinds = set(map(type, values))
     if all(map(_fixed, kinds)):
         return values.copy()
-    (kind, *others) = kinds
-    if not others and kind is list:
-        if all(map(_fixed, set(map(type, chain.from_iterable(values))))):
-            return list(map(list.copy, values))
-    elif not others and issubclass(kind, msgspec.Struct) and not _container_fields(kind):
-        return list(map(methodcaller("__copy__"), values))
+    if kinds == {list} and all(map(_fixed, set(map(type, chain.from_iterable(values))))):
+        return list(map(list.copy, values))
     return list(map(_copied, values))
 
 

@@ -114,6 +114,20 @@ def test_lists_of_what_can_change_are_copied_to_the_bottom():
     assert twins == [[Inner(["a"])], [Inner(["b"])]]
 
 
+class Tally(msgspec.Struct):
+    count: int
+
+
+def test_what_can_change_and_holds_nothing_is_copied_too():
+    """One by one, and as a list of many of one kind."""
+    tallies = [Tally(1), Tally(2)]
+    alone, together = snapshot._copied(tallies[0]), snapshot._copied(tallies)
+    for tally in tallies:
+        tally.count = 9
+    assert alone == Tally(1)
+    assert together == [Tally(1), Tally(2)]
+
+
 @pytest.mark.parametrize("collecting", [True, False])
 def test_a_picture_leaves_the_garbage_collector_as_it_was(collecting):
     before = gc.isenabled()
