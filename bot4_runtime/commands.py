@@ -104,9 +104,11 @@ class JournaledOrders:
             last_seq = reader.last_seq()
             if last_seq >= self._next_seq:
                 kinds = (OperatorCommand, OverrideSet)
-                for seq, event in reader.events(self._next_seq, kinds=kinds):
-                    if isinstance(event, kinds):
-                        self._found[event.command_id] = seq
+                self._found |= {
+                    event.command_id: seq
+                    for seq, event in reader.events(self._next_seq, kinds=kinds)
+                    if isinstance(event, kinds)
+                }
                 self._next_seq = last_seq + 1
         return self._found
 
