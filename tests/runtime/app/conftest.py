@@ -1,5 +1,9 @@
-"""Small real models, promoted: an HMM exported by the pipeline, and a linear one beside it."""
+"""Small real models, promoted: an HMM exported by the pipeline, and a linear one beside it.
 
+Makes `engine_bench` importable for the tests of this folder too.
+"""
+
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from bot4_runtime.regime.manifest import (
 )
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 HOUR = 3_600_000
 TEST_START = 1_735_689_600_000
