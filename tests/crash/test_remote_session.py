@@ -1,6 +1,7 @@
 """A session at a venue outside the process, in a calm virtual world: one thing happens at a time."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -20,6 +21,8 @@ from bot4_runtime.domain.events import (
     OrderRejected,
 )
 from bot4_runtime.domain.order import Purpose, Side
+from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.session import Session
 
 NS = 1_000_000
 
@@ -174,3 +177,31 @@ def test_a_stop_that_was_not_sent_is_sent_by_the_next_whole_reading(world) -> No
     assert [e.status for e in of(running, OrderClosed)].count("never_placed") >= 1
     assert len(placed(running, Side.SELL)) == 1
     assert isinstance(CALM, Parts)
+
+
+class Leased(CalmWire):
+    """Notes whether the lease holds when an order would be sent."""
+
+    lease: Lease
+    held: list[tuple[Purpose, bool]]
+
+    def submit(self, intent, client_id, cash_free):
+        self.held.append((intent.purpose, self.lease.holds()))
+        return super().submit(intent, client_id, cash_free)
+
+
+@pytest.mark.parametrize(("ttl_ms", "holds"), [(400, True), (299, False)])
+def test_a_lease_is_counted_from_before_the_commit_that_its_order_waited_for(
+    world, ttl_ms: int, holds: bool
+) -> None:
+    class Slow(VirtualDisk):
+        def write(self, frames, keys):
+            self._world.advance(self._world.now_ms + 300)
+            super().write(frames, keys)
+
+    running = world({(0, "AAAUSDT"): "enter"})
+    Leased.lease = Lease(lambda: running.now_ms * NS, ttl_ms)
+    Leased.held = []
+    session = functools.partial(Session, lease=Leased.lease)
+    live(running, dataclasses.replace(CALM, disk=Slow, wire=Leased, session=session))
+    assert Leased.held == [(Purpose.ENTRY, holds), (Purpose.STOP, holds)]
