@@ -19,6 +19,7 @@ from bot4_runtime.domain.events import (
     OrderClosed,
     OrderOutcomeUnknown,
     OrderRejected,
+    ProtectionPlanned,
 )
 from bot4_runtime.domain.order import Book, OrderStatus, OrderType, Purpose, Side
 from bot4_runtime.domain.portfolio import BreakerPhase, BreakerState
@@ -189,6 +190,26 @@ def test_an_event_that_cannot_follow_is_refused(event, words):
     state.apply(msgspec.structs.replace(session(1), books=(Book.VALIDATED,)))
     with pytest.raises((InvariantViolated, ValueError), match=words):
         state.apply(event)
+
+
+def planned(number: int) -> ProtectionPlanned:
+    return ProtectionPlanned(
+        ts_event_ns=0, number=number, action="add_margin", wallet="BTCUSDT long",
+        symbol="BTCUSDT", intent=None, client_id="", payload_hash="", amount=D(1), reason="",
+        numbers={},
+    )  # fmt: skip
+
+
+def test_the_number_of_a_protection_plan_is_never_used_twice():
+    state = fold(planned(1), planned(5))
+    before = state.state_hash()
+    for number in (1, 4, 5):
+        with pytest.raises(InvariantViolated, match=f"plan {number} was made before.*number 6"):
+            state.apply(planned(number))
+    assert state.state_hash() == before
+    assert list(state.protection) == [1, 5]
+    assert state.next_protection_no == 6
+    assert state.apply(planned(6))
 
 
 def test_live_buys_reserve_cash_at_their_worst_price():
