@@ -9,7 +9,9 @@ import pytest
 
 from bot4_runtime.protection.day import TICKS_A_DAY, simulate_day
 
-TICKS = 12_000
+TICKS = 50_000
+SEED = 40
+"""Falls far enough within `TICKS` for protection to act."""
 
 
 def elsewhere(seed: int, ticks: int) -> str:
@@ -25,8 +27,10 @@ def elsewhere(seed: int, ticks: int) -> str:
     return done.stdout.strip()
 
 
-def test_twenty_minutes_have_the_same_state_hash_in_two_processes():
-    assert simulate_day(1, TICKS).state_hash == elsewhere(1, TICKS)
+def test_a_fall_that_protection_acts_in_has_the_same_state_hash_in_two_processes():
+    here = simulate_day(SEED, TICKS)
+    assert here.plans > 0
+    assert here.state_hash == elsewhere(SEED, TICKS)
 
 
 def test_other_seeds_are_other_days():

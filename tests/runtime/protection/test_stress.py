@@ -192,6 +192,21 @@ def test_missing_candles_let_the_marks_grow_old():
     assert stress("one", held, path, StressSettings(), LADDERS).alarms["MARK_STALE"] == 2
 
 
+def test_a_long_replay_is_drawn_thinned_with_its_last_point_and_every_action():
+    held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(30)),))
+    prices = [100.0] * 4_001
+    prices[2_003:2_006] = [80.0, 69.0, 69.0]
+    result = stress("one", held, flat_path(*prices), StressSettings(), LADDERS)
+    assert result.actions != []
+    minutes = [ms // MINUTE for ms in result.times_ms]
+    acted = {action.ts_ms // MINUTE for action in result.actions}
+    assert {*range(0, 4_001, 5), 4_000} <= set(minutes)
+    assert acted <= set(minutes)
+    assert 2_004 in acted
+    assert len(minutes) < 900
+    assert len(minutes) == len(result.worst) == len(result.prices["BTCUSDT long"])
+
+
 def test_the_same_replay_gives_the_same_hash_in_another_process():
     code = (
         "from test_stress import crash, run_all, StressSettings, Faults, result_hash\n"
