@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import ccxt
 
-from benchmarks.harness import Result, floors, measure, of_rounds
+from benchmarks.harness import EMPTY_CALL, Result, floors, measure, of_rounds
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.order import Liquidity, OrderType, Side
 from bot4_runtime.fees.calculator import FeeCalculator
@@ -25,6 +25,7 @@ from bot4_runtime.fees.schedules import binance_schedule
 TITLE = "Fees: Binance spot, VIP 0"
 VENUES = ("kraken", "okx", "bybit", "kucoin", "gate", "bitfinex", "htx", "bitstamp", "mexc")
 TAKER = Liquidity.TAKER
+CCXT = "ccxt calculate_fee"
 SALE = (Decimal("65123.45"), Decimal("0.01234"), TAKER, Side.SELL, "BTC", "USDT")
 
 
@@ -36,8 +37,13 @@ def run() -> list[Result]:
     assert optimize_order_routing(order, venues).order_type in OrderType
     return [
         *floors(),
-        measure("float estimate", fees.estimate, 1000.0, TAKER, specified=50, goal=50),
-        measure("cached rate", fees.rate, "binance", "BTCUSDT", TAKER, specified=50),
+        measure(
+            "float estimate", fees.estimate, 1000.0, TAKER, specified=50, goal=50,
+            floor=EMPTY_CALL, peers=(CCXT,),
+        ),
+        measure(
+            "cached rate", fees.rate, "binance", "BTCUSDT", TAKER, specified=50, floor=EMPTY_CALL
+        ),
         measure("exact fee of a fill, Decimal", fees.exact, *SALE),
         measure("the same, in BNB", discounted.exact, *SALE, Decimal(600)),
         measure("suggest_order_type", suggest_order_type, order, venues[0]),
@@ -81,4 +87,4 @@ def ccxts_own() -> Result:
         }
     }  # fmt: skip
     arguments = ("BTC/USDT", "market", "buy", 0.01234, 65123.45, "taker")
-    return measure("ccxt calculate_fee", exchange.calculate_fee, *arguments, kind="peer")
+    return measure(CCXT, exchange.calculate_fee, *arguments, kind="peer")

@@ -9,7 +9,7 @@ books, marks, late and lost answers, on one seed.
 import time
 from decimal import Decimal
 
-from benchmarks.harness import Result, floors, measure
+from benchmarks.harness import EMPTY_CALL, Result, floors, measure
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.protection.day import TICKS_A_DAY, simulate_day
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
@@ -37,14 +37,19 @@ def run() -> list[Result]:
             looking = watched(count, kind)
             rows.append(
                 measure(
-                    f"look, {count} {kind}", looking.look, 1, specified=LOOK_NS, goal=1_000 * count
+                    f"look, {count} {kind}",
+                    looking.look,
+                    1,
+                    specified=LOOK_NS,
+                    goal=1_000 * count,
+                    floor=EMPTY_CALL,
                 )
             )
     driver = protecting(8)
     rows.append(
         measure(
             "mark and all that follows, 8 isolated",
-            driver.on_mark, NAMES[0], 99.0, 0, 0, specified=LOOK_NS, goal=50_000,
+            driver.on_mark, NAMES[0], 99.0, 0, 0, specified=LOOK_NS, goal=50_000, floor=EMPTY_CALL,
         )
     )  # fmt: skip
     wallet = watched(8, "cross").wallets[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Result, of_rounds
+from benchmarks.harness import Result, of_rounds, resident_bytes
 from benchmarks.replay import MINUTE_MS, START_MS, settings
 from bot4_runtime import app
 
@@ -63,9 +63,3 @@ def sampled(events: int) -> tuple[np.ndarray, np.ndarray]:
         built.execute(threading.Event())
     found = np.array(samples)
     return found[:, 0], found[:, 1].astype(np.float64)
-
-
-def resident_bytes() -> int:
-    """Return what this process holds in memory now (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -39,8 +39,14 @@ def run() -> list[Result]:
         short = walk[: WARM + min(bars, MODEL_BARS)]
         results.append(_ours("both models on every bar", short, folder, 2_000, models=True))
         np.save(folder / "bars.npy", columns(walk)[:PEER_BARS])
-        results += peers("replay_backtesting", str(folder / "bars.npy"))
-        results += peers("replay_nautilus", str(folder / "bars.npy"))
+        results += peers(
+            "replay_backtesting", ("backtesting.py, EMA 10/20 cross",), str(folder / "bars.npy"),
+            unit="bars/CPU-s",
+        )  # fmt: skip
+        results += peers(
+            "replay_nautilus", ("NautilusTrader, EMA 10/20 cross",), str(folder / "bars.npy"),
+            unit="bars/CPU-s",
+        )  # fmt: skip
         results.append(measure("empty Python call", empty_call, 1, kind="floor"))
     return results
 

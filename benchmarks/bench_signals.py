@@ -12,7 +12,7 @@ from threading import Barrier, Thread
 
 import numpy as np
 
-from benchmarks.harness import Result, floors, measure, of_rounds, throughput
+from benchmarks.harness import EMPTY_CALL, Result, floors, measure, of_rounds, throughput
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.position import ClosedTrade, Position
@@ -67,7 +67,7 @@ def run() -> list[Result]:
         assert found.code == expected, (found.code, found.text)
         return measure(
             f"validate: {expected}", validator.validate, *arguments,
-            specified=SPECIFIED_NS, goal=GOAL_NS, seconds=0.3,
+            specified=SPECIFIED_NS, goal=GOAL_NS, seconds=0.3, floor=EMPTY_CALL,
         )  # fmt: skip
 
     signal = _signal()
@@ -127,6 +127,7 @@ def run() -> list[Result]:
         measure(
             "validate, 240 live trades in the moments", validator.validate,
             signal, live, history, context, costs, specified=SPECIFIED_NS, goal=GOAL_NS,
+            floor=EMPTY_CALL,
         )
     )  # fmt: skip
     moments, other = RunningMoments(), RunningMoments()

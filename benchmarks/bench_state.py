@@ -43,6 +43,9 @@ from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.sqlite import SqliteDisk
 from bot4_runtime.state.store import StateStore
 
+FLUSH = "fdatasync of 4 KiB, preallocated"
+BARE_SQLITE = "SQLite, bare flushed commit"
+BARE_POSTGRESQL = "PostgreSQL, bare flushed commit"
 TITLE = "State: journal, snapshots, recovery"
 MANY = 10_000
 TAIL = 20_000
@@ -60,7 +63,7 @@ def run() -> list[Result]:
             _fdatasync(folder),
             _bare_sqlite(folder),
             *(row for row in server if row.kind == "floor"),
-            _durable_intent("durable intent, SQLite", _sqlite(folder / "intent")),
+            _durable_intent("SQLite", _sqlite(folder / "intent"), BARE_SQLITE),
             *(row for row in server if row.kind == "ours"),
             *_updates(folder),
             *_journal_cpu(folder),
@@ -78,7 +81,7 @@ def _fdatasync(folder: Path) -> Result:
         os.pwrite(file, bytes(4_096), number * 4_096)
         os.fdatasync(file)
 
-    row = of_rounds("fdatasync of 4 KiB, preallocated", _timed(commit), kind="floor")
+    row = of_rounds(FLUSH, _timed(commit), kind="floor")
     os.close(file)
     return row
 
@@ -92,7 +95,7 @@ def _bare_sqlite(folder: Path) -> Result:
         sql.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB)")
         body = bytes(400)
         rounds = _timed(lambda _: sql.execute("INSERT INTO t (b) VALUES (?)", (body,)))
-    return of_rounds("SQLite, bare flushed commit", rounds, kind="floor")
+    return of_rounds(BARE_SQLITE, rounds, kind="floor")
 
 
 def _server(folder: Path) -> Iterator[Result]:
@@ -113,22 +116,25 @@ def _server(folder: Path) -> Iterator[Result]:
             admin.execute(f'CREATE TABLE "bot4_{account}".bare (a bigserial, b bytea)')
             text = f'INSERT INTO "bot4_{account}".bare (b) VALUES (%s)'
             rounds = _timed(lambda _: admin.execute(text, (bytes(400),)))
-            yield of_rounds("PostgreSQL, bare flushed commit", rounds, kind="floor")
+            yield of_rounds(BARE_POSTGRESQL, rounds, kind="floor")
             disk = PostgresDisk.open(SERVER, account, folder / "locks")
-            yield _durable_intent("durable intent, PostgreSQL", disk)
+            yield _durable_intent("PostgreSQL", disk, BARE_POSTGRESQL)
         finally:
             with suppress(psycopg.Error):
                 admin.execute(f'DROP SCHEMA "bot4_{account}" CASCADE')
 
 
 # --------------------------------------------------------------------------- rows
-def _durable_intent(name: str, disk: Disk) -> Result:
+def _durable_intent(name: str, disk: Disk, floor: str) -> Result:
     with _started(disk) as store:
 
         def order(number: int) -> None:
             store.wait_durable(store.append([_intended(number + 1, "BTCUSDT")]))
 
-        return of_rounds(name, _timed(order), goal=300_000, specified=1_000_000)
+        return of_rounds(
+            f"durable intent, {name}", _timed(order), goal=300_000, specified=1_000_000,
+            floor=floor,
+        )  # fmt: skip
 
 
 def _updates(folder: Path) -> list[Result]:

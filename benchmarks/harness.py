@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import platform
 import statistics
@@ -12,12 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from bot4_runtime import build
-
 ROOT: Final = Path(__file__).resolve().parent.parent
 PEER_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
 """Other libraries live in an environment of their own; `make bench` makes it."""
-PEER_SECONDS: Final = 900
+PEER_SECONDS: Final = 300
 ROUND_NS: Final = 100_000
 """Least length of a round: short, so that what other processes take falls on few of them."""
 
@@ -25,6 +24,8 @@ ROUND_NS: Final = 100_000
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What one row says: the best, the middle and the worst percent of many rounds.
+
+    Numbers that are not numbers say that it was not measured.
 
     Attributes:
         kind: ``ours``, ``floor`` (what Python itself costs) or ``peer`` (another library).
@@ -35,6 +36,8 @@ class Result:
         goal: what we ask of ourselves.
         better: ``lower`` or ``higher``.
         note: what the row does not say by itself.
+        floor: the row of the same benchmark that no Python can beat at this; "" where none is.
+        peers: the rows of other libraries that do the same; in the same unit.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Result:
     goal: float | None = None
     better: str = "lower"
     note: str = ""
+    floor: str = ""
+    peers: tuple[str, ...] = ()
 
     @property
     def targets(self) -> bool:
@@ -62,6 +67,15 @@ class Result:
             if wanted is not None
         )
 
+    @property
+    def verdict(self) -> str:
+        """``met``, ``MISSED`` or ``not measured``; "" where nothing is asked."""
+        if not self.targets:
+            return ""
+        if math.isnan(self.median):
+            return "not measured"
+        return "met" if self.met else "MISSED"
+
 
 def measure(
     name: str,
@@ -72,6 +86,8 @@ def measure(
     goal: float | None = None,
     seconds: float = 0.4,
     per_call: int = 1,
+    floor: str = "",
+    peers: tuple[str, ...] = (),
 ) -> Result:
     """Time a call in nanoseconds, loop cost taken off.
 
@@ -83,6 +99,8 @@ def measure(
         goal: nanoseconds it should take.
         seconds: how long to measure for.
         per_call: operations one call performs.
+        floor: the row it is held beside; see `Result`.
+        peers: the same.
     """
     clock, timed = time.perf_counter_ns, _timer(len(arguments))
     loops = 1
@@ -95,7 +113,9 @@ def measure(
     end = clock() + int(seconds * 1e9)
     while clock() < end or len(rounds) < 20:
         rounds.append((timed(loops, call, *arguments) - empty) / loops / per_call)
-    return of_rounds(name, rounds, kind=kind, specified=specified, goal=goal)
+    return of_rounds(
+        name, rounds, kind=kind, specified=specified, goal=goal, floor=floor, peers=peers
+    )
 
 
 def throughput(
@@ -109,6 +129,8 @@ def throughput(
     rounds: int = 5,
     clock: Callable[[], int] = time.perf_counter_ns,
     note: str = "",
+    floor: str = "",
+    peers: tuple[str, ...] = (),
 ) -> Result:
     """Count what is done in a second; more is better.
 
@@ -122,6 +144,8 @@ def throughput(
         rounds: calls.
         clock: nanoseconds; `time.process_time_ns` counts the CPU of all threads.
         note: what the row does not say by itself.
+        floor: the row it is held beside; see `Result`.
+        peers: the same.
     """
     rates = []
     for _ in range(rounds):
@@ -130,7 +154,7 @@ def throughput(
         rates.append(done * 1e9 / (clock() - start))
     return of_rounds(
         name, rates, unit=unit, kind=kind, specified=specified, goal=goal,
-        better="higher", note=note,
+        better="higher", note=note, floor=floor, peers=peers,
     )  # fmt: skip
 
 
@@ -144,8 +168,12 @@ def of_rounds(
     goal: float | None = None,
     better: str = "lower",
     note: str = "",
+    floor: str = "",
+    peers: tuple[str, ...] = (),
 ) -> Result:
-    """Make a row of numbers that were taken elsewhere."""
+    """Make a row of numbers that were taken elsewhere; of none, one that was not measured."""
+    if not rounds:
+        rounds = [math.nan]
     ordered = sorted(rounds, reverse=better == "higher")
     return Result(
         name=name,
@@ -158,6 +186,8 @@ def of_rounds(
         goal=goal,
         better=better,
         note=note,
+        floor=floor,
+        peers=peers,
     )
 
 
@@ -188,44 +218,70 @@ def empty_call(event: object) -> None:
     """Do nothing; the cost of a Python call."""
 
 
+EMPTY_CALL: Final = "empty Python call"
+APPEND: Final = "deque.append"
+
+
 def floors() -> list[Result]:
     """What an empty Python call and a deque append cost here, now."""
     from collections import deque
 
     box: deque[object] = deque(maxlen=1000)
     return [
-        measure("empty Python call", empty_call, 1, kind="floor"),
-        measure("deque.append", box.append, 1, kind="floor"),
+        measure(EMPTY_CALL, empty_call, 1, kind="floor"),
+        measure(APPEND, box.append, 1, kind="floor"),
     ]
 
 
-def peers(name: str, *arguments: str) -> list[Result]:
-    """Run `benchmarks/peers/NAME.py` in the peers' own environment, now.
+def peers(script: str, names: Sequence[str], *arguments: str, unit: str = "ns") -> list[Result]:
+    """Run `benchmarks/peers/SCRIPT.py` in the peers' own environment, now.
 
-    The script prints a JSON list of {"name", "min", "median", "p99", "unit"}, and may add
-    "better" and "note". A peer that is not there, or fails, is said, never an error.
+    Returns one row for each name. A peer that is not there, or fails, is a row that was not
+    measured and says why, never an error.
+
+    Args:
+        script: the script, which ends with `tell`.
+        names: the rows it is expected to tell.
+        arguments: what it is called with.
+        unit: of rows that it does not tell.
     """
-    script = ROOT / "benchmarks" / "peers" / f"{name}.py"
-    if not PEER_PYTHON.exists():
-        print(f"no peers for {name}: there is no {PEER_PYTHON.parent.parent.name} (`make bench`)")
-        return []
-    try:
-        done = subprocess.run(
-            [PEER_PYTHON, script, *arguments],
-            capture_output=True, text=True, timeout=PEER_SECONDS, check=True, cwd=ROOT,
-        )  # fmt: skip
-        rows = json.loads(done.stdout.strip().splitlines()[-1])
-        return [Result(kind="peer", **row) for row in rows]
-    except subprocess.CalledProcessError as error:
-        words = str(error.stderr).strip().splitlines() or ["no words"]
-        print(f"no peer {name}: {words[-1]}")
-    except (subprocess.TimeoutExpired, ValueError, IndexError, TypeError) as error:
-        print(f"no peer {name}: {error}")
-    return []
+    told: dict[str, Result] = {}
+    why = "the library is not installed in .venv-peers"
+    if PEER_PYTHON.exists():
+        try:
+            done = subprocess.run(
+                [PEER_PYTHON, "-m", f"benchmarks.peers.{script}", *arguments],
+                capture_output=True, text=True, timeout=PEER_SECONDS, check=True, cwd=ROOT,
+            )  # fmt: skip
+            for row in json.loads(done.stdout.strip().splitlines()[-1]):
+                told[row["name"]] = Result(**row)
+        except subprocess.CalledProcessError as error:
+            why = (str(error.stderr).strip().splitlines() or ["it failed without a word"])[-1]
+        except subprocess.TimeoutExpired:
+            why = f"it took more than {PEER_SECONDS} s"
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            why = f"it told no rows: {error}"
+    return [
+        told.get(name) or of_rounds(name, [], kind="peer", unit=unit, note=f"not measured: {why}")
+        for name in names
+    ]
+
+
+def tell(rows: Sequence[Result]) -> None:
+    """Print what `peers` reads: the last line of a peer's script."""
+    print(json.dumps([asdict(row) | {"kind": "peer"} for row in rows]))
+
+
+def resident_bytes() -> int:
+    """Return what this process holds in memory now (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine() -> dict[str, object]:
     """What the numbers were taken on."""
+    from bot4_runtime import build  # not at the top: where the peers live there is no Bot4
+
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -246,6 +302,8 @@ def amount(value: float | None) -> str:
     """Return a number as people read it, four digits at most before the point is given up."""
     if value is None:
         return ""
+    if math.isnan(value):
+        return "-"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -259,13 +317,18 @@ def report(title: str, results: Sequence[Result], folder: Path) -> None:
           f"CPython {facts['python']}; {facts['bot4']}")  # fmt: skip
     print(f"{'':55}{'best':>11}{'median':>11}{'p99':>11} {'unit':12}{'specified':>10}{'goal':>10}")
     for row in results:
-        verdict = ("  met" if row.met else "  MISSED") if row.targets else ""
         print(f"{row.kind:6} {row.name:48}{amount(row.min):>11}{amount(row.median):>11}"
               f"{amount(row.p99):>11} {row.unit:12}{amount(row.specified):>10}"
-              f"{amount(row.goal):>10}{verdict}")  # fmt: skip
+              f"{amount(row.goal):>10}  {row.verdict}".rstrip())  # fmt: skip
         if row.note:
             print(f"       {row.note}")
     folder.mkdir(parents=True, exist_ok=True)
-    body = {"title": title, "machine": facts, "results": [asdict(row) for row in results]}
+    rows = [{key: _json(value) for key, value in asdict(row).items()} for row in results]
+    body = {"title": title, "machine": facts, "results": rows}
     name = title.split(":", maxsplit=1)[0].strip().lower().replace(" ", "_")
     (folder / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _json(value: object) -> object:
+    """NaN is no JSON."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,5 +1,6 @@
 """One table of all targets: measured, specified, goal, floor, peer, met or missed."""
 
+import math
 from collections.abc import Sequence
 
 from benchmarks.harness import Result, amount, machine
@@ -9,14 +10,19 @@ Group = tuple[str, Sequence[Result]]
 
 
 def rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    """Return the cells of every row that has a target."""
+    """Return the cells of every row that has a target.
+
+    Raises:
+        LookupError: a floor or a peer that a row names is not in its group.
+        ValueError: it is measured in another unit.
+    """
     found = []
     for title, results in groups:
         room = title.split(":", maxsplit=1)[0]
         for row in results:
             if row.targets and row.kind == "ours":
-                floor = _beside(row, results, "floor")
-                peer = _beside(row, results, "peer")
+                floor = _named(row.floor, row, results) if row.floor else None
+                peers = [_named(name, row, results) for name in row.peers]
                 found.append(
                     (
                         f"{room}: {row.name}",
@@ -26,8 +32,8 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
                         _wanted(row, row.specified),
                         _wanted(row, row.goal),
                         f"{floor.name} {amount(floor.median)}" if floor else "",
-                        f"{peer.name} {amount(peer.median)} ({_ratio(row, peer)})" if peer else "",
-                        "met" if row.met else "MISSED",
+                        "; ".join(_beside(row, peer) for peer in peers),
+                        row.verdict,
                     )
                 )
     return found
@@ -78,18 +84,28 @@ def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]
     ]
 
 
-def _beside(row: Result, results: Sequence[Result], kind: str) -> Result | None:
-    """Return the best row of a kind in the same unit."""
-    beside = [other for other in results if other.kind == kind and other.unit == row.unit]
-    if not beside:
-        return None
-    best = max if row.better == "higher" else min
-    return best(beside, key=lambda other: other.median)
+def _named(name: str, row: Result, results: Sequence[Result]) -> Result:
+    other = next((other for other in results if other.name == name), None)
+    if other is None:
+        raise LookupError(f"{row.name!r} is held beside {name!r}, which its benchmark lacks")
+    if other.unit != row.unit:
+        raise ValueError(
+            f"{row.name!r} is measured in {row.unit}, {name!r} beside it in {other.unit}"
+        )
+    return other
+
+
+def _beside(row: Result, peer: Result) -> str:
+    if math.isnan(peer.median):
+        return f"{peer.name}: not measured"
+    return f"{peer.name} {amount(peer.median)} ({_ratio(row, peer)})"
 
 
 def _ratio(row: Result, peer: Result) -> str:
+    """How many times as good as the peer; under 1 where the peer is better."""
     high, low = (row, peer) if row.better == "higher" else (peer, row)
-    return f"{high.median / low.median:.1f} x" if low.median else "-"
+    ratio = high.median / low.median if low.median else math.nan
+    return "-" if math.isnan(ratio) else f"{ratio:.3g} x"
 
 
 def _wanted(row: Result, number: float | None) -> str:

@@ -1,33 +1,14 @@
 """NautilusTrader's message bus and blinker's signal, handed one object for empty handlers.
 
-Prints rows for `benchmarks.harness.peers`; a library that is not installed has none.
+Tells rows to `benchmarks.harness.peers`, timed as ours are; a library that is not installed
+has none.
 """
 
-import json
-import statistics
-import time
+from benchmarks.harness import measure, tell
 
 
 def empty(*_, **__):
     """Take an event and do nothing."""
-
-
-def row(name, call, *arguments, seconds=0.5):
-    clock, loops, rounds = time.perf_counter_ns, 1_000, []
-    end = clock() + int(seconds * 1e9)
-    while clock() < end:
-        start = clock()
-        for _ in range(loops):
-            call(*arguments)
-        rounds.append((clock() - start) / loops)
-    rounds.sort()
-    return {
-        "name": name,
-        "min": rounds[0],
-        "median": statistics.median(rounds),
-        "p99": rounds[int(0.99 * len(rounds))],
-        "unit": "ns",
-    }
 
 
 def nautilus():
@@ -49,7 +30,7 @@ def nautilus():
         bus.unsubscribe("events.system.Heartbeat", taken.append)
         bus.subscribe("events.system.Heartbeat", lambda _: None)
         rows.append(
-            row(
+            measure(
                 f"NautilusTrader MessageBus.publish, {words}",
                 bus.publish,
                 "events.system.Heartbeat",
@@ -66,7 +47,7 @@ def blinker():
         return []
     signal = Signal()
     signal.connect(empty)
-    return [row("blinker Signal.send, 1 receiver", signal.send, 1)]
+    return [measure("blinker Signal.send, 1 receiver", signal.send, 1)]
 
 
-print(json.dumps(nautilus() + blinker()))
+tell(nautilus() + blinker())

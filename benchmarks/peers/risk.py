@@ -2,12 +2,8 @@
 
 A cash account of one instrument with one quote, nothing open. It checks steps of price and
 quantity, the largest notional and the free balance; no drawdown, leverage, correlation, stop or
-liquidity. Prints rows for `benchmarks.harness.peers`.
+liquidity. Tells a row to `benchmarks.harness.peers`, timed as ours are.
 """
-
-import json
-import statistics
-import time
 
 from nautilus_trader.accounting.factory import AccountFactory
 from nautilus_trader.cache.cache import Cache
@@ -24,6 +20,8 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.risk.config import RiskEngineConfig
 from nautilus_trader.risk.engine import RiskEngine
 from nautilus_trader.test_kit.providers import TestInstrumentProvider
+
+from benchmarks.harness import measure, tell
 
 
 def build():
@@ -60,24 +58,6 @@ def build():
     return engine, instrument, order
 
 
-def row(name, call, seconds=1.0):
-    clock, loops, rounds = time.perf_counter_ns, 1_000, []
-    end = clock() + int(seconds * 1e9)
-    while clock() < end:
-        start = clock()
-        for _ in range(loops):
-            call()
-        rounds.append((clock() - start) / loops)
-    rounds.sort()
-    return {
-        "name": name,
-        "min": rounds[0],
-        "median": statistics.median(rounds),
-        "p99": rounds[int(0.99 * len(rounds))],
-        "unit": "ns",
-    }
-
-
 def main():
     engine, instrument, make = build()
     good = make("0.010000")
@@ -91,7 +71,7 @@ def main():
         raise SystemExit("the order that should pass was denied")
     if risk(instrument, [make("9.000000")]):
         raise SystemExit("the order over the maximum notional passed")
-    print(json.dumps([row("NautilusTrader pre-trade check, limit order", check)]))
+    tell([measure("NautilusTrader pre-trade check, limit order", check, seconds=1.0)])
 
 
 main()
