@@ -1,7 +1,8 @@
-"""EMA 10/20 cross in backtesting.py; bars per CPU-second. Argument: .npy of float64[n, 6]."""
+"""EMA 10/20 cross in backtesting.py; bars per CPU-second.
 
-import json
-import statistics
+Arguments: .npy of float64[n, 6], the name of the row.
+"""
+
 import sys
 import time
 import warnings
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 from backtesting import Backtest, Strategy
 from backtesting.lib import crossover
+
+from benchmarks.harness import of_rounds, tell
 
 warnings.simplefilter("ignore")
 ROUNDS = 2
@@ -42,9 +45,5 @@ for _ in range(ROUNDS):
     found = Backtest(frame, EmaCross, cash=1e8, commission=0.001, finalize_trades=True).run()
     rates.append(len(bars) / (time.process_time() - start))
     trades = int(found["# Trades"])
-row = {
-    "name": "backtesting.py, EMA 10/20 cross", "min": max(rates),
-    "median": statistics.median(rates), "p99": min(rates), "unit": "bars/CPU-s",
-    "better": "higher", "note": f"{trades} round trips, floats, no journal, no risk",
-}  # fmt: skip
-print(json.dumps([row]))
+note = f"{len(bars):,} bars, {trades:,} round trips, floats, no journal, no risk"
+tell([of_rounds(sys.argv[2], rates, unit="bars/CPU-s", better="higher", note=note)])

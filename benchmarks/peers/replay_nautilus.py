@@ -1,6 +1,8 @@
-"""EMA 10/20 cross in NautilusTrader; bars per CPU-second. Argument: .npy of float64[n, 6]."""
+"""EMA 10/20 cross in NautilusTrader; bars per CPU-second.
 
-import json
+Arguments: .npy of float64[n, 6], the name of the row.
+"""
+
 import sys
 import time
 from decimal import Decimal
@@ -21,8 +23,9 @@ from nautilus_trader.model.objects import Money
 from nautilus_trader.persistence.wranglers import BarDataWrangler
 from nautilus_trader.test_kit.providers import TestInstrumentProvider
 
-LEAST = 50_000  # bars; a whole year takes minutes
-bars = np.load(sys.argv[1])[: int(sys.argv[2]) if len(sys.argv) > 2 else LEAST]
+from benchmarks.harness import of_rounds, tell
+
+bars = np.load(sys.argv[1])
 instrument = TestInstrumentProvider.btcusdt_binance()
 bar_type = BarType.from_str(f"{instrument.id}-1-MINUTE-LAST-EXTERNAL")
 frame = pd.DataFrame(
@@ -53,10 +56,6 @@ start = time.process_time()
 engine.run()
 rate = len(bars) / (time.process_time() - start)
 trips = len(engine.cache.positions_closed()) + len(engine.cache.position_snapshots())
-row = {
-    "name": "NautilusTrader, EMA 10/20 cross", "min": rate, "median": rate, "p99": rate,
-    "unit": "bars/CPU-s", "better": "higher",
-    "note": f"{len(bars)} bars, {trips} round trips, its risk engine on, no journal",
-}  # fmt: skip
 engine.dispose()
-print(json.dumps([row]))
+note = f"{len(bars):,} bars, {trips:,} round trips, its risk engine on, no journal"
+tell([of_rounds(sys.argv[2], [rate], unit="bars/CPU-s", better="higher", note=note)])
