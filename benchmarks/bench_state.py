@@ -1,11 +1,16 @@
-"""State: updates, durable intents, the journal's CPU, snapshots, recovery.
+"""State: updates, durable intents, the journal's CPU, snapshots, recovery, starts.
 
 What the disk and the bare databases need for one flushed commit stands beside them as floors;
 the same machine a minute later may need half or twice that. A durable intent is the way of an
-order: fold, hand to the journal's thread, commit, wake up.
+order: fold, hand to the journal's thread, commit, wake up. A start is that of a real process,
+`bot4-runtime start`, from its spawning to the first candle that lies on the disk: imports,
+settings, recovery, reconciliation with the paper venue, the source and the first decision.
 """
 
 import os
+import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +22,7 @@ from typing import Any, Self
 
 import msgspec
 
-from benchmarks.harness import Result, of_rounds
+from benchmarks.harness import ROOT, Result, of_rounds
 from bot4_runtime.domain.candle import Candle, Origin
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
@@ -50,6 +55,10 @@ TITLE = "State: journal, snapshots, recovery"
 MANY = 10_000
 TAIL = 20_000
 COMMITS = 400
+STARTS = 5
+LIFE_S = 2.0
+"""How long the life before the first kill trades."""
+PATIENCE_S = 60.0
 CANDLES = 100_000
 RATE = 5_000
 SERVER = f"postgresql://{os.environ.get('PGUSER', 'root')}@127.0.0.1/test"
@@ -68,6 +77,7 @@ def run() -> list[Result]:
             *_updates(folder),
             *_journal_cpu(folder),
             *_snapshots(folder),
+            *_starts(folder / "home"),
         ]
 
 
@@ -87,8 +97,6 @@ def _fdatasync(folder: Path) -> Result:
 
 
 def _bare_sqlite(folder: Path) -> Result:
-    import sqlite3
-
     with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as sql:
         sql.execute("PRAGMA journal_mode = WAL")
         sql.execute("PRAGMA synchronous = FULL")
@@ -242,6 +250,75 @@ class _Stalls:
             now = time.perf_counter_ns()
             self.longest_ms = max(self.longest_ms, (now - last) / 1e6 - 0.2)
             last = now
+
+
+def _starts(home: Path) -> list[Result]:
+    """Start on a new account, kill it with all it holds, and start it again and again."""
+    fresh = [_start(home / str(number), 0.0) for number in range(STARTS)]
+    again = [_start(home / "0", LIFE_S if number == 0 else 0.0) for number in range(STARTS + 1)]
+    goal = {"unit": "ms", "goal": 2_000, "note": "spawn to the first candle on disk; the drill"}
+    return [
+        of_rounds("process start to trading, new account", fresh, **goal),
+        of_rounds("process start to trading, after kill -9", again[1:], **goal),
+    ]
+
+
+def _start(home: Path, life_s: float) -> float:
+    """Return the milliseconds from the spawning of a runtime to its first candle on disk.
+
+    It lives on for `life_s` and is killed.
+    """
+    program = "from bot4_runtime.cli import main; main()"
+    words = ["start", "--source", "simulated", "--strategy", "drill", "--speed", "max", "--json"]
+    with _Watch(home / "state" / "paper" / "journal.sqlite") as watch:
+        before = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *words], stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, cwd=ROOT, env=os.environ | {"BOT4_HOME": str(home)},
+        ) as process:  # fmt: skip
+            try:
+                while not watch.candle():
+                    if process.poll() is not None or time.perf_counter() - before > PATIENCE_S:
+                        process.kill()
+                        said = process.communicate()[1].decode()
+                        raise RuntimeError(f"no candle was journaled: {said}")
+                    time.sleep(0.01)
+                took = time.perf_counter() - before
+                time.sleep(life_s)
+            finally:
+                process.kill()
+    return took * 1e3
+
+
+class _Watch:
+    """Whether a journal has a candle that was not there when the watch began."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._sql: sqlite3.Connection | None = None
+        self._seen = 0
+
+    def __enter__(self) -> Self:
+        if self._journal.exists():
+            self._seen = self._ask("SELECT max(last_seq) FROM frame") or 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sql is not None:
+            self._sql.close()
+
+    def candle(self) -> bool:
+        text = f"FROM frame WHERE first_seq > {self._seen} AND kinds LIKE '%CandleClosed%' LIMIT 1"
+        try:
+            return self._ask(f"SELECT 1 {text}") is not None
+        except sqlite3.OperationalError:  # not there yet, or just being made
+            return False
+
+    def _ask(self, text: str) -> int | None:
+        if self._sql is None:
+            self._sql = sqlite3.connect(f"file:{self._journal}?mode=ro", uri=True)
+        found = self._sql.execute(text).fetchone()
+        return found[0] if found else None
 
 
 # -------------------------------------------------------------------------- parts
