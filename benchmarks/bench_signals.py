@@ -2,7 +2,8 @@
 
 The desk looks back on 300 trades and 300 entries, holds 8 positions, and half its entries come
 after two losses, so that no detector has an easy day. "As journaled" also makes the words and
-the mapping of all numbers. Statistics are what the pipeline pays, once a rule.
+the mapping of all numbers. Statistics are what the pipeline pays, once a rule. Power is the
+first scenario of `benchmarks.power`: good rules go the whole way, and most must get through.
 """
 
 import time
@@ -12,6 +13,7 @@ from threading import Barrier, Thread
 
 import numpy as np
 
+from benchmarks import power
 from benchmarks.harness import EMPTY_CALL, Result, floors, measure, of_rounds, throughput
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.order import Book, Side
@@ -44,6 +46,7 @@ NOW_MS = NOW_NS // 1_000_000
 COUNT = 20_000
 THREADS = 8
 SYMBOLS = ("BTCUSDT", *(f"C{k}USDT" for k in range(19)))
+GOOD_RULES = 200
 SPECIFIED_NS = 100e6
 GOAL_NS = 10_000
 """100,000 validations a second."""
@@ -141,7 +144,7 @@ def run() -> list[Result]:
         measure("running moments add", moments.add, 0.01),
         measure("running moments merge", moments.merge, other),
     ]
-    return rows + _statistics()
+    return [*rows, *_statistics(), _power()]
 
 
 def _statistics() -> list[Result]:
@@ -163,6 +166,15 @@ def _statistics() -> list[Result]:
             lambda: make_records([history] * 7, provenance),
         ),
     ]
+
+
+def _power() -> Result:
+    found = power.power(GOOD_RULES)
+    return of_rounds(
+        f"good rules approved, {found.name}", [100 * found.share], unit="%",
+        goal=100 * found.least, better="higher",
+        note=f"{found.approved} of {found.judged}; chance: `python -m benchmarks.power`",
+    )  # fmt: skip
 
 
 def _milliseconds(name: str, call: Callable[[], object], rounds: int = 5) -> Result:
