@@ -2,7 +2,8 @@
 
 A benchmark module has a ``TITLE`` and a ``run()`` that returns results. JSON goes to
 ``$BOT4_HOME/bench``, one file a benchmark; one table of all targets is printed at the end,
-and with ``--write`` also becomes ``docs/benchmarks.md``. A missed target is no error.
+and with ``--write`` also becomes ``docs/benchmarks.md``, beside a new flame graph of a replay. A
+missed target is no error.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks import flamegraph, table
 from benchmarks.harness import ROOT, report
 
 
@@ -34,7 +35,8 @@ def main() -> None:
     print("\n" + table.text(groups))
     print(f"\nJSON in {folder}")
     if write:
-        (ROOT / "docs" / "benchmarks.md").write_text(table.page(groups), encoding="utf-8")
+        page = table.page(groups, flamegraph.write())
+        (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
 
 
 main()

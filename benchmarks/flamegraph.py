@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.harness import ROOT, machine
-from benchmarks.replay import random_walk, replay, settings
+from benchmarks.replay import any_loss_streak, random_walk, replay, settings
 
 BARS = 120_000
 INTERVAL_S = 0.001
@@ -102,17 +102,42 @@ def _box(name: str, share: float, depth: int, left: float, width: float) -> str:
     )
 
 
-def main() -> None:
-    """Sample a replay and write its flame graph."""
-    bars = int(sys.argv[1]) if len(sys.argv) > 1 else BARS
+def where(stacks: Counter[tuple[str, ...]], most: int = 6) -> str:
+    """Return a paragraph on where the samples fell: by thread, and by module of the innermost
+    frame that is ours.
+    """
+    total = sum(stacks.values())
+    other: Counter[str] = Counter()
+    modules: Counter[str] = Counter()
+    for stack, count in stacks.items():
+        if stack[0].startswith("thread "):
+            other[stack[0].removeprefix("thread ")] += count
+        inner = next((frame for frame in reversed(stack) if "/" in frame), stack[0])
+        modules[inner.split(":", maxsplit=1)[0].replace("/", ".")] += count
+    threads = [("the engine's own", total - other.total()), *other.most_common(2)]
+    told = ", ".join(f"{name} {count / total:.0%}" for name, count in threads if count)
+    parts = ", ".join(f"`{name}` {count / total:.0%}" for name, count in modules.most_common(most))
+    return (
+        f"Of {total:,} samples of a replay's threads, by thread: {told}. By the module whose code "
+        f"ran or called what ran: {parts}. A compiled function has no Python frame: its time "
+        "stands in its caller's module. Threads asleep are left out."
+    )
+
+
+def write(bars: int = BARS) -> str:
+    """Sample a replay, write its flame graph, and return where its time went."""
+    before = sys.getswitchinterval()
     sys.setswitchinterval(INTERVAL_S / 5)  # else the sampler waits for the interpreter lock
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "candles").mkdir()
-        random_walk(bars).write_parquet(folder / "candles" / "BTCUSDT.parquet")
-        with_ = settings(folder / "home", "benchmarks.ema_cross:EmaCross")
-        with Sampler() as sampler:
-            done = replay(folder / "candles", folder / "journal", with_)
+    try:
+        with tempfile.TemporaryDirectory() as name, any_loss_streak():
+            folder = Path(name)
+            (folder / "candles").mkdir()
+            random_walk(bars).write_parquet(folder / "candles" / "BTCUSDT.parquet")
+            with_ = settings(folder / "home", "benchmarks.ema_cross:EmaCross")
+            with Sampler() as sampler:
+                done = replay(folder / "candles", folder / "journal", with_)
+    finally:
+        sys.setswitchinterval(before)
     stacks: Counter[tuple[str, ...]] = Counter()
     for stack, count in sampler.stacks.items():
         at = next((i for i, frame in enumerate(stack) if frame.endswith(":Run.execute")), None)
@@ -123,8 +148,8 @@ def main() -> None:
         f"{machine()['bot4']}; {machine()['date']}"
     )
     TARGET.write_text(svg(stacks, title), encoding="utf-8")
-    print(f"{TARGET.relative_to(ROOT)}: {sum(stacks.values()):,} samples")
+    return where(stacks)
 
 
 if __name__ == "__main__":
-    main()
+    print(write(int(sys.argv[1]) if len(sys.argv) > 1 else BARS))

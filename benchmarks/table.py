@@ -49,8 +49,13 @@ def text(groups: Sequence[Group]) -> str:
     )
 
 
-def page(groups: Sequence[Group]) -> str:
-    """Return docs/benchmarks.md: the table of targets, then every row."""
+def page(groups: Sequence[Group], where: str) -> str:
+    """Return docs/benchmarks.md: the table of targets, where time goes, then every row.
+
+    Args:
+        groups: the title and the rows of every benchmark.
+        where: what `benchmarks.flamegraph` says of a replay.
+    """
     facts = machine()
     lines = [
         "# Benchmarks",
@@ -64,6 +69,12 @@ def page(groups: Sequence[Group]) -> str:
         "## Targets",
         "",
         *_markdown(HEADS, rows(groups)),
+        "",
+        "## Where a replay's time goes",
+        "",
+        where,
+        "",
+        "[![Flame graph of a replay](images/replay-flamegraph.svg)](images/replay-flamegraph.svg)",
     ]
     for title, results in groups:
         cells = [
