@@ -169,7 +169,7 @@ class Bench:
         )  # fmt: skip
         self.perform(self.engine.process(candle), candle.close_time_ms * 1_000_000)
 
-    def perform(self, commands: list[Command], now_ns: int) -> None:
+    def perform(self, commands: Sequence[Command], now_ns: int = 0) -> None:
         """Do what the engine decided, as a session does once it is durable."""
         for command in commands:
             if isinstance(command, Submit):

@@ -26,15 +26,22 @@ from bot4_runtime.risk.manager import RiskManager, RiskRefused
 from bot4_runtime.state.book import KEPT
 
 
+class Pair:
+    """Models that may trade any symbol."""
+
+    def admits(self, symbol: str) -> bool:
+        return True
+
+
 class Detector:
     """Names what the test wrote down for a candle's number, and nothing else."""
 
     def __init__(self, named: dict[int, Regime]) -> None:
         self.named = named
-        self.pairs: list[object] = []
+        self.pair = Pair()
 
-    def swap(self, pair: object) -> None:
-        self.pairs.append(pair)
+    def swap(self, pair: Pair) -> None:
+        self.pair = pair
 
     def update(self, candle, row) -> RegimeEstimate | None:
         regime = self.named.get((candle.open_time_ms - BEGIN) // HOUR)
@@ -90,13 +97,13 @@ def test_promoted_evidence_is_believed_from_the_next_candle_on(detector) -> None
     bench.calm(80)
     bench.say(ENTER, rule="promoted")
     bench.calm(1)
-    pair = object()
+    pair = Pair()
     record = synthetic_evidence("promoted", now_ms=BEGIN, interval="1h")
     bench.engine.swap(pair, {"promoted": record})
     bench.say(ENTER, rule="promoted")
     bench.calm(1)
     assert [e.code for e in bench.of(SignalDecided)] == ["NO_EVIDENCE", "APPROVED"]
-    assert detector is None or detector.pairs == [pair]
+    assert detector is None or detector.pair is pair
 
 
 # --------------------------------------------------------------------------- risk
