@@ -1,9 +1,9 @@
-"""Runs every ``bench_*.py`` beside it: ``python -m benchmarks [NAME …] [--write]``.
+"""Runs every ``bench_*.py`` beside it: ``python -m benchmarks [NAME …]``, or ``--write``.
 
 A benchmark module has a ``TITLE`` and a ``run()`` that returns results. JSON goes to
 ``$BOT4_HOME/bench``, one file a benchmark; one table of all targets is printed at the end,
-and with ``--write`` also becomes ``docs/benchmarks.md``, beside a new flame graph of a replay. A
-missed target is no error.
+and with ``--write``, of all of them, also becomes ``docs/benchmarks.md``, beside a new flame
+graph of a replay. A missed target is no error.
 """
 
 import importlib
@@ -22,6 +22,9 @@ def main() -> None:
     write = "--write" in sys.argv
     wanted = [name for name in sys.argv[1:] if name != "--write"] or known
     unknown = [name for name in wanted if name not in known]
+    if write and wanted != known:
+        sys.stderr.write("--write makes the page of all benchmarks; leave the names out\n")
+        sys.exit(2)
     if unknown:
         sys.stderr.write(f"unknown benchmark {unknown[0]!r}; known: {' '.join(known)}\n")
         sys.exit(2)
