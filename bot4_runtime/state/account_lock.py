@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from bot4_runtime.domain.errors import JournalError, JournalLocked
+from bot4_runtime.state.place import sync_folder
 
 
 class AccountLock:
@@ -59,6 +60,7 @@ class AccountLock:
         Raises:
             JournalError: it cannot be written.
         """
+        new = not self._epochs.exists()
         try:
             handle = os.open(self._epochs, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -66,6 +68,8 @@ class AccountLock:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            if new:
+                sync_folder(self._epochs.parent)
         except OSError as error:
             raise JournalError(f"{self._epochs} cannot be written: {error.strerror}") from error
 

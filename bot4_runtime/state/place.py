@@ -47,8 +47,18 @@ def write_note(folder: Path, elsewhere: Elsewhere) -> None:
         file.flush()
         os.fsync(file.fileno())
     tmp.replace(folder / NOTE)
+    sync_folder(folder)
 
 
 def has_journal(folder: Path) -> bool:
     """Tell whether an account's folder has a journal, here or elsewhere."""
     return (folder / JOURNAL).is_file() or (folder / NOTE).is_file()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

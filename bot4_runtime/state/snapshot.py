@@ -25,6 +25,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.state.place import sync_folder
 from bot4_runtime.state.trading_state import StateImage, TradingState
 
 KEEP: Final = 3
@@ -92,11 +93,7 @@ def write(
         raise
     durable()
     tmp.replace(path)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
     for old in list_snapshots(folder)[KEEP:]:
         old.unlink()
     return path

@@ -27,6 +27,7 @@ from bot4_runtime.domain.events import SCHEMA_VERSION
 from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.frames import Frame, Keys
 from bot4_runtime.state.migrations import statements
+from bot4_runtime.state.place import sync_folder
 from bot4_runtime.state.sqlite_file import (
     archive_of,
     check_journal,
@@ -295,7 +296,7 @@ def _prepare_archive(archive: sqlite3.Connection, path: Path) -> None:
         "epoch INTEGER, kinds TEXT, body BLOB, crc INTEGER)"
     )
     if new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def _create(path: Path, account: str) -> None:
@@ -319,7 +320,7 @@ def _create(path: Path, account: str) -> None:
         )
         sql.execute("COMMIT")
     new.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _start(
@@ -373,11 +374,3 @@ def _insert(
 def _insert_text(table: str, columns: int, rows: int) -> str:
     row = f"({','.join('?' * columns)})"
     return f"INSERT INTO {table} VALUES {','.join([row] * rows)}"  # noqa: S608  our own names
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -57,8 +57,8 @@ def test_other_settings_than_the_journals_are_told_and_end_with_1(command, run, 
 
 def test_an_account_without_a_journal_is_told(command):
     ended = command("fees", "--account", "nobody")
-    assert ended.code != 0
-    assert "there is no journal" in ended.words
+    assert ended.code == 2
+    assert "account 'nobody' has no journal" in ended.words
 
 
 class Journaled:

@@ -41,10 +41,11 @@ def test_a_drill_trades_and_ends_where_its_journal_leads(
 
 
 def test_the_same_inputs_give_the_same_state_and_the_same_decisions(
-    tmp_path: Path, run_it, journal_of
+    tmp_path: Path, run_it, journal_of, settings
 ) -> None:
     first = run_it(tmp_path / "one")
-    second = run_it(tmp_path / "two")
+    elsewhere = settings.model_copy(update={"home": tmp_path / "another home"})
+    second = run_it(tmp_path / "two", with_=elsewhere)
     assert first.state_hash == second.state_hash
     kinds = (SignalDecided, RiskDecided, OrderIntended, OrderFilled)
     one, two = (

@@ -391,4 +391,7 @@ TestTheBreakerIsItsModel = BreakerMachine.TestCase
 def test_a_lost_probe_never_cools_down_for_less_than_a_first_trip_would():
     """The operator raised the cool-down while the breaker was open from a shorter one."""
     probing = BreakerState(phase=BreakerPhase.HALF_OPEN, reason="LOSS_STREAK", cooldown_s=3_600)
-    assert BREAKER.on_trade_closed(probing, -1.0, 0).cooldown_s == DAY
+    opened_ns = probing.tripped_ts_ns + 3_600 * 10**9
+    lost = BREAKER.on_trade_closed(probing, -1.0, opened_ns=opened_ns, now_ns=opened_ns)
+    assert lost.phase is BreakerPhase.OPEN
+    assert lost.cooldown_s == DAY

@@ -85,7 +85,13 @@ def test_a_new_journal_is_synced_whole_then_named_and_then_its_folder_is_synced(
     assert whole[0][1] == "PRAGMA synchronous = EXTRA"
     assert whole[-1][1] == "COMMIT"
     assert after[:2] == [("rename", "journal.db-new journal.db"), ("sync", "account")]
-    assert {name for name, _ in after[2:]} == {"journal.db"}
+    assert [call for call in after[2:] if call[0] != "journal.db"] == [
+        ("sync", "paper.epoch 21"),
+        ("sync", "account"),
+    ]
+    done.clear()
+    SqliteDisk.open(folder / "journal.db", "paper").close()
+    assert [call for call in done if call[0] == "sync"] == [("sync", "paper.epoch 21")]
 
 
 def test_frames_are_durable_in_the_archive_before_they_are_deleted_from_the_journal(
