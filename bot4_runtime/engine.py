@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final, Protocol
 
 import msgspec
@@ -417,10 +418,9 @@ class Engine:
         if last.status is OrderStatus.REJECTED and not last.intent.ts_ns < now_ns:
             return None
         stopped = any(o.intent.reduce_only for o in self._state.live_orders(symbol, book))
-        for order in reversed(self._state.orders.values()):
+        number, newest_first = last.intent.intent_no, reversed(self._state.orders.values())
+        for order in takewhile(lambda order: order.intent.intent_no > number, newest_first):
             intent = order.intent
-            if intent.intent_no <= last.intent.intent_no:
-                break
             if (intent.symbol, intent.book) == (symbol, book):
                 if not intent.reduce_only:
                     return None  # an exit of an earlier position
