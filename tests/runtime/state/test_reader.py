@@ -1,11 +1,12 @@
 """Read-only access beside a running writer and after it."""
 
 import sqlite3
+import sys
 
 import pytest
 from state_scenario import Scenario, intended, session
 
-from bot4_runtime.domain.errors import JournalCorrupt, JournalError
+from bot4_runtime.domain.errors import ConfigError, JournalCorrupt, JournalError
 from bot4_runtime.domain.events import OrderFilled, SessionStarted
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
@@ -174,3 +175,9 @@ def test_verify_beside_a_writer_looks_at_what_was_there_when_it_began(tmp_path, 
 
         reader._source.keys = late_keys
         assert reader.verify() == end
+
+
+def test_without_the_driver_a_journal_in_a_database_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bot4_runtime.state.postgres", None)
+    with pytest.raises(ConfigError, match=r"needs bot4_runtime.*pip install 'bot4\[postgres\]'"):
+        JournalReader.of_account(tmp_path, "paper", "postgresql://host/db")

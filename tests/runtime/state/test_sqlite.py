@@ -18,6 +18,7 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.state import sqlite as sqlite_module
 from bot4_runtime.state import sqlite_file
+from bot4_runtime.state.account_lock import AccountLock
 from bot4_runtime.state.frames import Frame, Keys, contiguous, encode_frames, keys_of
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
@@ -672,6 +673,17 @@ def test_a_highest_epoch_that_cannot_be_read_is_told(path):
     (path.parent / "paper.epoch").mkdir()
     with pytest.raises(JournalError, match="cannot be read"):
         SqliteDisk.open(path, "paper")
+
+
+def test_a_highest_epoch_that_cannot_be_kept_is_told(tmp_path):
+    lock = AccountLock(tmp_path / "paper.lock", "paper")
+    lock.keep_epoch(7)
+    assert lock.highest_epoch() == 7
+    (tmp_path / "paper.epoch").unlink()
+    (tmp_path / "paper.epoch").mkdir()
+    with pytest.raises(JournalError, match=r"paper\.epoch cannot be written: Is a dir"):
+        lock.keep_epoch(8)
+    lock.close()
 
 
 @pytest.mark.parametrize("code", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE", "SQLITE_BUSY"])
