@@ -41,7 +41,7 @@ from bot4_runtime.protection.stress import lot_rules
 from bot4_runtime.risk.brackets import Brackets
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.liquidation import LiquidationLimits
-from bot4_runtime.risk.manager import RiskManager
+from bot4_runtime.risk.manager import RiskManager, RiskRefused
 
 D = Decimal
 MS = 1_000_000
@@ -104,17 +104,24 @@ class Venue:
         return now_ns + 100 * MS
 
 
+class Refusing:
+    """Stands for a risk manager that lets nothing leave the house."""
+
+    def validate(self, intent, view):
+        return RiskRefused("REDUCE_ONLY", 0.0, float(intent.quantity), D(0))
+
+
 class Desk:
     """A driver with its venue and tape."""
 
-    def __init__(self, first_number=1, brackets=FLAT, **limits) -> None:
+    def __init__(self, first_number=1, brackets=FLAT, risk=None, **limits) -> None:
         self.tape = Tape()
         self.venue = Venue(self.tape)
         self.driver = ProtectionMonitor(
             limits=LiquidationLimits(**limits),
             rules=lot_rules({"BTCUSDT": 100.0, "ETHUSDT": 100.0}),
             brackets=brackets,
-            risk=RiskManager(RiskLimits()),
+            risk=risk or RiskManager(RiskLimits()),
             gate=Gate(self.venue, 120, 5),
             margin=self.venue,
             ledger=self.tape,
@@ -288,6 +295,17 @@ def test_an_answer_that_does_not_come_is_told_after_ten_seconds():
     desk.driver.on_time(11 * S)
     desk.driver.on_time(12 * S)
     assert desk.alarms().count("ACTION_UNKNOWN") == 1
+
+
+def test_an_answer_that_was_told_as_late_and_is_then_lost_is_not_told_again():
+    desk = in_danger()
+    desk.driver.on_time(11 * S)
+    intent_no = desk.venue.sent[0].intent_no
+    desk.driver.on_order(
+        OrderOutcomeUnknown(ts_event_ns=12 * S, intent_no=intent_no, reason="lost")
+    )
+    assert desk.alarms().count("ACTION_UNKNOWN") == 1
+    assert desk.driver.busy
 
 
 def test_events_of_other_orders_are_left_aside():
@@ -855,6 +873,19 @@ def test_what_is_told_of_a_stop_in_any_order_ends_it_the_same(order, left_out):
     desk.driver.hold(account(position(stop_price=D(95)), as_of_ns=S), S)
     [settled] = desk.tape.of(ProtectionSettled)
     assert settled.status == ("canceled" if "canceled" in told else "accepted")
+
+
+def test_a_stop_that_risk_refuses_is_told_once_for_every_reading_and_not_sent():
+    desk = Desk(risk=Refusing())
+    for number in range(3):
+        at = number * 6 * S
+        desk.driver.on_mark("BTCUSDT", 100.0, at, at)
+        desk.driver.hold(account(position(stop_price=D(95)), as_of_ns=at), at)
+        desk.driver.on_mark("BTCUSDT", 100.0, at + 5 * S, at + 5 * S)
+        assert desk.alarms().count("ACTION_REFUSED") == number + 1
+    assert desk.venue.sent == []
+    assert desk.tape.of(ProtectionPlanned) == []
+    assert not desk.driver.busy
 
 
 def test_a_position_without_a_stop_price_alarms_and_nothing_can_be_placed():
