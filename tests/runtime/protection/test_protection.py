@@ -271,6 +271,19 @@ def test_a_rejected_order_is_told_and_over():
     assert [settled.status for settled in desk.tape.of(ProtectionSettled)] == ["rejected"]
 
 
+def test_a_rejection_that_comes_twice_is_told_once():
+    desk = in_danger()
+    for ts_ns in (S, 2 * S):
+        desk.driver.on_order(
+            OrderRejected(
+                ts_event_ns=ts_ns, intent_no=FIRST_INTENT + 1, code="-2022", reason="refused"
+            )
+        )
+    assert desk.codes() == ["MARGIN_ACT", "ACTION_REFUSED"]
+    desk.driver.hold(account(position(), as_of_ns=2 * S), 2 * S)
+    assert len(desk.tape.of(ProtectionSettled)) == 1
+
+
 def test_an_unknown_outcome_blocks_the_symbol_until_it_is_known():
     desk = Desk()
     desk.venue.fault = OutcomeUnknown("no answer")

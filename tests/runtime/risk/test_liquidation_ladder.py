@@ -273,6 +273,19 @@ def test_margin_is_cut_to_cents_and_never_goes_to_a_cross_wallet():
 
 
 # ------------------------------------------------------------- which and how much
+def test_a_leg_whose_price_is_too_old_is_neither_sold_nor_given_margin_and_others_are():
+    wallet = cross(10.0, leg(price=89.0), leg("ETHUSDT", price=99.0))
+    wallet.legs[0].blind = True
+    assert told(ladder().plan([wallet], FREE, 0)) == [("reduce", "ETHUSDT", D("0.200"), D(0))]
+    alone = isolated(0.97)
+    alone.legs[0].blind = True
+    climbing = ladder()
+    assert climb(climbing, alone, 2) == [[], []]
+    assert climbing.stuck == {alone.name}
+    alone.legs[0].blind = False
+    assert climb(climbing, alone, 3) == [["reduce"], ["add_margin"], ["close"]]
+
+
 def test_a_cross_wallet_reduces_what_loses():
     wallet = cross(
         10.0, leg(price=89.0), leg("ETHUSDT", -1, price=98.0), leg("BNBUSDT", price=100.0)
