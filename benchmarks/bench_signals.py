@@ -173,7 +173,7 @@ def _power() -> Result:
     return of_rounds(
         f"good rules approved, {found.name}", [100 * found.share], unit="%",
         goal=100 * found.least, better="higher",
-        note=f"{found.approved} of {found.judged}; chance: `python -m benchmarks.power`",
+        note=f"{found.counted} of {found.judged}; chance: `python -m benchmarks.power`",
     )  # fmt: skip
 
 
