@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.harness import Result, amount, machine
+from benchmarks.missed import reasons
 
 HEADS = ("benchmark", "unit", "best", "median", "specified", "goal", "floor", "peer", "verdict")
 Group = tuple[str, Sequence[Result]]
@@ -69,6 +70,10 @@ def page(groups: Sequence[Group], where: str) -> str:
         "## Targets",
         "",
         *_markdown(HEADS, rows(groups)),
+        "",
+        "## What is missed, and why",
+        "",
+        *(reasons(groups) or ["Nothing."]),
         "",
         "## Where a replay's time goes",
         "",

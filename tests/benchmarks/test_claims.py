@@ -11,6 +11,7 @@ pytest.importorskip("benchmarks.harness")  # mutation testing copies the tests a
 from benchmarks import harness, table
 from benchmarks.bench_event_bus import HANDLERS, NAUTILUS, ONE, compared
 from benchmarks.harness import Result, of_rounds
+from benchmarks.missed import WHY, reasons
 
 
 def row(name, median, kind="ours", **fields):
@@ -125,3 +126,27 @@ def test_the_report_on_disk_is_json_without_nan(tmp_path, capsys):
 
     (found,) = json.loads(text, parse_constant=refuse)["results"]
     assert found["median"] is None
+
+
+def test_the_page_tells_why_each_missed_row_is_missed_and_admits_when_nobody_knows():
+    slow = row("validate, approves, 8 + 8", 4_000, goal=50)
+    slower = row("validate, refuses, 8 + 8", 5_000, goal=50)
+    odd = row("something new", 100, goal=50)
+    fast = row("whole engine, random walk", 40, goal=50)
+    unknown = row("durable intent, PostgreSQL", math.nan, goal=50)
+    peer = row("validate, theirs", 9_000, kind="peer", goal=50)
+    lines = reasons([("Risk: 7 limits", [slow, slower, odd, fast, unknown, peer])])
+    assert len(lines) == 2
+    assert lines[0].startswith(
+        "- **Risk: validate, approves, 8 + 8; Risk: validate, refuses, 8 + 8**: `validate` lays"
+    )
+    assert lines[1] == "- **Risk: something new**: nobody knows yet."
+    assert reasons([("Risk", [fast])]) == []
+
+
+def test_every_reason_is_of_a_row_that_some_benchmark_makes():
+    sources = "".join(
+        path.read_text() for path in Path(harness.__file__).parent.glob("bench_*.py")
+    )
+    for start in WHY:
+        assert start.split(",")[0] in sources, start

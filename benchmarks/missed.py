@@ -1,0 +1,40 @@
+"""Why goals are missed, told beneath the table of targets for rows that miss theirs."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from benchmarks.harness import Result
+
+WHY: Final = {
+    "NautilusTrader's time over ours": "its bus publishes faster on this machine than where the "
+    "goal was set (1,280 to 1,360 ns there). Ours is two thirds above what C needs to call the "
+    "subscriber at all, which leaves little to win.",
+    "validate, ": "`validate` lays positions, open orders and correlations out anew for every "
+    "intent, since limits are passed on layouts gone stale, and hashes the intent as its witness "
+    "(`prepare the flat check` is the larger part). The flat check of a laid out view, which the "
+    "goal was set by, is a row of its own and meets it. An intent waits a hundred times longer "
+    "for its flushed commit; a layout kept by the fold is the way to the goal.",
+    "whole engine, both": "ONNX Runtime takes two thirds of a bar: one LSTM of 50 steps and one "
+    "step of the HMM, on one thread. Batches of symbols, which share a run, are the way.",
+    "whole engine, ": "a candle passes some 110 Python calls: source, session, fold, journal, two "
+    "books' breakers, strategy. Only risk, signals, fees and the bus are compiled. Compiling "
+    "engine, session and state as they are made it 1.35 times as fast in a trial; the rest needs "
+    "a shorter way for candles on which nothing is decided.",
+    "durable intent": "the bare flushed commit beside it takes a third to a half; the rest is the "
+    "hand-over to the journal's thread and back, encoding and unique keys.",
+}
+"""By how a row's name begins; the first that fits speaks."""
+
+
+def reasons(groups: Sequence[tuple[str, Sequence[Result]]]) -> list[str]:
+    """Return a Markdown line for each row that was measured and misses what is asked of it."""
+    lines: dict[str, list[str]] = {}
+    for title, results in groups:
+        room = title.split(":", maxsplit=1)[0]
+        for row in results:
+            unmet = row.kind == "ours" and row.targets and not row.met
+            if unmet and not math.isnan(row.median):
+                why = next((w for start, w in WHY.items() if row.name.startswith(start)), "")
+                lines.setdefault(why or "nobody knows yet.", []).append(f"{room}: {row.name}")
+    return [f"- **{'; '.join(names)}**: {why}" for why, names in lines.items()]
