@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final, Protocol
 
 from bot4_runtime.clock import Clock
-from bot4_runtime.domain.account import Difference
+from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.errors import ConfigError, VenueError
 from bot4_runtime.domain.events import (
     JournaledEvent,
@@ -104,6 +104,8 @@ class AccountKeeper:
         self._balances: dict[str, Decimal] | None = None
         self._clock_error_ms = 0
         self._compared_ms = -FRESH_MS - 1
+        self._compared = False
+        self._apart = False
         self._suspects: dict[str, tuple[Decimal, int]] = {}
         self._told: dict[int, VenueOrder] = {}
         self._found: dict[str, Difference] = {}
@@ -124,6 +126,8 @@ class AccountKeeper:
             return "the user stream is down"
         if self._suspects:
             return f"to be confirmed: {', '.join(sorted(self._suspects))}"
+        if self._apart:
+            return "the balances differed when they were last compared"
         if not self._now_ms() <= self._compared_ms + FRESH_MS:
             return "the last whole comparison is too old: an order's outcome is not known"
         if not self._clock_error_ms <= MAX_CLOCK_ERROR_MS:
@@ -213,7 +217,7 @@ class AccountKeeper:
     def _reconcile(self) -> None:
         self._told.clear()
         self._found.clear()
-        self._unclear = False
+        self._unclear = self._compared = False
         self._failure = ""
         try:
             self._read()
@@ -257,6 +261,7 @@ class AccountKeeper:
         elif after == through and not self._unclear:
             self._found |= {d.key: d for d in compare_balances(state.account, balances)}
             self._compared_ms = self._now_ms()
+            self._compared = True
         self._unclear |= after != through
         self._conclude(after, opening)
 
@@ -435,16 +440,23 @@ class AccountKeeper:
         return key in account.accepted or any(d.key == key for d in account.differences)
 
     def _conclude(self, through: dict[str, int], opening: dict[str, Decimal] | None) -> None:
-        """Journal what this reading found, if anything is new."""
+        """Journal what this reading found, if anything is new.
+
+        Balances that differed hold entries until a later reading has compared them again: one
+        that could not, since trades came in or it failed, says nothing of them.
+        """
         account = self._ledger.state.account
         known = {d.key: d for d in account.differences}
         now_ms = self._now_ms()
         suspects: dict[str, tuple[Decimal, int]] = {}
         confirmed: dict[str, Difference] = {}
+        if self._compared:
+            self._apart = False
         for key, found in self._found.items():
             delta = found.venue - found.ours
             if key in account.accepted or (key in known and _delta(known[key]) == delta):
                 continue
+            self._apart |= found.kind is DifferenceKind.BALANCE
             since_ms = now_ms
             if key in self._suspects and self._suspects[key][0] == delta:
                 since_ms = self._suspects[key][1]

@@ -450,6 +450,13 @@ class ZeroBelieved(AccountKeeper):
         super()._conclude(through, opening)
 
 
+@planted("a reading that compares nothing forgets that balances differed", "keeper", seed=174)
+class DoubtForgotten(AccountKeeper):
+    def _conclude(self, through, opening):
+        super()._conclude(through, opening)
+        self._apart = False
+
+
 @planted("a missing order is taken for canceled at the first look", "keeper", seed=3)
 class MissingIsCanceled(AccountKeeper):
     def _on_missed(self, order):

@@ -557,6 +557,28 @@ def test_a_missing_balance_is_never_believed_and_a_failed_reading_forgets_its_do
     assert ready.keeper.hold == ""
 
 
+def test_balances_that_differed_hold_entries_until_they_are_compared_again(ready: Desk) -> None:
+    """A reading that cannot compare them does not make them agree."""
+    ready.venue.held["USDT"] += 250
+    ready.after(INTERVAL_MS)
+    assert "to be confirmed" in ready.keeper.hold
+    unclear = ready.intend()
+    ready.venue.orders[unclear] = ready.told(unclear, filled="1")  # its trade is not told yet
+    ready.after(2_000)
+    assert "differed when they were last compared" in ready.keeper.hold
+    ready.venue.fails = VenueUnreachable("gone")
+    ready.after(2_000)
+    ready.venue.fails = None
+    ready.after(2_000)
+    assert "differed when they were last compared" in ready.keeper.hold
+    ready.venue.orders[unclear] = ready.told(unclear, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.venue.held = {"USDT": Decimal(9_900), "BTC": Decimal(1)}  # the 250 were withdrawn again
+    ready.after(2_000)
+    assert ready.keeper.hold == ""
+    assert ready.differences == []
+
+
 # ------------------------------------------------------------- stream and time
 def test_a_dead_stream_holds_entries_and_its_return_reads_the_account(ready: Desk) -> None:
     ready.venue.alive = False
