@@ -37,6 +37,7 @@ OTHERS = [f"ALT{number}USDT" for number in range(8)]
 ROWS = 100_000
 WHOLE = 10_000
 NAUTILUS = "NautilusTrader pre-trade check, limit order"
+READ = "read an intent's three Decimals as floats"
 
 
 def run() -> list[Result]:
@@ -44,6 +45,7 @@ def run() -> list[Result]:
     table = _correlations()
     intent, large = _intent("1"), _intent("5")
     results = floors()
+    results.append(measure(READ, _read, intent, kind="floor"))
     for name, held in (("empty book", []), ("8 + 8", OTHERS)):
         view = _view(held, table)
         refused, approved = manager.validate(large, view), manager.validate(intent, view)
@@ -51,7 +53,7 @@ def run() -> list[Result]:
         assert isinstance(refused, RiskRefused)
         assert refused.would_pass_size > 1
         target = {"specified": 100, "goal": 50} if held else {}
-        beside = {"floor": EMPTY_CALL, "peers": (NAUTILUS,)}
+        beside = {"floor": READ, "peers": (NAUTILUS,)}
         results += [
             measure(
                 f"validate, approves, {name}", manager.validate, intent, view, **target, **beside
@@ -89,6 +91,12 @@ def run() -> list[Result]:
         throughput("flat checks of one prepared view in batch", batch, specified=10_000),
     ]
     return results + _metrics() + peers("risk", (NAUTILUS,))
+
+
+def _read(intent: OrderIntent) -> None:
+    float(intent.quantity)
+    float(intent.reference_price)
+    float(intent.stop_loss or 0)
 
 
 def _prepared_check(manager: RiskManager, view: RiskView) -> int:

@@ -11,10 +11,11 @@ WHY: Final = {
     "goal was set (1,280 to 1,360 ns there). Ours is two thirds above what C needs to call the "
     "subscriber at all, which leaves little to win.",
     "validate, ": "`validate` lays positions, open orders and correlations out anew for every "
-    "intent, since limits are passed on layouts gone stale, and hashes the intent as its witness "
-    "(`prepare the flat check` is the larger part). The flat check of a laid out view, which the "
-    "goal was set by, is a row of its own and meets it. An intent waits a hundred times longer "
-    "for its flushed commit; a layout kept by the fold is the way to the goal.",
+    "intent, since limits are passed on layouts gone stale (`prepare the flat check`, the larger "
+    "part), and to read three Decimals of an exact intent as floats costs more than the goal by "
+    "itself (the floor beside it). The flat check of a laid out view, by which the goal was set, "
+    "is a row of its own and meets it. An intent waits a hundred times longer for its flushed "
+    "commit. A layout kept by the fold would take most of it away.",
     "whole engine, both": "ONNX Runtime takes two thirds of a bar: one LSTM of 50 steps and one "
     "step of the HMM, on one thread. Batches of symbols, which share a run, are the way.",
     "whole engine, ": "a candle passes some 110 Python calls: source, session, fold, journal, two "
