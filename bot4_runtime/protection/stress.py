@@ -16,6 +16,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -289,7 +290,9 @@ def stress(
     first = path[0][1]
     symbols = {position.symbol for position in holdings.positions}
     rules = lot_rules({symbol: first[symbol] for symbol in sorted(symbols)})
-    run = _Protected(holdings, brackets, rules, settings)
+    steps = [later[0] - point[0] for point, later in pairwise(path)]
+    longest_ns = max(_LAST_NS, min(steps, default=0))
+    run = _Protected(holdings, brackets, rules, settings, longest_ns)
     capital = run.account.equity_at(first)
     every = max(len(path) // _DRAWN, 1)
     drawing = _Drawing([position.name for position in holdings.positions])
@@ -299,7 +302,8 @@ def stress(
             drawing.add(ts_ns, run.account)
     fewer = [action for action in settings.limits.actions if action != ADD_MARGIN]
     limits = dataclasses.replace(settings.limits, actions=tuple(fewer))
-    spared = _Protected(holdings, brackets, rules, dataclasses.replace(settings, limits=limits))
+    fewer_steps = dataclasses.replace(settings, limits=limits)
+    spared = _Protected(holdings, brackets, rules, fewer_steps, longest_ns)
     for ts_ns, until_ns, marks in _steps(path, symbols):
         spared.step(ts_ns, until_ns, marks)
     twin = SimulatedUsdm(holdings, brackets, costs=settings.costs)
@@ -343,6 +347,7 @@ class _Protected:
         brackets: Mapping[str, Brackets],
         rules: Mapping[str, LotRules],
         settings: StressSettings,
+        longest_ns: int,
     ) -> None:
         self.ledger = MemoryLedger()
         self.liquidations: list[Liquidation] = []
@@ -366,6 +371,7 @@ class _Protected:
         )
         self._tick_ns = settings.interval_ms * NS_PER_MS
         self._stale_ns = settings.limits.mark_stale_ms * NS_PER_MS
+        self._longest_ns = longest_ns
         self._act = settings.limits.act
         self._marks: dict[str, float] = {}
         self._begun = False
@@ -390,7 +396,7 @@ class _Protected:
             self.liquidations += _stepped(self.account, {}, now_ns, self._act)
             self.monitor.hold(self.account.holdings(now_ns), now_ns)
             self.monitor.on_marks(self._marks, now_ns, now_ns)
-        if until_ns - now_ns > _LAST_NS:  # candles are missing: the marks grow old
+        if until_ns - now_ns > self._longest_ns:  # candles are missing: the marks grow old
             self.monitor.on_time(now_ns + self._stale_ns + self._tick_ns)
         return len(self.ledger.events) > seen
 

@@ -188,7 +188,7 @@ def test_a_liquidation_while_action_was_due_is_avoidable():
 
 def test_missing_candles_let_the_marks_grow_old():
     held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(),))
-    path = [(0, {"BTCUSDT": 100.0}), (600_000_000_000, {"BTCUSDT": 101.0})]
+    path = [(second * 10**9, {"BTCUSDT": 100.0}) for second in (0, 60, 660)]
     assert stress("one", held, path, StressSettings(), LADDERS).alarms["MARK_STALE"] == 2
 
 
@@ -205,6 +205,15 @@ def test_a_long_replay_is_drawn_thinned_with_its_last_point_and_every_action():
     assert 2_004 in acted
     assert len(minutes) < 900
     assert len(minutes) == len(result.worst) == len(result.prices["BTCUSDT long"])
+
+
+def test_the_steps_of_long_candles_are_not_missing_ones():
+    held = Holdings(cross_balance=D(1_000), free=D(0), positions=(position(size=D(1)),))
+    hour_ns = 3_600 * 10**9
+    path = [(number * hour_ns, {"BTCUSDT": 100.0}) for number in range(4)]
+    assert "MARK_STALE" not in stress("one", held, path, StressSettings(), LADDERS).alarms
+    path.append((6 * hour_ns, {"BTCUSDT": 100.0}))
+    assert stress("one", held, path, StressSettings(), LADDERS).alarms["MARK_STALE"] > 0
 
 
 def test_the_same_replay_gives_the_same_hash_in_another_process():
