@@ -55,7 +55,7 @@ def run(
         done = run_pipeline(
             folders, bars.update, iterations=iterations, max_age_hours=max_age_hours
         )
-    from bot4_pipelines.workflow import summary
+    from bot4_pipelines.summary import summary
 
     document = {"run_id": done.run_id, "assets": list(done.assets), **summary(folders)}
     if as_json:
@@ -77,7 +77,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score the promoted models on any candles, by the definitions of the model card."""
-    from bot4_pipelines.workflow import evaluate_folder
+    from bot4_pipelines.models import evaluate_folder
 
     names = _names(symbols)
     document = evaluate_folder(
@@ -102,7 +102,7 @@ def promote(
 
     Without arguments: the candidates that were trained last.
     """
-    from bot4_pipelines.workflow import promote_pair
+    from bot4_pipelines.models import promote_pair
 
     if (hmm is None) != (lstm is None):
         raise ConfigError("give the sha256 of both models, HMM first, or of none")
@@ -113,7 +113,7 @@ def promote(
 @app.command()
 def rollback(interval: IntervalOption = "1h", as_json: JsonOption = False) -> None:
     """Go back to the pair that was promoted before the present one."""
-    from bot4_pipelines.workflow import rollback_pair
+    from bot4_pipelines.models import rollback_pair
 
     _tell_pair(rollback_pair(Folders.from_environment(), interval), "rolled back to", as_json)
 
@@ -121,7 +121,7 @@ def rollback(interval: IntervalOption = "1h", as_json: JsonOption = False) -> No
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """List every model in the archive: what it is, how it did, which pair trades."""
-    from bot4_pipelines.workflow import list_models
+    from bot4_pipelines.models import list_models
 
     rows = list_models(Folders.from_environment())
     if as_json:

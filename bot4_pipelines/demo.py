@@ -18,8 +18,8 @@ from rich.console import Console
 
 from bot4_pipelines.orchestrate import PipelineFailed, run_pipeline
 from bot4_pipelines.records import Folders
+from bot4_pipelines.summary import summary
 from bot4_pipelines.terminal import StepBars
-from bot4_pipelines.workflow import summary
 
 REPLAY = "Paper trading"
 

@@ -5,30 +5,30 @@ since it last ran, and leaves a record that says in numbers what it did. No Dags
 hmmlearn and matplotlib are imported by the steps that need them.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bot4_pipelines.models import promote_pair
 from bot4_pipelines.progress import Report
 from bot4_pipelines.records import Folders, Record, Records, digest, now_ms, source_sha256
 from bot4_pipelines.sources import series_id, still_fresh, take_candles
+from bot4_pipelines.step_numbers import candle_numbers, evidence_rows, model_numbers
+from bot4_pipelines.steps import Made, Outcome, Steps
 from bot4_runtime import __version__
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
-from bot4_runtime.domain.candle import Market, Origin, SeriesId
+from bot4_runtime.domain.candle import SeriesId
 from bot4_runtime.domain.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from bot4_pipelines.training.candidates import Candidate, Material
+    from bot4_pipelines.training.candidates import Material
     from bot4_runtime.features.batch import FeatureTable
     from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
 
 DEFAULT_MAX_AGE_HOURS: Final = 24.0
 """Age up to which downloaded candles are taken as they are."""
-SIGNIFICANCE: Final = 0.05
 EVIDENCE_SEED: Final = 20_180_101
 _TRAINING: Final = (
     "bot4_pipelines.training",
@@ -37,31 +37,6 @@ _TRAINING: Final = (
 )
 _BANDS: Final = 1_000
 """Candles that the plot of regimes shows: the last of the test period."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a step did.
-
-    Attributes:
-        reused: nothing had changed, so nothing was done.
-        folder: where its plots lie.
-    """
-
-    record: Record
-    reused: bool
-    folder: Path
-
-    def plots(self) -> dict[str, bytes]:
-        """Return the step's plots, title to PNG."""
-        return {
-            path.stem.replace("_", " "): path.read_bytes()
-            for path in sorted(self.folder.glob("*.png"))
-        }
-
-
-Made = tuple[str, dict[str, Any], dict[str, bytes]]
-"""What a step made: content hash, numbers, plots by title."""
 
 
 class Workflow:
@@ -76,6 +51,7 @@ class Workflow:
         self.folders = folders
         self.report = report
         self.records = Records(folders.work)
+        self._steps = Steps(self.records, folders.work / "plots", report)
 
     # ------------------------------------------------------------------ candles
     def candles(self, *, max_age_hours: float = DEFAULT_MAX_AGE_HOURS) -> Outcome:
@@ -88,17 +64,19 @@ class Workflow:
         with self.records.one_writer():
             before = self.records.find("candles")
             if before is not None and still_fresh(before, max_age_hours) and self._stored(before):
-                return self._reused(before)
+                return self._steps.reused(before)
             self.report("looking for candles", 0.0)
             began = time.monotonic()
             taken = take_candles(self._store, before, self.report)
             series = self._series(taken["series"])
             content = digest([one.content_sha256() for one in series])
-            numbers = _candle_numbers(series) | taken
+            numbers = candle_numbers(series) | taken
             plots = _price_plot(series)
             stamp = digest("candles", taken["source"], content)
             same = before is not None and before.stamp == stamp
-            return self._keep("candles", stamp, (content, numbers, plots), began, reused=same)
+            return self._steps.keep(
+                "candles", stamp, (content, numbers, plots), began, reused=same
+            )
 
     # ----------------------------------------------------------------- features
     def features(self) -> Outcome:
@@ -138,7 +116,7 @@ class Workflow:
             }
             return stamp, numbers, {}
 
-        return self._step("features", stamp, work, paths)
+        return self._steps.run("features", stamp, work, paths)
 
     # ------------------------------------------------------------------- models
     def hmm_candidate(self) -> Outcome:
@@ -154,7 +132,7 @@ class Workflow:
             from bot4_pipelines.training.candidates import make_hmm
 
             made = make_hmm(self._material(), self._registry, self.report)
-            return made.sha256, _model_numbers(made), made.images
+            return made.sha256, model_numbers(made), made.images
 
         return self._model_step("hmm_candidate", stamp, work)
 
@@ -213,7 +191,7 @@ class Workflow:
             ]
             return stamp, {"hmm_sha256": hmm.content, "state_shares": shares}, plots
 
-        return self._step("hindsight_labels", stamp, work, paths)
+        return self._steps.run("hindsight_labels", stamp, work, paths)
 
     def lstm_candidate(self, *, iterations: int = 0) -> Outcome:
         """Train, export, judge and archive the LSTM of the candidate HMM.
@@ -234,7 +212,7 @@ class Workflow:
 
             settings = LstmSettings(iterations=iterations) if iterations else LstmSettings()
             made = make_lstm(self._material(), hmm.content, self._registry, settings, self.report)
-            return made.sha256, _model_numbers(made), made.images
+            return made.sha256, model_numbers(made), made.images
 
         return self._model_step("lstm_candidate", stamp, work)
 
@@ -256,7 +234,7 @@ class Workflow:
 
         current = self._registry.current(interval)
         as_it_was = current is not None and list(current.shas) == pair
-        return self._step("promoted_models", stamp, work, [], again=not as_it_was)
+        return self._steps.run("promoted_models", stamp, work, [], again=not as_it_was)
 
     # ----------------------------------------------------------------- evidence
     def evidence_records(self) -> Outcome:
@@ -282,7 +260,7 @@ class Workflow:
         def work() -> Made:
             return self._evidence(pair, path)
 
-        return self._step("evidence_records", stamp, work, [path])
+        return self._steps.run("evidence_records", stamp, work, [path])
 
     def _evidence(self, pair: "CurrentPair", path: Path) -> Made:
         from bot4_pipelines.training.evidence import FillCosts, build_evidence, walk_forward
@@ -314,24 +292,7 @@ class Workflow:
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_evidence(path, records)
-        rules = [
-            {
-                "rule": record.rule_id,
-                "trades": record.n_trades,
-                "weeks": record.n_eff_weeks,
-                "mean_net": record.mean_net,
-                "win_rate": record.win_rate,
-                "p_value": record.p_value_raw,
-                "p_value_bh": record.p_value_bh,
-                "sharpe": record.sharpe,
-                "sharpe_low": record.sharpe_low,
-                "sharpe_high": record.sharpe_high,
-                "significant": record.p_value_bh is not None
-                and record.p_value_bh < SIGNIFICANCE
-                and (record.mean_net or 0.0) > 0.0,
-            }
-            for record in records
-        ]
+        rules = evidence_rows(records)
         drawn = {
             record.rule_id: (record.mean_net, record.p_value_bh)
             for record in records
@@ -397,62 +358,7 @@ class Workflow:
     def _model_step(self, name: str, stamp: str, work: Callable[[], Made]) -> Outcome:
         before = self.records.find(name)
         there = [] if before is None else [self.folders.models / "archive" / before.content]
-        return self._step(name, stamp, work, there)
-
-    def _step(
-        self,
-        name: str,
-        stamp: str,
-        work: Callable[[], Made],
-        outputs: Sequence[Path],
-        *,
-        again: bool = False,
-    ) -> Outcome:
-        """Run a step's work unless its record bears this stamp and its outputs are there."""
-        with self.records.one_writer():
-            before = self.records.find(name)
-            there = not again and all(path.exists() for path in outputs)
-            if before and before.stamp == stamp and there:
-                return self._reused(before)
-            began = time.monotonic()
-            self.report("working", 0.0)
-            return self._keep(name, stamp, work(), began)
-
-    def _reused(self, record: Record) -> Outcome:
-        self.report("up to date", 1.0)
-        return Outcome(record, True, self._plots_folder(record.step))
-
-    def _keep(
-        self,
-        name: str,
-        stamp: str,
-        made: Made,
-        began: float,
-        *,
-        reused: bool = False,
-    ) -> Outcome:
-        """Write a step's plots and record."""
-        content, numbers, plots = made
-        folder = self._plots_folder(name)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for title, png in plots.items():
-            (folder / f"{title}.png").write_bytes(png)
-        seconds = time.monotonic() - began
-        record = Record(
-            step=name,
-            stamp=stamp,
-            content=content,
-            finished_ms=now_ms(),
-            seconds=round(seconds, 3),
-            numbers=numbers,
-        )
-        self.records.write(record)
-        self.report("up to date" if reused else f"took {seconds:.1f} s", 1.0)
-        return Outcome(record, reused, folder)
-
-    def _plots_folder(self, name: str) -> Path:
-        return self.folders.work / "plots" / name
+        return self._steps.run(name, stamp, work, there)
 
 
 def _ids(candles: Record) -> list[SeriesId]:
@@ -467,27 +373,6 @@ def _ids(candles: Record) -> list[SeriesId]:
     return [series_id(key) for key in keys]
 
 
-def _candle_numbers(series: Sequence[CandleSeries]) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [
-        {
-            "symbol": one.id.symbol,
-            "candles": len(one),
-            "from_ms": int(one.open_time_ms[0]),
-            "to_ms": int(one.open_time_ms[-1]) + one.interval_ms,
-            "gaps": len(one.runs()) - 1,
-        }
-        for one in series
-    ]
-    return {
-        "candles": sum(row["candles"] for row in rows),
-        "symbols": [row["symbol"] for row in rows],
-        "from_ms": min((row["from_ms"] for row in rows), default=None),
-        "to_ms": max((row["to_ms"] for row in rows), default=None),
-        "gaps": sum(row["gaps"] for row in rows),
-        "by_symbol": rows,
-    }
-
-
 def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
     from bot4_pipelines.training.plots import price_history
 
@@ -497,40 +382,6 @@ def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
     return {"price history": price_history(closes)}
 
 
-def _model_numbers(made: "Candidate") -> dict[str, Any]:
-    """Return what there is to say of a candidate: numbers by split, verdicts, dates."""
-    manifest = made.manifest
-    kept = {
-        name: section
-        for name, section in manifest.metrics.items()
-        if not name.startswith("fitted")
-    }
-    tests = manifest.metrics.get("test", {})
-    return {
-        "sha256": made.sha256,
-        "kind": manifest.kind.value,
-        "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
-        "test_accuracy": tests.get("accuracy"),
-        "gates": [_gate_row(gate) for gate in manifest.gates],
-        "cuts": {
-            name: getattr(manifest.cuts, name)
-            for name in ("train_start_ms", "validation_start_ms", "test_start_ms", "end_ms")
-        },
-        "metrics": kept,
-    }
-
-
-def _gate_row(gate: Any) -> dict[str, Any]:
-    return {
-        "name": gate.name,
-        "passed": gate.passed,
-        "value": gate.value,
-        "rule": gate.rule,
-        "threshold": gate.threshold,
-        "says": str(gate),
-    }
-
-
 def _promoted(registry: "ModelRegistry", interval: str) -> "CurrentPair":
     pair = registry.current(interval)
     if pair is None:
@@ -538,138 +389,3 @@ def _promoted(registry: "ModelRegistry", interval: str) -> "CurrentPair":
             f"no models are promoted for {interval}; materialise the asset 'promoted_models'"
         )
     return pair
-
-
-# ------------------------------------------------------------------ for the command line
-def summary(folders: Folders) -> dict[str, Any]:
-    """Return what the last runs of the steps left, as JSON has it; None for what is not there."""
-    records = Records(folders.work)
-    candles = records.find("candles")
-    models = {
-        kind: record.numbers
-        for kind in ("hmm", "lstm")
-        if (record := records.find(f"{kind}_candidate")) is not None
-    }
-    evidence, promoted = records.find("evidence_records"), records.find("promoted_models")
-    return {
-        "candles": None if candles is None else candles.numbers,
-        "simulated": candles is not None and candles.numbers["origin"] == Origin.SIMULATED.value,
-        "cuts": next((model["cuts"] for model in models.values()), None),
-        "models": models or None,
-        "promoted": None if promoted is None else promoted.numbers,
-        "evidence": None if evidence is None else evidence.numbers["rules"],
-    }
-
-
-def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) -> dict[str, Any]:
-    """Judge a pair again and promote it.
-
-    Args:
-        folders: where to work.
-        interval: of the models.
-        pair: sha256, or its first digits, of HMM and LSTM; None takes the last candidates.
-
-    Raises:
-        ModelError: a model is unknown, refused by a gate, or does not hold.
-    """
-    from bot4_pipelines.training.promotion import promote
-    from bot4_runtime.regime.registry import ModelRegistry
-
-    registry = ModelRegistry(folders.models)
-    if pair is None:
-        records = Records(folders.work)
-        hmm, lstm = (
-            records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
-        )
-    else:
-        known = [model.sha256 for model in registry.list()]
-        hmm, lstm = (_whole(prefix, known) for prefix in pair)
-    return _pair_numbers(interval, promote(registry, interval, hmm, lstm, now_ms()))
-
-
-def rollback_pair(folders: Folders, interval: str) -> dict[str, Any]:
-    """Activate the pair that was promoted before the present one.
-
-    Raises:
-        ModelError: there is none, or it does not hold any more.
-    """
-    from bot4_pipelines.training.promotion import rollback
-    from bot4_runtime.regime.registry import ModelRegistry
-
-    return _pair_numbers(interval, rollback(ModelRegistry(folders.models), interval, now_ms()))
-
-
-def list_models(folders: Folders) -> list[dict[str, Any]]:
-    """Return every archived model, newest first."""
-    from bot4_runtime.regime.registry import ModelRegistry
-
-    rows = []
-    for model in ModelRegistry(folders.models).list():
-        row: dict[str, Any] = {
-            "sha256": model.sha256,
-            "current": list(model.active),
-            "problem": model.problem,
-        }
-        if model.manifest is not None:
-            manifest = model.manifest
-            row |= {
-                "kind": manifest.kind.value,
-                "interval": manifest.interval,
-                "origin": manifest.origin.value,
-                "market": manifest.market.value,
-                "symbols": list(manifest.symbols),
-                "created_ms": manifest.created_ms,
-                "expires_ms": manifest.expires_ms,
-                "gates_passed": manifest.gates_passed,
-                "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
-                "test_accuracy": manifest.metrics.get("test", {}).get("accuracy"),
-                "hmm_sha256": manifest.hmm_sha256,
-            }
-        rows.append(row)
-    return rows
-
-
-def evaluate_folder(
-    folders: Folders,
-    folder: Path,
-    market: Market,
-    symbols: Sequence[str] | None,
-    since_ms: int | None,
-) -> dict[str, Any]:
-    """Score the promoted models on a folder of candle files.
-
-    Raises:
-        DataError: files are unreadable, a symbol is not there, or nothing can be scored.
-        ModelError: no models are promoted for the files' interval.
-    """
-    from bot4_pipelines.training.evaluation import evaluate_candles
-    from bot4_runtime.candles.files import read_candle_folder
-    from bot4_runtime.regime.registry import ModelRegistry
-
-    series = read_candle_folder(folder, market, symbols)
-    return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
-
-
-def _whole(prefix: str, known: Sequence[str]) -> str:
-    """Return the one archived sha256 that begins so.
-
-    Raises:
-        ModelError: none does, or several do.
-    """
-    found = [sha256 for sha256 in known if prefix and sha256.startswith(prefix)]
-    if len(found) != 1:
-        raise ModelError(
-            f"{len(found)} archived models begin with {prefix!r}; expected one: "
-            "`bot4-pipelines models` lists them"
-        )
-    return found[0]
-
-
-def _pair_numbers(interval: str, pair: "CurrentPair") -> dict[str, Any]:
-    return {
-        "interval": interval,
-        "hmm_sha256": pair.hmm_sha256,
-        "lstm_sha256": pair.lstm_sha256,
-        "schema_id": pair.schema_id,
-        "activated_ms": pair.activated_ms,
-    }

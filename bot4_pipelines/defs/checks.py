@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from bot4_pipelines.workflow import Outcome
+from bot4_pipelines.steps import Outcome
 
 CANDLE_CHECKS = [
     dg.AssetCheckSpec(

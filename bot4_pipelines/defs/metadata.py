@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from bot4_pipelines.workflow import Outcome
+from bot4_pipelines.steps import Outcome
 
 OWNERS = ["team:bot4"]
 

@@ -13,8 +13,9 @@ from bot4_pipelines.defs import automation, checks
 from bot4_pipelines.defs.metadata import metadata_of
 from bot4_pipelines.progress import listening, reporter
 from bot4_pipelines.records import Folders, Record, Records, digest, source_sha256
+from bot4_pipelines.steps import Outcome
 from bot4_pipelines.tables import read_features, read_labels, write_features, write_labels
-from bot4_pipelines.workflow import Outcome, Workflow
+from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.errors import ConfigError, DataError
 
 ORDER = [

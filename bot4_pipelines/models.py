@@ -1,0 +1,114 @@
+"""The archived models, as the command line has them: promoted, rolled back, listed, scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bot4_pipelines.records import Folders, Records, now_ms
+from bot4_pipelines.step_numbers import pair_numbers
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import ModelError
+
+
+def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) -> dict[str, Any]:
+    """Judge a pair again and promote it.
+
+    Args:
+        folders: where to work.
+        interval: of the models.
+        pair: sha256, or its first digits, of HMM and LSTM; None takes the last candidates.
+
+    Raises:
+        ModelError: a model is unknown, refused by a gate, or does not hold.
+    """
+    from bot4_pipelines.training.promotion import promote
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    registry = ModelRegistry(folders.models)
+    if pair is None:
+        records = Records(folders.work)
+        hmm, lstm = (
+            records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
+        )
+    else:
+        known = [model.sha256 for model in registry.list()]
+        hmm, lstm = (_whole(prefix, known) for prefix in pair)
+    return pair_numbers(interval, promote(registry, interval, hmm, lstm, now_ms()))
+
+
+def rollback_pair(folders: Folders, interval: str) -> dict[str, Any]:
+    """Activate the pair that was promoted before the present one.
+
+    Raises:
+        ModelError: there is none, or it does not hold any more.
+    """
+    from bot4_pipelines.training.promotion import rollback
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    return pair_numbers(interval, rollback(ModelRegistry(folders.models), interval, now_ms()))
+
+
+def list_models(folders: Folders) -> list[dict[str, Any]]:
+    """Return every archived model, newest first."""
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    rows = []
+    for model in ModelRegistry(folders.models).list():
+        row: dict[str, Any] = {
+            "sha256": model.sha256,
+            "current": list(model.active),
+            "problem": model.problem,
+        }
+        if model.manifest is not None:
+            manifest = model.manifest
+            row |= {
+                "kind": manifest.kind.value,
+                "interval": manifest.interval,
+                "origin": manifest.origin.value,
+                "market": manifest.market.value,
+                "symbols": list(manifest.symbols),
+                "created_ms": manifest.created_ms,
+                "expires_ms": manifest.expires_ms,
+                "gates_passed": manifest.gates_passed,
+                "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
+                "test_accuracy": manifest.metrics.get("test", {}).get("accuracy"),
+                "hmm_sha256": manifest.hmm_sha256,
+            }
+        rows.append(row)
+    return rows
+
+
+def evaluate_folder(
+    folders: Folders,
+    folder: Path,
+    market: Market,
+    symbols: Sequence[str] | None,
+    since_ms: int | None,
+) -> dict[str, Any]:
+    """Score the promoted models on a folder of candle files.
+
+    Raises:
+        DataError: files are unreadable, a symbol is not there, or nothing can be scored.
+        ModelError: no models are promoted for the files' interval.
+    """
+    from bot4_pipelines.training.evaluation import evaluate_candles
+    from bot4_runtime.candles.files import read_candle_folder
+    from bot4_runtime.regime.registry import ModelRegistry
+
+    series = read_candle_folder(folder, market, symbols)
+    return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
+
+
+def _whole(prefix: str, known: Sequence[str]) -> str:
+    """Return the one archived sha256 that begins so.
+
+    Raises:
+        ModelError: none does, or several do.
+    """
+    found = [sha256 for sha256 in known if prefix and sha256.startswith(prefix)]
+    if len(found) != 1:
+        raise ModelError(
+            f"{len(found)} archived models begin with {prefix!r}; expected one: "
+            "`bot4-pipelines models` lists them"
+        )
+    return found[0]

@@ -1,0 +1,102 @@
+"""What steps tell of candles, models and evidence: the numbers of their records."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.domain.evidence import EvidenceRecord
+
+if TYPE_CHECKING:
+    from bot4_pipelines.training.candidates import Candidate
+    from bot4_runtime.regime.registry import CurrentPair
+
+SIGNIFICANCE: Final = 0.05
+
+
+def candle_numbers(series: Sequence[CandleSeries]) -> dict[str, Any]:
+    """Return how many candles there are of what, from when to when."""
+    rows: list[dict[str, Any]] = [
+        {
+            "symbol": one.id.symbol,
+            "candles": len(one),
+            "from_ms": int(one.open_time_ms[0]),
+            "to_ms": int(one.open_time_ms[-1]) + one.interval_ms,
+            "gaps": len(one.runs()) - 1,
+        }
+        for one in series
+    ]
+    return {
+        "candles": sum(row["candles"] for row in rows),
+        "symbols": [row["symbol"] for row in rows],
+        "from_ms": min((row["from_ms"] for row in rows), default=None),
+        "to_ms": max((row["to_ms"] for row in rows), default=None),
+        "gaps": sum(row["gaps"] for row in rows),
+        "by_symbol": rows,
+    }
+
+
+def model_numbers(made: "Candidate") -> dict[str, Any]:
+    """Return what there is to say of a candidate: numbers by split, verdicts, dates."""
+    manifest = made.manifest
+    kept = {
+        name: section
+        for name, section in manifest.metrics.items()
+        if not name.startswith("fitted")
+    }
+    tests = manifest.metrics.get("test", {})
+    return {
+        "sha256": made.sha256,
+        "kind": manifest.kind.value,
+        "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
+        "test_accuracy": tests.get("accuracy"),
+        "gates": [_gate_row(gate) for gate in manifest.gates],
+        "cuts": {
+            name: getattr(manifest.cuts, name)
+            for name in ("train_start_ms", "validation_start_ms", "test_start_ms", "end_ms")
+        },
+        "metrics": kept,
+    }
+
+
+def _gate_row(gate: Any) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "passed": gate.passed,
+        "value": gate.value,
+        "rule": gate.rule,
+        "threshold": gate.threshold,
+        "says": str(gate),
+    }
+
+
+def pair_numbers(interval: str, pair: "CurrentPair") -> dict[str, Any]:
+    """Return which pair of models trades an interval, and since when."""
+    return {
+        "interval": interval,
+        "hmm_sha256": pair.hmm_sha256,
+        "lstm_sha256": pair.lstm_sha256,
+        "schema_id": pair.schema_id,
+        "activated_ms": pair.activated_ms,
+    }
+
+
+def evidence_rows(records: Iterable[EvidenceRecord]) -> list[dict[str, Any]]:
+    """Return what each rule's record says, and whether it is significant."""
+    return [
+        {
+            "rule": record.rule_id,
+            "trades": record.n_trades,
+            "weeks": record.n_eff_weeks,
+            "mean_net": record.mean_net,
+            "win_rate": record.win_rate,
+            "p_value": record.p_value_raw,
+            "p_value_bh": record.p_value_bh,
+            "sharpe": record.sharpe,
+            "sharpe_low": record.sharpe_low,
+            "sharpe_high": record.sharpe_high,
+            "significant": record.p_value_bh is not None
+            and record.p_value_bh < SIGNIFICANCE
+            and (record.mean_net or 0.0) > 0.0,
+        }
+        for record in records
+    ]
