@@ -449,7 +449,7 @@ def _time(text: str | None, option: str) -> int | None:
 
 
 def _speed(text: str | None, source: str) -> float | None:
-    from bot4_runtime.app import DEFAULT_SIMULATED_SPEED
+    from bot4_runtime.app.options import DEFAULT_SIMULATED_SPEED
 
     if text is None:
         return DEFAULT_SIMULATED_SPEED if source.startswith("simulated") else None

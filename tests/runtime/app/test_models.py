@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from bot4_runtime import app
+from bot4_runtime.app import promoted
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock
@@ -126,7 +127,7 @@ def test_an_hmm_alone_trades_by_its_filter(promote, make_settings, tmp_path: Pat
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the pointer of promoted models with every candle."""
-    monkeypatch.setattr(app, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(promoted, "POLL_SECONDS", 0.0)
 
 
 def test_a_promotion_is_taken_up_between_two_candles(
@@ -183,7 +184,7 @@ def _drop(*_: object) -> None:
 
 def test_the_pointer_is_looked_at_once_a_second_only(promote, make_settings) -> None:
     promote()
-    models = app.PromotedModels(ModelRegistry(make_settings().models), "1h", LiveClock())
+    models = promoted.PromotedModels(ModelRegistry(make_settings().models), "1h", LiveClock())
     promote(1.3)
     assert models.poll(None) is None
 

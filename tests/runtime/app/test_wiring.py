@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from bot4_runtime import app
+from bot4_runtime.app.source import build_source
 from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock, ManualClock
@@ -34,7 +35,7 @@ def simulated(hours: int, **changed) -> app.RunOptions:
 
 
 def test_the_simulated_market_is_the_default_symbols_without_models(drill) -> None:
-    source = app.build_source(drill, app.RunOptions(source="simulated"), None)
+    source = build_source(drill, app.RunOptions(source="simulated"), None)
     assert source.symbols == SIMULATED_SYMBOLS
     assert source.label == f"simulated:{DEFAULT_SEED}"
     assert source.start_ms == SIMULATED_START_MS
@@ -60,16 +61,16 @@ def test_impossible_sources_are_refused(drill, tmp_path: Path, options, error, t
 def test_money_counted_in_another_asset_takes_symbols_of_that_asset_alone(make_settings) -> None:
     in_btc = make_settings(BOT4_RUNTIME__QUOTE="BTC", BOT4_RUNTIME__SYMBOLS='["ETHBTC"]')
     options = app.RunOptions(source="simulated")
-    assert app.build_source(in_btc, options, None).symbols == ("ETHBTC",)
+    assert build_source(in_btc, options, None).symbols == ("ETHBTC",)
     all_usdt = make_settings(BOT4_RUNTIME__QUOTE="BTC")
     with pytest.raises(ConfigError, match=r"BTCUSDT.* not quoted in BTC"):
-        app.build_source(all_usdt, options, None)
+        build_source(all_usdt, options, None)
 
 
 def test_the_simulated_market_is_no_futures_market(make_settings) -> None:
     settings = make_settings(BOT4_RUNTIME__MARKET="usdm")
     with pytest.raises(ConfigError, match=r"runtime\.market is 'usdm'.*spot"):
-        app.build_source(settings, app.RunOptions(source="simulated"), None)
+        build_source(settings, app.RunOptions(source="simulated"), None)
 
 
 def test_too_little_room_for_the_reserve_is_told_counted_and_logged(
@@ -109,14 +110,14 @@ def test_an_end_before_what_was_traded_is_told(drill, tmp_path: Path) -> None:
 def test_binance_knows_what_a_symbol_looks_like(make_settings) -> None:
     settings = make_settings(BOT4_RUNTIME__SYMBOLS='["BTCXYZ"]')
     with pytest.raises(DataError, match="BTCXYZ"):
-        app.build_source(settings, app.RunOptions(source="binance"), None)
+        build_source(settings, app.RunOptions(source="binance"), None)
 
 
 def test_stored_candles_of_another_market_or_interval_are_not_taken(drill, tmp_path: Path) -> None:
     store = CandleStore(tmp_path / "home" / "candles")
     store.write(SimulatedMarket(1).series("BTCUSDT", "4h", BEGIN, BEGIN + 4000 * HOUR))
     with pytest.raises(DataError, match="no 1h candles of any symbol"):
-        app.build_source(drill, app.RunOptions(source="store"), None)
+        build_source(drill, app.RunOptions(source="store"), None)
 
 
 def test_recorded_candles_must_be_of_the_interval_that_is_set(drill, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_recorded_candles_must_be_of_the_interval_that_is_set(drill, tmp_path: P
     (tmp_path / "two").mkdir()
     pl.DataFrame(frame).write_parquet(tmp_path / "two" / "BTCUSDT.parquet")
     with pytest.raises(DataError, match=r"holds 2h candles.*BOT4_RUNTIME__INTERVAL"):
-        app.build_source(drill, app.RunOptions(source=f"recorded:{tmp_path / 'two'}"), None)
+        build_source(drill, app.RunOptions(source=f"recorded:{tmp_path / 'two'}"), None)
 
 
 def test_a_run_that_cannot_be_wired_lets_go_of_its_account(

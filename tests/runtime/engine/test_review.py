@@ -16,6 +16,8 @@ import polars as pl
 import pytest
 
 from bot4_runtime import app
+from bot4_runtime.app.accepted import SETTINGS
+from bot4_runtime.app.promoted import PromotedModels
 from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
@@ -36,6 +38,7 @@ from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
+from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.frames import Frame, decode_frame, encode_frames
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.strategy.drill import Drill
@@ -147,7 +150,7 @@ def test_changed_settings_are_named_with_their_old_and_new_values(
     named = r"risk\.max_drawdown 0\.15 -> 0\.1; risk\.max_leverage 3\.0 -> 2\.0\. Start"
     with pytest.raises(ConfigError, match=named):
         run(other, market, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / app.SETTINGS)
+    shutil.rmtree(tmp_path / "run" / SETTINGS)
     with pytest.raises(ConfigError, match=r"no record of them is left.*--accept"):
         run(other, market, tmp_path / "run")
 
@@ -168,7 +171,7 @@ def test_an_account_keeps_its_interval_even_when_another_is_accepted(
     def begin(interval: str) -> object:
         chosen = changed(settings, "runtime", interval=interval)
         options = app.RunOptions(
-            source="simulated:5", to_ms=app.SIMULATED_START_MS + 4 * HOUR_MS,
+            source="simulated:5", to_ms=SIMULATED_START_MS + 4 * HOUR_MS,
             accept=chosen.trading_hash(),
         )  # fmt: skip
         built = app.build(chosen, options, mode="paper", folder=tmp_path / "run")
@@ -455,7 +458,7 @@ class Told:
 
 def test_evidence_written_after_a_promotion_is_read_and_a_torn_one_is_not(tmp_path: Path) -> None:
     registry, told = FakeRegistry(tmp_path), Told()
-    models = app.PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
+    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
 
     def poll() -> object:
         models._next_look = 0.0
@@ -477,7 +480,7 @@ def test_evidence_written_after_a_promotion_is_read_and_a_torn_one_is_not(tmp_pa
 
 def test_a_promoted_pair_that_may_not_trade_a_symbol_is_refused(tmp_path: Path) -> None:
     registry = FakeRegistry(tmp_path)
-    models = app.PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
+    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
     models._symbols = ("ETHUSDT",)
     registry.pair = FakePair("two")
     models._next_look = 0.0

@@ -1,0 +1,62 @@
+"""A session with what runs beside it: begun, run to its end, and closed in any case."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bot4_runtime.bridge import RedisBridge
+from bot4_runtime.session import Session, SessionResult
+from bot4_runtime.sources import CandleSource
+from bot4_runtime.state.store import RecoveryReport, StateStore
+from bot4_runtime.telemetry import Metrics
+
+
+class Service(Protocol):
+    """What runs beside a session."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End, in bounded time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A session ready to run.
+
+    Attributes:
+        total: candles to come where that is known, for progress bars.
+        notices: what the user should know before it starts.
+        models: what the manifests say of the models that trade; None when none do.
+        bridge: forwards the events to other processes; None when it is off.
+        series: writes tables for dashboards; None when it is off.
+    """
+
+    session: Session
+    store: StateStore
+    recovery: RecoveryReport
+    source: CandleSource
+    metrics: Metrics
+    total: int | None
+    notices: list[str]
+    models: dict[str, Any] | None
+    bridge: RedisBridge | None = None
+    series: Service | None = None
+
+    def execute(self, stop: threading.Event) -> SessionResult:
+        """Run to the end, or until `stop` is set; the journal is closed in any case."""
+        try:
+            if self.bridge is not None:
+                self.bridge.start()
+            if self.series is not None:
+                self.series.start()
+            return self.session.run(stop, self.recovery)
+        finally:
+            self.store.close()
+            if self.bridge is not None:
+                self.bridge.stop()
+            if self.series is not None:
+                self.series.stop()

@@ -1,0 +1,184 @@
+"""Settings become a session ready to run: source, store, models, engine and gate."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from bot4_runtime.app.accepted import changes_since, keep_settings
+from bot4_runtime.app.costs import account_fees, catch_up, round_trip_costs
+from bot4_runtime.app.notices import model_notices, source_notices, standing_notices
+from bot4_runtime.app.options import RunOptions
+from bot4_runtime.app.promoted import PromotedModels, describe
+from bot4_runtime.app.run import Run
+from bot4_runtime.app.source import build_source
+from bot4_runtime.app.store import open_series, open_store
+from bot4_runtime.bridge import RedisBridge
+from bot4_runtime.clock import NS_PER_MS, Clock, LiveClock, ManualClock
+from bot4_runtime.commands import CommandReader, JournaledOrders
+from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.order import Book
+from bot4_runtime.engine import Engine, EngineParts
+from bot4_runtime.event_bus import EventBus
+from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.paper import PaperVenue
+from bot4_runtime.fees.calculator import BNB
+from bot4_runtime.market import MarketMemory
+from bot4_runtime.regime.detector import RegimeDetector
+from bot4_runtime.regime.evidence import synthetic_evidence
+from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.risk.circuit_breaker import CircuitBreaker
+from bot4_runtime.risk.correlation import CorrelationTable
+from bot4_runtime.risk.limits import RiskLimits
+from bot4_runtime.risk.manager import RiskManager
+from bot4_runtime.session import Identity, Ledger, Session
+from bot4_runtime.settings import Settings
+from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
+from bot4_runtime.sources import RecordedSource, wall_ms
+from bot4_runtime.state.place import JOURNAL
+from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.telemetry import Metrics
+
+PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
+
+
+def build(
+    settings: Settings,
+    options: RunOptions,
+    *,
+    mode: str,
+    folder: Path,
+    on_progress: Callable[[int, Candle], None] | None = None,
+    metrics: Metrics | None = None,
+) -> Run:
+    """Wire a session: source, journal, models, engine, gate.
+
+    Args:
+        settings: of the runtime.
+        options: what the command adds.
+        mode: ``paper`` watches for promotions; ``replay`` keeps the pair it began with.
+        folder: where journal and snapshots lie.
+        on_progress: called with (candles done, the candle) after each.
+        metrics: counts the events; its own when None.
+
+    Raises:
+        Bot4Error: anything is missing, impossible or held by another process.
+    """
+    strategy = load_strategy(settings.runtime.strategy)
+    live = options.source == "binance"
+    registry = ModelRegistry(settings.models)
+    source = build_source(settings, options, registry if strategy.needs_models else None)
+    start_ms = source.start_ms if source.start_ms is not None else wall_ms()
+    clock: Clock = LiveClock() if live else ManualClock(start_ms * NS_PER_MS)
+    notices = source_notices(source)
+    models: PromotedModels | None = None
+    evidence: Mapping[str, EvidenceRecord] = {}
+    if strategy.needs_models:
+        models = PromotedModels(registry, settings.runtime.interval, clock, source.symbols)
+        evidence = models.evidence()
+        notices += model_notices(models, source, start_ms)
+    evidence = dict(evidence) | {
+        rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
+        for rule in strategy.synthetic_rules
+    }
+    in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
+    if settings.fees.bnb_discount and not in_bnb:
+        notices.append(
+            f"fees.bnb_discount is on, but {BNB}{settings.runtime.quote} is not among the "
+            "symbols: without its price fees are the full rate, in the asset received."
+        )
+    limits = settings.risk.limits()
+    store = open_store(settings, mode, folder)
+    try:
+        recovery = store.recover()
+        first = store.state.first_session
+        fees, tier = account_fees(
+            settings, source.market, start_ms if first is None else first.start_ms, in_bnb=in_bnb
+        )
+        if tier is not None and recovery.last_seq > 0:
+            catch_up(tier, folder)
+        venue = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
+        if mode != "replay":
+            keep_settings(folder, settings)
+        metrics = metrics or Metrics()
+        bus = EventBus()
+        metrics.follow(bus)
+        metrics.watch("bus", bus.counters)
+        metrics.watch("fees", fees.counters)
+        bridge = None
+        if settings.bridge.redis_url and mode == "paper":
+            bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
+            metrics.watch("bridge", bridge.counters)
+        series = open_series(settings, store, bus, metrics) if mode != "replay" else None
+        ledger = Ledger(store, bus, tier)
+        engine = Engine(
+            EngineParts(
+                strategy=strategy,
+                validator=SignalValidator(ValidatorSettings()),
+                risk=RiskManager(limits),
+                breaker=CircuitBreaker(limits),
+                venue=venue,
+                memory=MarketMemory(
+                    with_features=strategy.needs_models,
+                    depth_share=settings.paper.depth_share,
+                    correlations=CorrelationTable(
+                        limits.correlation_half_life_hours, limits.correlation_min_observations
+                    ),
+                ),
+                detector=RegimeDetector(models.pair) if models is not None else None,
+                evidence=evidence,
+                costs=round_trip_costs(settings, fees, source.market),
+                fees=fees,
+                half_spread=settings.paper.spread_bps / 2 / 10_000,
+                market=source.market,
+                epoch=store.epoch,
+            ),
+            ledger,
+            PAPER_BOOKS,
+        )
+        session = Session(
+            identity=Identity(
+                mode=mode,
+                strategy=settings.runtime.strategy,
+                config_hash=settings.trading_hash(),
+                quote=settings.runtime.quote,
+                initial_cash=settings.initial_cash,
+                books=PAPER_BOOKS,
+                accepted=options.accept,
+                changes=lambda before: changes_since(folder, before, settings),
+            ),
+            source=source,
+            ledger=ledger,
+            engine=engine,
+            gate=Gate(venue, settings.risk.max_orders_per_minute, store.epoch),
+            clock=clock,
+            watcher=models if mode == "paper" else None,
+            commands=_commands(folder, clock, limits) if mode == "paper" else None,
+            on_progress=on_progress,
+        )
+    except BaseException:
+        store.close()
+        raise
+    notices += standing_notices(store, first, options)
+    total = None
+    if isinstance(source, RecordedSource):
+        total = source.remaining(start_ms, store.state.cursor)
+    return Run(
+        session=session,
+        store=store,
+        recovery=recovery,
+        source=source,
+        metrics=metrics,
+        total=total,
+        notices=notices,
+        models=describe(models.pair) if models is not None else None,
+        bridge=bridge,
+        series=series,
+    )
+
+
+def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:
+    journal = folder / JOURNAL
+    journaled = JournaledOrders(lambda: JournalReader.open(journal))
+    return CommandReader(folder, clock, limits, journaled)
