@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import click
 import typer
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bot4_runtime import cli_fees, cli_operator
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
+from bot4_runtime.interrupt import INTERRUPTED, Loading
 
 if TYPE_CHECKING:
     from bot4_runtime.venue.server import VenueServer
@@ -83,9 +84,10 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Trade until stopped (SIGINT, SIGTERM). After a kill the same command continues."""
-    from bot4_runtime import app as wiring
-    from bot4_runtime.settings import load_settings
-    from bot4_runtime.telemetry import configure_logging
+    with Loading():
+        from bot4_runtime import app as wiring
+        from bot4_runtime.settings import load_settings
+        from bot4_runtime.telemetry import configure_logging
 
     settings = load_settings(
         config,
@@ -128,9 +130,10 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Run the engine over past candles and write a report. Same inputs, same bytes."""
-    from bot4_runtime import app as wiring
-    from bot4_runtime.settings import load_settings
-    from bot4_runtime.telemetry import configure_logging
+    with Loading():
+        from bot4_runtime import app as wiring
+        from bot4_runtime.settings import load_settings
+        from bot4_runtime.telemetry import configure_logging
 
     if source.startswith("binance"):
         raise ConfigError("replay needs recorded candles: --source store or recorded:DIR")
@@ -363,9 +366,10 @@ def doctor(
 def _execute(
     wiring: Any, settings: Any, options: Any, *, mode: str, folder: Path, as_json: bool
 ) -> None:
-    from bot4_runtime.build import require_fresh
-    from bot4_runtime.report.files import write_report
-    from bot4_runtime.telemetry import Metrics
+    with Loading():
+        from bot4_runtime.build import require_fresh
+        from bot4_runtime.report.files import write_report
+        from bot4_runtime.telemetry import Metrics
 
     state = require_fresh()
     if state.mode == "interpreted":
@@ -475,21 +479,28 @@ def _complain(kind: str, text: str) -> None:
     stderr.print(redact_text(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def _interrupted() -> NoReturn:
+    stderr.print("bot4-runtime: interrupted", highlight=False)
+    sys.exit(INTERRUPTED)
+
+
 cli_operator.register(app)
 cli_fees.register(app)
 
 
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
-    sys.path.append(str(Path.cwd()))  # where --strategy module:Class is looked for last
     try:
+        sys.path.append(str(Path.cwd()))  # where --strategy module:Class is looked for last
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer's own reading of Ctrl-C
+            _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        _interrupted()
     except Bot4Error as error:
         _complain(type(error).__name__, str(error))
         sys.exit(error.exit_code)
@@ -499,5 +510,3 @@ def main() -> None:
         what = f"{error.filename or 'input or output'}: {error.strerror or error}"
         _complain("OSError", what + remedy)
         sys.exit(2 if wrong else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)

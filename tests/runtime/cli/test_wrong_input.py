@@ -220,7 +220,7 @@ class Broken:
         (OSError(28, "No space left on device", "journal.sqlite"), 1, "No space left on device"),
         (OSError("odd"), 1, "input or output: odd"),
         (OSError(30, "Read-only file system", "x"), 2, "Read-only file system; name folders"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "bot4-runtime: interrupted"),
     ],
 )
 def test_trouble_while_trading_has_its_exit_code_and_frees_the_account(
@@ -244,6 +244,7 @@ def test_an_abort_is_told_by_its_code(command, monkeypatch: pytest.MonkeyPatch) 
         raise typer.Abort
 
     try:
-        assert command("abort-for-a-test").code == 130
+        ended = command("abort-for-a-test")
+        assert (ended.code, ended.words.strip()) == (130, "bot4-runtime: interrupted")
     finally:
         cli.app.registered_commands.pop()
