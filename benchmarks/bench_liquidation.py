@@ -10,7 +10,7 @@ import time
 from decimal import Decimal
 
 from benchmarks.harness import EMPTY_CALL, Result, floors, measure
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
 from bot4_runtime.protection.day import TICKS_A_DAY, simulate_day
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
@@ -95,7 +95,7 @@ def protecting(count: int) -> ProtectionMonitor:
         rules=lot_rules(dict.fromkeys(NAMES, 100.0)),
         brackets=brackets,
         risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, 600, 1),
+        gate=Gate(venue, NO_ENTRIES, 1),
         margin=venue,
         ledger=MemoryLedger(),
         epoch=1,

@@ -31,6 +31,7 @@ from pydantic import (
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.instrument import QUOTE_ASSETS
+from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
@@ -49,6 +50,8 @@ FOLDERS = {"BOT4_HOME": "home", "BOT4_MODELS": "models"}
 CONFIG = "BOT4_CONFIG"
 SHAPING = {"runtime", "paper", "risk", "liquidation", "fees"}
 """Sections that shape trading: an account goes on with others only when the user agrees."""
+OF_THE_GATE = {"max_orders_per_minute", "max_turnover_per_minute", "max_reject_ratio"}
+"""Keys of ``[risk]`` that are the gate's ceilings, not the risk manager's."""
 
 _EXPECTED = {
     "float_type": "a number, without quotes",
@@ -124,7 +127,11 @@ class PaperSection(_Section):
 
 
 class RiskSection(_Section):
-    """``[risk]``: limits; `bot4_runtime.risk.limits.BOUNDS` has each one's hard limit."""
+    """``[risk]``: limits; `bot4_runtime.risk.limits.BOUNDS` has each one's hard limit.
+
+    The last three are the gate's own, whose hard limits stand here; `GateLimits` explains them.
+    `max_turnover_per_minute` is notional of entries over the cash a book begins with.
+    """
 
     max_position_pct: float = 0.02
     max_correlation: float = 0.7
@@ -141,6 +148,8 @@ class RiskSection(_Section):
     correlation_half_life_hours: float = 720.0
     correlation_min_observations: int = 72
     max_orders_per_minute: Annotated[int, Field(ge=1, le=600)] = 120
+    max_turnover_per_minute: Annotated[float, Field(gt=0, le=5)] = 2.0
+    max_reject_ratio: Annotated[float, Field(gt=0, le=0.8)] = 0.5
 
     def limits(self) -> RiskLimits:
         """Return the limits, checked against the hard ones.
@@ -148,7 +157,7 @@ class RiskSection(_Section):
         Raises:
             ConfigError: a limit lies outside its bounds.
         """
-        return RiskLimits(**self.model_dump(exclude={"max_orders_per_minute"}))
+        return RiskLimits(**self.model_dump(exclude=OF_THE_GATE))
 
 
 class LiquidationSection(_Section):
@@ -238,6 +247,15 @@ class Settings(_Section):
     def initial_cash(self) -> Decimal:
         """Quote each paper book starts with."""
         return Decimal(repr(self.paper.initial_cash))
+
+    def gate_limits(self) -> GateLimits:
+        """Return the gate's own ceilings."""
+        return GateLimits(
+            orders_per_minute=self.risk.max_orders_per_minute,
+            notional_per_minute=self.initial_cash
+            * Decimal(repr(self.risk.max_turnover_per_minute)),
+            reject_ratio=self.risk.max_reject_ratio,
+        )
 
     def shaping(self) -> str:
         """Return what shapes trading as JSON: all but folders, logs and how it is remembered."""

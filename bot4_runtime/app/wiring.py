@@ -151,7 +151,7 @@ def build(
             source=source,
             ledger=ledger,
             engine=engine,
-            gate=Gate(venue, settings.risk.max_orders_per_minute, store.epoch),
+            gate=Gate(venue, settings.gate_limits(), store.epoch),
             clock=clock,
             watcher=models if mode == "paper" else None,
             commands=_commands(folder, clock, limits) if mode == "paper" else None,

@@ -2,12 +2,12 @@
 
 The gate trusts nobody. It takes only what the risk manager approved, compares the payload
 hash, demands that the intent is durable, sends each intent at most once in its life, and
-counts orders itself, so that a strategy gone mad is stopped even when all else agrees
-(Knight Capital, 2012). What is over its ceiling is rejected, not thrown: the process lives on
-to protect what is held. A restart gives it its memory back, so that nothing is allowed twice.
-
-It counts orders and no amounts, which are the risk manager's to bound; it never refuses what
-only reduces, however often, and it does not yet stop entries after rejections in a row.
+keeps its own counts, so that a strategy gone mad is stopped even when all else agrees
+(Knight Capital, 2012): orders and notional of entries within a minute, and how many of the last
+orders were rejected. What is over a ceiling is rejected, not thrown: the process lives on to
+protect what is held. It never refuses what only reduces, however often. Time is the intents'
+own, so that a replay decides as the run did; a restart gives it its memory back, so that
+nothing is allowed twice.
 
 Each order it sends is answered in exactly one of four ways: accepted, rejected, not sent
 (closed as never placed), or unknown, which is asked for and never sent again.
@@ -15,6 +15,7 @@ Each order it sends is answered in exactly one of four ways: accepted, rejected,
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -39,10 +40,41 @@ from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.risk.manager import RiskApproved
 
 CEILING_REACHED: Final = "GATE_CEILING"
+NOTIONAL_REACHED: Final = "GATE_NOTIONAL"
+REJECTIONS_REACHED: Final = "GATE_REJECTIONS"
 ENTRIES_WAIT: Final = "ENTRIES_WAIT"
+OWN_CODES: Final = (CEILING_REACHED, NOTIONAL_REACHED, REJECTIONS_REACHED, ENTRIES_WAIT)
 """Codes of the gate's own rejections: such an order was never sent."""
 REFUSED: Final = "VENUE_REFUSED"
 """Code of a venue's rejection that carries none."""
+JUDGED_ORDERS: Final = 20
+"""The ratio of rejected orders is taken over the last so many."""
+REJECTION_PAUSE_NS: Final = 3600 * NS_PER_S
+"""How long after a rejection entries pause while the ratio is too high."""
+_MINUTE_NS: Final = 60 * NS_PER_S
+_ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """The gate's own ceilings, over all books; what only reduces passes them all.
+
+    Attributes:
+        orders_per_minute: that many orders within a minute, exits among them, let no entry pass.
+        notional_per_minute: of entries, in quote at their worst price.
+        reject_ratio: share of the last `JUDGED_ORDERS` orders; with more rejected, entries pause
+            for `REJECTION_PAUSE_NS` after the last rejection. Orders not there yet count as
+            accepted, those that never reached the venue do not count; a rejection that is only
+            learnt by asking counts after the next restart.
+    """
+
+    orders_per_minute: int
+    notional_per_minute: Decimal
+    reject_ratio: float
+
+
+NO_ENTRIES: Final = GateLimits(orders_per_minute=0, notional_per_minute=_ZERO, reject_ratio=0.0)
+"""Ceilings that only what reduces passes."""
 
 
 class Gate:
@@ -50,16 +82,19 @@ class Gate:
 
     Args:
         venue: where orders go.
-        max_orders_per_minute: own ceiling over all books, in event time.
+        limits: own ceilings over all books, in event time.
         epoch: of this process; an intent of another one is not sent.
     """
 
-    def __init__(self, venue: Venue, max_orders_per_minute: int, epoch: int) -> None:
+    def __init__(self, venue: Venue, limits: GateLimits, epoch: int) -> None:
         self._venue = venue
         self._epoch = epoch
-        self._max_orders_per_minute = max_orders_per_minute
+        self._limits = limits
         self._highest_sent = 0
-        self._recent_ns: deque[int] = deque()
+        self._sent: deque[tuple[int, Decimal]] = deque()
+        """Of what was sent within a minute: when, and the notional of entries."""
+        self._judged: deque[tuple[int, bool]] = deque(maxlen=JUDGED_ORDERS)
+        """Of the last orders the venue was asked: when, and whether it rejected them."""
         self._hold = ""
 
     def remember(self, orders: Iterable[Order]) -> None:
@@ -68,14 +103,25 @@ class Gate:
         An intent without outcome counts as sent, unless the venue is in-process: there it was
         lost with the process, and is replayed.
         """
-        sent = [
-            order.intent
-            for order in orders
-            if not (self._venue.in_process and order.status is OrderStatus.INTENDED)
-            and not order.reason.startswith((CEILING_REACHED, ENTRIES_WAIT))
-        ]
-        self._recent_ns = deque(sorted(intent.ts_ns for intent in sent))
-        self._highest_sent = max((intent.intent_no for intent in sent), default=0)
+        sent = sorted(
+            (
+                order
+                for order in orders
+                if not (self._venue.in_process and order.status is OrderStatus.INTENDED)
+                and not order.reason.startswith(OWN_CODES)
+            ),
+            key=lambda order: order.intent.intent_no,
+        )
+        self._sent = deque(sorted((o.intent.ts_ns, _exposure(o.intent)) for o in sent))
+        self._judged = deque(
+            (
+                (order.intent.ts_ns, order.status is OrderStatus.REJECTED)
+                for order in sent
+                if order.status is not OrderStatus.NEVER_PLACED
+            ),
+            maxlen=JUDGED_ORDERS,
+        )
+        self._highest_sent = sent[-1].intent.intent_no if sent else 0
 
     def hold(self, reason: str) -> None:
         """Reject entries for a reason; an empty one lets them pass. Exits always pass."""
@@ -161,17 +207,22 @@ class Gate:
         if not intent.quantity > Decimal(0):
             raise InvariantViolated(f"intent {intent.intent_no} has quantity {intent.quantity}")
         self._highest_sent = intent.intent_no
-        if self._hold and not intent.reduce_only:
-            return [_rejected(intent, ENTRIES_WAIT, self._hold)]
-        if not self._counted(intent):
-            return [
-                _rejected(
-                    intent,
-                    CEILING_REACHED,
-                    f"{len(self._recent_ns)} orders within a minute reached the gate's own "
-                    f"ceiling of {self._max_orders_per_minute}",
-                )
-            ]
+        while self._sent and self._sent[0][0] <= intent.ts_ns - _MINUTE_NS:
+            self._sent.popleft()
+        if not intent.reduce_only:
+            refused = self._refusal(intent)
+            if refused is not None:
+                return [_rejected(intent, *refused)]
+        self._sent.append((intent.ts_ns, _exposure(intent)))
+        answers = self._hand_over(intended, cash_free)
+        if not any(_never_placed(answer) for answer in answers):
+            rejected = any(isinstance(answer, OrderRejected) for answer in answers)
+            self._judged.append((intent.ts_ns, rejected))
+        return answers
+
+    def _hand_over(self, intended: OrderIntended, cash_free: float) -> list[OrderEvent]:
+        """Submit an order; whatever comes of it is one of the four answers."""
+        intent = intended.intent
         try:
             return self._venue.submit(intent, intended.client_id, cash_free)
         except VenueUnreachable as error:
@@ -192,15 +243,42 @@ class Gate:
                 )
             ]
 
-    def _counted(self, intent: OrderIntent) -> bool:
-        """Count an order that may go out; False for an entry beyond the ceiling."""
-        recent = self._recent_ns
-        while recent and recent[0] <= intent.ts_ns - 60 * NS_PER_S:
-            recent.popleft()
-        if not intent.reduce_only and len(recent) >= self._max_orders_per_minute:
-            return False
-        recent.append(intent.ts_ns)
-        return True
+    def _refusal(self, intent: OrderIntent) -> tuple[str, str] | None:
+        """Return code and reason for which an entry may not go out; None when it may."""
+        limits, sent = self._limits, self._sent
+        if self._hold:
+            return ENTRIES_WAIT, self._hold
+        if len(sent) >= limits.orders_per_minute:
+            return CEILING_REACHED, (
+                f"{len(sent)} orders within a minute reached the gate's own ceiling of "
+                f"{limits.orders_per_minute}"
+            )
+        notional = sum((exposure for _, exposure in sent), _exposure(intent))
+        if not notional <= limits.notional_per_minute:
+            return NOTIONAL_REACHED, (
+                f"with it, entries within a minute come to {notional:f} of quote, over the gate's "
+                f"own ceiling of {limits.notional_per_minute:f}"
+            )
+        rejected_ns = [ts_ns for ts_ns, rejected in self._judged if rejected]
+        if (
+            len(rejected_ns) > limits.reject_ratio * JUDGED_ORDERS
+            and intent.ts_ns - max(rejected_ns) < REJECTION_PAUSE_NS
+        ):
+            return REJECTIONS_REACHED, (
+                f"{len(rejected_ns)} of the last {JUDGED_ORDERS} orders were rejected, more than "
+                f"the gate's own ceiling of {limits.reject_ratio:.0%}; entries pause for "
+                f"{REJECTION_PAUSE_NS // _MINUTE_NS} minutes after the last"
+            )
+        return None
+
+
+def _exposure(intent: OrderIntent) -> Decimal:
+    """Return the notional an order may add, in quote; 0 for what only reduces."""
+    return _ZERO if intent.reduce_only else intent.quantity * intent.worst_price
+
+
+def _never_placed(answer: OrderEvent) -> bool:
+    return isinstance(answer, OrderClosed) and answer.status == OrderStatus.NEVER_PLACED.value
 
 
 def _rejected(intent: OrderIntent, code: str, reason: str) -> OrderRejected:

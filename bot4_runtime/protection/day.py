@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import Faults, Liquidated, SimulatedUsdm
@@ -67,7 +67,7 @@ def simulate_day(seed: int, ticks: int = TICKS_A_DAY) -> DayResult:
         rules=rules,
         brackets=brackets,
         risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, 600, 1),
+        gate=Gate(venue, NO_ENTRIES, 1),
         margin=venue,
         ledger=ledger,
         epoch=1,

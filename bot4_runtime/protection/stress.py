@@ -31,7 +31,7 @@ from bot4_runtime.domain.events import (
     ProtectionSettled,
 )
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import NS_PER_MS, Costs, Faults, SimulatedUsdm
@@ -47,7 +47,6 @@ ISOLATED_SHARE: Final = Decimal("0.75")
 
 LONGEST_GAP_MS: Final = 86_400_000
 _LAST_NS: Final = 60_000 * NS_PER_MS
-_DAY_ORDERS: Final = 1_000_000
 _DRAWN: Final = 800
 
 Point = tuple[int, dict[str, float]]
@@ -364,7 +363,7 @@ class _Protected:
             rules=rules,
             brackets=brackets,
             risk=RiskManager(RiskLimits()),
-            gate=Gate(self.account, _DAY_ORDERS, 1),
+            gate=Gate(self.account, NO_ENTRIES, 1),
             margin=self.account,
             ledger=self.ledger,
             epoch=1,

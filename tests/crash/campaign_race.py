@@ -47,7 +47,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.binance.spot import BinanceSpot
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.lease import TTL_MS, Lease
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 from bot4_runtime.sources import SIMULATED_START_MS
@@ -170,7 +170,9 @@ class Trader:
             window_ms=window_ms,
             may_send=self._lease.holds,
         )
-        self._gate = Gate(self._venue, 1_000_000, self._store.epoch)
+        self._gate = Gate(
+            self._venue, GateLimits(1_000_000, Decimal(10**9), 1.0), self._store.epoch
+        )
 
     def begin(self) -> None:
         self._gate.remember(self._store.state.orders.values())

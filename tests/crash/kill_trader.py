@@ -31,7 +31,7 @@ from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.binance.spot import BinanceSpot
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.schedules import binance_schedule
@@ -248,7 +248,7 @@ class Life:
         bus.subscribe(AnyEvent, lambda _event: None)
         ledger = Ledger(store, bus)
         source = CampaignSource(self._stage, self._door, clock, self)
-        gate = Gate(self._venue, 10_000, store.epoch)
+        gate = Gate(self._venue, GateLimits(10_000, Decimal(10**9), 1.0), store.epoch)
 
         def timer() -> int:
             return clock.now_ns() // TIME_LAPSE

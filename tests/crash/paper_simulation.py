@@ -33,7 +33,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.order import Book
 from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.fees.calculator import FeeCalculator
@@ -119,7 +119,7 @@ def live(world: World) -> str:
         source=ScriptedCandles(world, plan, journal),
         ledger=ledger,
         engine=engine,
-        gate=Gate(venue, 20, store.epoch),
+        gate=Gate(venue, GateLimits(20, 10 * CASH, 0.5), store.epoch),
         clock=clock,
         timer=clock.now_ns,
     )

@@ -271,8 +271,8 @@ class ForgetfulGate(Gate):
     def remember(self, orders):
         super().remember(())
 
-    def _counted(self, intent):
-        return True
+    def _refusal(self, intent):
+        return super()._refusal(intent) if self._hold else None
 
     def _submit(self, intended, *, durable, cash_free):
         self._highest_sent = 0

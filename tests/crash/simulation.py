@@ -30,7 +30,7 @@ from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.schedules import binance_schedule
@@ -57,7 +57,7 @@ CALM_MS = 60_000
 SYMBOLS = ("AAAUSDT", "BBBUSDT")
 CASH = Decimal(10_000)
 LIMITS = RiskLimits(max_correlation=1.0, max_loss_streak=2)
-ORDERS_PER_MINUTE = 6
+GATE_LIMITS = GateLimits(orders_per_minute=6, notional_per_minute=CASH, reject_ratio=0.5)
 MAX_LIVES = 12
 NS = 1_000_000
 
@@ -434,7 +434,7 @@ def live(world: World, parts: Parts) -> bool:
         ledger,
         (Book.VALIDATED,),
     )
-    gate = parts.gate(wire, ORDERS_PER_MINUTE, store.epoch)
+    gate = parts.gate(wire, GATE_LIMITS, store.epoch)
     timer = _timer(world)
     source = VirtualSource(world, plan, journal)
     session = parts.session(

@@ -14,7 +14,7 @@ from bot4_runtime.domain.order import Book, Liquidity, Purpose, Side
 from bot4_runtime.domain.regime import Regime
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.engine import Command, Engine, EngineParts, Submit
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.fees.calculator import FeeCalculator
@@ -122,7 +122,7 @@ class Bench:
         fees = FeeCalculator(binance_schedule(Market.SPOT))
         self.strategy = Scripted()
         self.venue = LaggingVenue(PaperModel(), fees)
-        self.gate = Gate(self.venue, 120, epoch=1)
+        self.gate = Gate(self.venue, GateLimits(120, Decimal(1_000_000), 0.5), epoch=1)
         self.memory = MarketMemory(
             with_features=detector is not None,
             depth_share=0.01,

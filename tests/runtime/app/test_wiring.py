@@ -9,13 +9,19 @@ import polars as pl
 import pytest
 import structlog
 
-from bot4_runtime import app
+from bot4_runtime import app, why
 from bot4_runtime.app.source import build_source
 from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.errors import ConfigError, DataError, JournalLocked
-from bot4_runtime.domain.events import SessionStarted, SignalDecided
+from bot4_runtime.domain.events import (
+    OrderIntended,
+    OrderRejected,
+    SessionStarted,
+    SignalDecided,
+)
+from bot4_runtime.domain.order import Purpose
 from bot4_runtime.report.record import gather
 from bot4_runtime.sources import SIMULATED_START_MS, SIMULATED_SYMBOLS
 from bot4_runtime.state.reader import JournalReader
@@ -96,6 +102,32 @@ def test_too_little_room_for_the_reserve_is_told_counted_and_logged(
         for book in books.values()
         if book.intents
     )
+
+
+def test_entries_over_the_turnover_that_is_set_are_refused_and_why_tells_it(
+    drill, tmp_path: Path
+) -> None:
+    settings = drill.model_copy(
+        update={"risk": drill.risk.model_copy(update={"max_turnover_per_minute": 0.02})}
+    )
+    run = app.build(settings, simulated(60), mode="paper", folder=tmp_path / "run")
+    run.execute(threading.Event())
+    refused: dict[int, str] = {}
+    entries: dict[int, OrderIntended] = {}
+    with JournalReader.open(tmp_path / "run" / "journal.sqlite") as journal:
+        for _, event in journal.events(kinds=(OrderIntended, OrderRejected)):
+            if isinstance(event, OrderIntended):
+                entries[event.intent.intent_no] = event
+            elif event.code == "GATE_NOTIONAL":
+                refused[event.intent_no] = event.reason
+        assert refused
+        assert len(refused) < len(entries)
+        first = min(refused)
+        assert {entries[number].intent.purpose for number in refused} == {Purpose.ENTRY}
+        story = why.tell(journal, None, entries[first].intent.signal_id)
+    (told,) = [order for order in story["orders"] if order["intent_no"] == first]
+    assert told["status"] == "rejected (GATE_NOTIONAL)"
+    assert "over the gate's own ceiling of 2000" in told["why"]
 
 
 def test_an_end_before_what_was_traded_is_told(drill, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.order import Book
 from bot4_runtime.event_bus import EventBus
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.fees.calculator import FeeCalculator
@@ -57,7 +57,7 @@ def run(disk: MemoryDisk, source: Silent, now_ms: int) -> StateStore:
         source=source,
         ledger=Ledger(store, EventBus()),
         engine=None,
-        gate=Gate(venue, 60, store.epoch),
+        gate=Gate(venue, GateLimits(60, Decimal(1_000_000), 0.5), store.epoch),
         clock=ManualClock(now_ms * 1_000_000),
     )
     assert session.run(threading.Event(), recovery).candles == 0

@@ -35,7 +35,7 @@ from bot4_runtime.domain.order import (
     payload_hash,
 )
 from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.risk.correlation import FixedCorrelations
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import HeldPosition, RiskApproved, RiskManager, RiskView
@@ -64,6 +64,10 @@ class RecordingVenue:
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
     ) -> list[OrderEvent]:
         return []
+
+
+def limits(orders_per_minute: int) -> GateLimits:
+    return GateLimits(orders_per_minute, Decimal(1_000_000), 0.5)
 
 
 def intended(number: int = 1, *, ts_ns: int = 0, reduce_only: bool = False) -> OrderIntended:
@@ -135,7 +139,7 @@ def send(gate: Gate, event: OrderIntended, **changed: object) -> list[OrderEvent
 
 def test_an_approved_durable_intent_is_sent_once() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 10, epoch=1)
+    gate = Gate(venue, limits(10), epoch=1)
     (answer,) = send(gate, intended())
     assert isinstance(answer, OrderAccepted)
     with pytest.raises(InvariantViolated, match="sent before"):
@@ -147,7 +151,7 @@ def test_an_approved_durable_intent_is_sent_once() -> None:
 def test_only_an_approval_opens_the_gate(impostor: object) -> None:
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="expected RiskApproved"):
-        send(Gate(venue, 10, epoch=1), intended(), approved=impostor)
+        send(Gate(venue, limits(10), epoch=1), intended(), approved=impostor)
     assert venue.sent == []
 
 
@@ -157,7 +161,7 @@ def test_an_approval_of_another_payload_does_not_open_it() -> None:
     swapped = msgspec.structs.replace(event, intent=larger, payload_hash=payload_hash(larger))
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="differs from what risk approved"):
-        send(Gate(venue, 10, epoch=1), swapped, approved=approved(event))
+        send(Gate(venue, limits(10), epoch=1), swapped, approved=approved(event))
     assert venue.sent == []
 
 
@@ -168,14 +172,14 @@ def test_an_intent_altered_after_hashing_is_not_sent() -> None:
     )
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="altered"):
-        send(Gate(venue, 10, epoch=1), altered, approved=approved(event))
+        send(Gate(venue, limits(10), epoch=1), altered, approved=approved(event))
     assert venue.sent == []
 
 
 def test_an_intent_that_is_not_durable_is_not_sent() -> None:
     venue = RecordingVenue()
     with pytest.raises(InvariantViolated, match="not durable"):
-        send(Gate(venue, 10, epoch=1), intended(), durable=False)
+        send(Gate(venue, limits(10), epoch=1), intended(), durable=False)
     assert venue.sent == []
 
 
@@ -191,7 +195,7 @@ def test_each_failure_is_exactly_one_outcome_and_nothing_is_sent_again(
     error: Exception, kind: type, says: str
 ) -> None:
     venue = RecordingVenue(in_process=False, error=error)
-    gate = Gate(venue, 10, epoch=1)
+    gate = Gate(venue, limits(10), epoch=1)
     (answer,) = send(gate, intended())
     assert type(answer) is kind
     assert (answer.intent_no, answer.reason) == (1, says)
@@ -207,13 +211,13 @@ def test_an_intent_of_another_epoch_is_never_sent(name: str) -> None:
     venue = RecordingVenue()
     event = msgspec.structs.replace(intended(), client_id=name)
     with pytest.raises(InvariantViolated, match="another process"):
-        send(Gate(venue, 10, epoch=1), event)
+        send(Gate(venue, limits(10), epoch=1), event)
     assert venue.sent == []
 
 
 def test_entries_wait_for_a_reason_and_exits_do_not() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 10, epoch=1)
+    gate = Gate(venue, limits(10), epoch=1)
     gate.hold("the venue disagrees")
     (answer,) = send(gate, intended(1))
     assert isinstance(answer, OrderRejected)
@@ -228,13 +232,13 @@ def test_entries_wait_for_a_reason_and_exits_do_not() -> None:
     "error", [OutcomeUnknown("lost"), VenueUnreachable("no route"), VenueRefused("-2011")]
 )
 def test_a_cancel_that_fails_leaves_the_order_as_it_is(error: Exception) -> None:
-    gate = Gate(RecordingVenue(in_process=False, error=error), 10, epoch=1)
+    gate = Gate(RecordingVenue(in_process=False, error=error), limits(10), epoch=1)
     assert gate.cancel(resting(1, OrderStatus.ACCEPTED), 5) == []
 
 
 def test_after_a_restart_an_unanswered_intent_counts_as_sent_to_a_venue_outside() -> None:
     venue = RecordingVenue(in_process=False)
-    gate = Gate(venue, 10, epoch=1)
+    gate = Gate(venue, limits(10), epoch=1)
     gate.remember([resting(1, OrderStatus.INTENDED)])
     with pytest.raises(InvariantViolated, match="sent before"):
         send(gate, intended(1))
@@ -256,7 +260,7 @@ def resting(number: int, status: OrderStatus, reason: str = "") -> Order:
 
 def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 3, epoch=1)
+    gate = Gate(venue, limits(3), epoch=1)
     for number in (1, 2, 3):
         send(gate, intended(number, ts_ns=number))
     (refused,) = send(gate, intended(4, ts_ns=4))
@@ -269,7 +273,7 @@ def test_a_strategy_gone_mad_is_stopped_but_exits_pass() -> None:
 
 def test_a_restart_gives_no_second_minute() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 2, epoch=1)
+    gate = Gate(venue, limits(2), epoch=1)
     gate.remember(
         resting(number, status, reason)
         for number, status, reason in (
@@ -289,16 +293,16 @@ def test_a_restart_gives_no_second_minute() -> None:
 
 def test_an_unanswered_intent_is_replayed_to_a_venue_in_process_only() -> None:
     inside, outside = RecordingVenue(), RecordingVenue(in_process=False)
-    Gate(inside, 10, epoch=1).replay(intended(), cash_free=1e4)
+    Gate(inside, limits(10), epoch=1).replay(intended(), cash_free=1e4)
     assert inside.sent == [1]
     with pytest.raises(InvariantViolated, match="never sent again"):
-        Gate(outside, 10, epoch=1).replay(intended(), cash_free=1e4)
+        Gate(outside, limits(10), epoch=1).replay(intended(), cash_free=1e4)
     assert outside.sent == []
 
 
 def test_a_cancel_always_passes() -> None:
     venue = RecordingVenue()
-    gate = Gate(venue, 1, epoch=1)
+    gate = Gate(venue, limits(1), epoch=1)
     order = Order(
         intent=intended().intent,
         client_id="c1",
@@ -318,7 +322,7 @@ def test_an_empty_intent_is_not_sent() -> None:
     empty = msgspec.structs.replace(event.intent, quantity=Decimal(0))
     nothing = msgspec.structs.replace(event, intent=empty, payload_hash=payload_hash(empty))
     with pytest.raises(InvariantViolated, match="quantity 0"):
-        Gate(RecordingVenue(), 10, epoch=1).replay(nothing, cash_free=1.0)
+        Gate(RecordingVenue(), limits(10), epoch=1).replay(nothing, cash_free=1.0)
 
 
 def test_at_the_ceiling_an_entry_waits_out_the_whole_minute() -> None:
@@ -328,7 +332,7 @@ def test_at_the_ceiling_an_entry_waits_out_the_whole_minute() -> None:
         (minute_ns - 1, False),
         (minute_ns, True),
     ):
-        gate = Gate(RecordingVenue(), 1, epoch=1)
+        gate = Gate(RecordingVenue(), limits(1), epoch=1)
         send(gate, intended(1, ts_ns=0))
         (answer,) = send(gate, intended(2, ts_ns=wait_ns))
         assert isinstance(answer, OrderAccepted if passes else OrderRejected), wait_ns

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from bot4_runtime.domain.events import ProtectionPlanned
 from bot4_runtime.event_bus import EventBus
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.journal import JournalLedger
 from bot4_runtime.protection.monitor import ProtectionMonitor
@@ -37,7 +37,7 @@ def protecting(store: StateStore, venue: SimulatedUsdm, heard: list) -> Protecti
         rules=lot_rules({"BTCUSDT": 100.0}),
         brackets={"BTCUSDT": published_brackets("BTCUSDT")},
         risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, 120, store.epoch),
+        gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), store.epoch),
         margin=venue,
         ledger=JournalLedger(Ledger(store, bus)),
         epoch=store.epoch,

@@ -32,7 +32,7 @@ from bot4_runtime.domain.order import (
     TimeInForce,
     payload_hash,
 )
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.orders import FIRST_INTENT
@@ -122,7 +122,7 @@ class Desk:
             rules=lot_rules({"BTCUSDT": 100.0, "ETHUSDT": 100.0}),
             brackets=brackets,
             risk=risk or RiskManager(RiskLimits()),
-            gate=Gate(self.venue, 120, 5),
+            gate=Gate(self.venue, GateLimits(120, Decimal(1_000_000), 0.5), 5),
             margin=self.venue,
             ledger=self.tape,
             epoch=5,
@@ -954,7 +954,7 @@ def test_protective_cuts_never_pass_their_plans_overlap_or_turn_a_position(
         rules=rules,
         brackets=FLAT,
         risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, 120, 1),
+        gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), 1),
         margin=venue,
         ledger=tape,
         epoch=1,

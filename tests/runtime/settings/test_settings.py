@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.risk.limits import BOUNDS, RiskLimits
-from bot4_runtime.settings import RiskSection, Settings, load_settings
+from bot4_runtime.settings import OF_THE_GATE, RiskSection, Settings, load_settings
 
 LOOSER_DOWNWARD = {"min_liquidity_ratio", "min_margin_ratio"}
 
@@ -27,8 +28,33 @@ def test_defaults_are_paper_and_the_documented_limits() -> None:
 
 
 def test_the_risk_section_and_the_limits_have_the_same_keys_and_defaults() -> None:
-    section = RiskSection().model_dump(exclude={"max_orders_per_minute"})
+    section = RiskSection().model_dump(exclude=OF_THE_GATE)
     assert section == dataclasses.asdict(RiskLimits())
+
+
+def test_the_gate_has_ceilings_of_its_own_and_they_have_hard_limits() -> None:
+    assert load_settings(environment={}).gate_limits() == GateLimits(120, Decimal(200_000), 0.5)
+    hardest = {
+        "BOT4_RISK__MAX_ORDERS_PER_MINUTE": "600",
+        "BOT4_RISK__MAX_TURNOVER_PER_MINUTE": "5.0",
+        "BOT4_RISK__MAX_REJECT_RATIO": "0.8",
+        "BOT4_PAPER__INITIAL_CASH": "1000.5",
+    }
+    assert load_settings(environment=hardest).gate_limits() == GateLimits(
+        600, Decimal("5002.5"), 0.8
+    )
+    for name, text in (
+        ("MAX_ORDERS_PER_MINUTE", "601"),
+        ("MAX_ORDERS_PER_MINUTE", "0"),
+        ("MAX_TURNOVER_PER_MINUTE", "5.01"),
+        ("MAX_TURNOVER_PER_MINUTE", "0.0"),
+        ("MAX_TURNOVER_PER_MINUTE", "nan"),
+        ("MAX_REJECT_RATIO", "0.81"),
+        ("MAX_REJECT_RATIO", "0.0"),
+        ("MAX_REJECT_RATIO", "nan"),
+    ):
+        with pytest.raises(ConfigError, match=name.lower()):
+            load_settings(environment={f"BOT4_RISK__{name}": text})
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
