@@ -10,8 +10,11 @@ within about 10 ms. What is not in the journal at all (`series`, metrics) may be
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from bot4_runtime.domain.errors import JournalWriteFailed
@@ -22,8 +25,14 @@ from bot4_runtime.state.frames import contiguous, decode_frame, encode_frames, k
 MAX_PENDING: Final = 50_000
 """Events that may wait for the disk; `append` blocks beyond it."""
 
-_MAX_GROUP: Final = 8_192
-_LINGER_S: Final = 0.01
+_GROUP: Final = 8_192
+"""Events after which a journal without a thread writes though nobody waits."""
+
+LINGER_S: Final = 0.01
+"""How long a batch that nobody waits for may lie before it is written."""
+DISPOSABLE_LINGER_S: Final = 0.25
+"""The same in a journal that is thrown away with its run, for fewer and larger groups."""
+
 _IDLE_S: Final = 0.5
 _CLOSE_S: Final = 30.0
 _CLOSE_FAILED_S: Final = 1.0
@@ -37,18 +46,21 @@ class Journal:
         threaded: False for no thread: what is queued is written by whoever waits for it, by
             `pump`, by `close`, and by `append` once a whole group waits. The order of all
             calls of the disk then follows from the calls of the journal alone.
+        linger_s: how long the thread lets a batch lie that nobody waits for.
     """
 
-    def __init__(self, disk: Disk, *, threaded: bool = True) -> None:
+    def __init__(self, disk: Disk, *, threaded: bool = True, linger_s: float = LINGER_S) -> None:
         self._disk = disk
         self._threaded = threaded
-        self._pending: deque[Sequence[JournaledEvent] | Callable[[], None]] = deque()
+        self._linger_s = linger_s
+        self._pending: list[JournaledEvent] = []
+        self._actions: deque[tuple[int, Callable[[], None]]] = deque()
         self._last_seq = disk.last_seq()
         self._durable_seq = self._last_seq
         self._failure: BaseException | None = None
-        self._changed = threading.Condition()
-        self._idle = False
-        self._waiters = 0
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._idle = True
+        self._waiting: list[SimpleQueue[None]] = []
         self._closing = False
         self._thread: threading.Thread | None = None
         self._helper: threading.Thread | None = None
@@ -98,13 +110,16 @@ class Journal:
         Raises:
             JournalWriteFailed: an earlier write failed, or the journal is closed.
         """
-        self.check()
-        first = self._last_seq + 1
-        self._last_seq += len(events)
-        if self._last_seq - self._durable_seq > MAX_PENDING:
-            self.wait_durable(first - MAX_PENDING // 2)
-        self._enqueue(events)
-        return self._last_seq
+        if self._failure is not None or self._closing:
+            self.check()
+        last = self._last_seq + len(events)
+        if last - self._durable_seq > MAX_PENDING:
+            self.wait_durable(self._last_seq + 1 - MAX_PENDING // 2)
+        self._pending.extend(events)
+        self._last_seq = last  # not before: the thread takes what is up to here, whole batches
+        if self._idle:
+            self._stir()
+        return last
 
     def after_durable(self, action: Callable[[], object]) -> threading.Event:
         """Run an action on the journal's thread once all that was appended is durable.
@@ -119,7 +134,9 @@ class Journal:
             action()
             done.set()
 
-        self._enqueue(run)
+        self._actions.append((self._last_seq, run))
+        if self._idle:
+            self._stir()
         return done
 
     def beside(self, seq: int, work: Callable[[Callable[[], object]], object]) -> threading.Event:
@@ -142,14 +159,12 @@ class Journal:
             try:
                 work(lambda: self.wait_durable(seq))
             except Exception as error:  # noqa: BLE001  the thread's outermost: keep, tell
-                with self._changed:
-                    self._failure = self._failure or error
-                    self._changed.notify_all()
+                self._failure = self._failure or error
             else:
-                with self._changed:
-                    done.set()
-                    self._changed.notify_all()
+                done.set()
+            self._tell()
 
+        self._ring()
         self._helper = threading.Thread(target=run, name="snapshot", daemon=True)
         self._helper.start()
         return done
@@ -182,17 +197,22 @@ class Journal:
         self._wait(done.is_set, "a snapshot", timeout_s)
 
     def _wait(self, done: Callable[[], bool], what: str, timeout_s: float) -> None:
-        if not self._threaded:
+        told: SimpleQueue[None] = SimpleQueue()
+        self._waiting.append(told)
+        if self._threaded:
+            self._ring()
+        else:
             self.pump()
-        with self._changed:
-            self._waiters += 1
-            self._changed.notify_all()
-            try:
-                self._changed.wait_for(lambda: done() or self._failure is not None, timeout_s)
-            finally:
-                self._waiters -= 1
-            if not done() and self._failure is None:
-                self._failure = TimeoutError(f"{what} was not durable after {timeout_s:g} s")
+        until = time.monotonic() + timeout_s
+        try:
+            while not done() and self._failure is None:
+                if (left := until - time.monotonic()) <= 0:
+                    self._failure = TimeoutError(f"{what} was not durable after {timeout_s:g} s")
+                else:
+                    with suppress(Empty):
+                        told.get(timeout=left)
+        finally:
+            self._waiting.remove(told)
         if not done():
             self.check()
 
@@ -202,7 +222,7 @@ class Journal:
         A failure is kept, and raised by whoever waits or appends next.
         """
         try:
-            while self._pending and self._failure is None:
+            while self._queued and self._failure is None:
                 self._commit_group()
         except Exception as error:  # noqa: BLE001  as in the thread's outermost loop
             self._failure = error
@@ -215,9 +235,8 @@ class Journal:
         """
         if self._helper is not None:
             self._helper.join(_CLOSE_S if self._failure is None else _CLOSE_FAILED_S)
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._closing = True
+        self._bell.put(None)
         if self._thread is not None:
             self._thread.join(_CLOSE_S if self._failure is None else _CLOSE_FAILED_S)
             if self._thread.is_alive():
@@ -231,17 +250,29 @@ class Journal:
         if self._durable_seq < self._last_seq:
             self.check()
 
-    def _enqueue(self, item: Sequence[JournaledEvent] | Callable[[], None]) -> None:
-        self._pending.append(item)
-        if not self._threaded:
-            if self._last_seq - self._durable_seq >= _MAX_GROUP:
-                self.pump()
-        elif self._thread is None:
+    def _stir(self) -> None:
+        """Have what was queued written: soon by the thread, by us once a whole group waits."""
+        if self._threaded:
+            self._idle = False
+            self._ring()
+        elif self._last_seq - self._durable_seq >= _GROUP:
+            self.pump()
+
+    def _ring(self) -> None:
+        """Wake the thread; the first call, by whoever appends, starts it."""
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
             self._thread.start()
-        elif self._idle:
-            with self._changed:
-                self._changed.notify_all()
+        self._bell.put(None)
+
+    def _tell(self) -> None:
+        """Wake all who wait, to look whether it was for this."""
+        for told in tuple(self._waiting):
+            told.put(None)
+
+    @property
+    def _queued(self) -> bool:
+        return self._durable_seq < self._last_seq or bool(self._actions)
 
     # ------------------------------------------------------------ journal thread
     def _run(self) -> None:
@@ -249,42 +280,43 @@ class Journal:
             while self._wait_for_work():
                 self._commit_group()
         except Exception as error:  # noqa: BLE001  the thread's outermost loop: keep, tell, stop
-            with self._changed:
-                self._failure = self._failure or error
-                self._changed.notify_all()
+            self._failure = self._failure or error
+            self._tell()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to write; False when closing and all is written."""
         while True:
-            with self._changed:
-                self._idle = True
-                if not self._pending and not self._closing:
-                    self._changed.wait(_IDLE_S)
-                self._idle = False
-                if self._pending:
-                    self._changed.wait_for(lambda: self._waiters or self._closing, _LINGER_S)
-                    return True
-                if self._closing:
-                    return False
-            self._disk.tidy()
+            self._idle = True  # before the look, so that nothing is queued unseen
+            if self._queued:
+                break
+            if self._closing:
+                return False
+            try:
+                self._bell.get(timeout=_IDLE_S)
+            except Empty:
+                self._disk.tidy()
+        self._idle = False
+        until = time.monotonic() + self._linger_s
+        with suppress(Empty):
+            while not self._waiting and not self._closing:
+                self._bell.get(timeout=max(0.0, until - time.monotonic()))
+        return True
 
     def _commit_group(self) -> None:
-        events: list[JournaledEvent] = []
-        actions: list[Callable[[], None]] = []
-        while self._pending and len(events) < _MAX_GROUP and not actions:
-            item = self._pending.popleft()
-            if callable(item):
-                actions.append(item)
-            else:
-                events += item
-        if events:
-            first = self._durable_seq + 1
-            frames = encode_frames(first, self._disk.epoch, events)
-            self._disk.write(frames, keys_of(first, events))
-            with self._changed:
-                self._durable_seq = frames[-1].last_seq
-                self._changed.notify_all()
-        for action in actions:
+        """Write what is queued, but no further than an action that comes before the rest."""
+        last = self._last_seq
+        if self._actions:
+            last = min(last, self._actions[0][0])
+        first = self._durable_seq + 1
+        if last >= first:
+            events = self._pending[: last - first + 1]
+            del self._pending[: len(events)]
+            self._disk.write(
+                encode_frames(first, self._disk.epoch, events), keys_of(first, events)
+            )
+            self._durable_seq = last
+            self._tell()
+        while self._actions and self._actions[0][0] <= self._durable_seq:
+            _, action = self._actions.popleft()
             action()
-            with self._changed:
-                self._changed.notify_all()
+            self._tell()

@@ -119,6 +119,58 @@ def test_an_action_runs_after_all_that_was_appended_is_durable():
         journal.append([session(1)])
 
 
+def test_a_batch_that_nobody_waits_for_lies_until_its_time_is_over():
+    disk = SlowDisk()
+    disk.gate.set()
+    journal = Journal(disk, linger_s=0.2)
+    before = time.monotonic()
+    journal.append([candle("A", 0, 1.0)])
+    journal.append([candle("A", 1, 1.0)])
+    while not disk.groups and time.monotonic() < before + 10:
+        time.sleep(0.001)
+    assert time.monotonic() - before >= 0.2
+    assert disk.groups == [2]
+    journal.close()
+
+
+def test_a_batch_is_written_at_once_when_somebody_waits_or_the_journal_closes():
+    disk = SlowDisk()
+    disk.gate.set()
+    journal = Journal(disk, linger_s=60.0)
+    journal.append([candle("A", 0, 1.0)])
+    time.sleep(0.02)
+    assert disk.groups == []
+    journal.wait_durable(journal.append([candle("A", 1, 1.0)]), timeout_s=20.0)
+    journal.append([candle("A", 2, 1.0)])
+    time.sleep(0.02)
+    journal.close()
+    assert disk.groups == [2, 1]
+
+
+def test_whoever_waits_is_told_though_several_wait_and_others_append():
+    journal = Journal(MemoryDisk(), linger_s=0.001)
+    failures: list[BaseException] = []
+
+    def order() -> None:
+        try:
+            for _ in range(2_000):
+                journal.wait_durable(journal.last_seq, timeout_s=20.0)
+        except BaseException as failure:  # noqa: BLE001  told below
+            failures.append(failure)
+
+    waiting = [threading.Thread(target=order) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    number = 0
+    while any(thread.is_alive() for thread in waiting):
+        journal.append([candle("A", number, 1.0)])
+        journal.wait_durable(journal.last_seq, timeout_s=20.0)
+        number += 1
+    journal.close()
+    assert failures == []
+    assert journal.durable_seq == number
+
+
 def test_an_idle_journal_tidies_its_disk(monkeypatch):
     monkeypatch.setattr(journal_module, "_IDLE_S", 0.01)
     disk = SlowDisk()
@@ -159,12 +211,12 @@ def test_without_a_thread_batches_are_written_where_somebody_waits():
     journal.append([candle("A", 1, 1.0)])
     journal.pump()
     assert journal.durable_seq == 3
-    for number in range(2, 2 + journal_module._MAX_GROUP):
+    for number in range(2, 2 + journal_module._GROUP):
         journal.append([candle("A", number, 1.0)])
-    assert journal.durable_seq == 3 + journal_module._MAX_GROUP
+    assert journal.durable_seq == 3 + journal_module._GROUP
     journal.append([candle("A", 10**6, 1.0)])
     journal.close()
-    assert disk.last_seq() == 4 + journal_module._MAX_GROUP
+    assert disk.last_seq() == 4 + journal_module._GROUP
     assert threading.active_count() == before
 
 
