@@ -4,7 +4,14 @@ import pytest
 from state_scenario import Scenario, candle, fill, intended, session
 
 from bot4_runtime.domain.errors import JournalCorrupt, JournalWriteFailed
-from bot4_runtime.state.frames import Frame, Keys, contiguous, encode_frames, keys_of
+from bot4_runtime.state.frames import (
+    Frame,
+    Keys,
+    contiguous,
+    decode_frame,
+    encode_frames,
+    keys_of,
+)
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.store import StateStore
 
@@ -39,6 +46,37 @@ def test_many_frames_are_written_and_read_whole(open_disk):
         disk.write(*frames_of(first, candle("A", first, 1.0)))
     frames = list(disk.read(3))
     assert [frame.first_seq for frame in frames] == list(range(4, 151))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 17, 600])
+def test_a_group_of_any_size_is_written_whole_or_not_at_all(open_disk, count):
+    """Frames, intents and trades beyond what adapters write by one statement, and below."""
+    disk = open_disk()
+    candles = [candle("A", number, 1.0) for number in range(count)]
+    single = [
+        frame for seq, event in enumerate(candles, 1) for frame in encode_frames(seq, 1, [event])
+    ]
+    disk.write(single, Keys([], []))
+    orders = [intended(number) for number in range(1, count + 1)]
+    disk.write(*frames_of(count + 1, *orders))
+    fills = [fill(number, f"tä{number}", "1", "100") for number in range(1, count + 1)]
+    disk.write(*frames_of(2 * count + 1, *fills))
+    assert disk.last_seq() == 3 * count
+    with pytest.raises(JournalWriteFailed, match=r"(?i)unique"):
+        disk.write(*frames_of(3 * count + 1, *fills[:-1], intended(count + 1), fills[-1]))
+    again = open_disk()
+    assert again.last_seq() == 3 * count
+    frames = list(contiguous(again.read(0), 0))
+    assert [event for frame in frames for event in decode_frame(frame)] == candles + orders + fills
+    again.write(*frames_of(3 * count + 1, intended(count + 1)))
+
+
+def test_an_older_writer_cannot_commit_a_large_group_either(open_disk):
+    old, new = open_disk(), open_disk()
+    many = [fill(number, f"t{number}", "1", "100") for number in range(1, 40)]
+    with pytest.raises(JournalWriteFailed, match=r"newer runtime \(epoch 2\)"):
+        old.write(*frames_of(1, *many))
+    assert new.last_seq() == 0
 
 
 @pytest.mark.parametrize(
