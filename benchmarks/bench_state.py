@@ -45,7 +45,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.state.disk import Disk
 from bot4_runtime.state.journal import Journal
-from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.sqlite import LOG_BYTES, SqliteDisk
 from bot4_runtime.state.store import StateStore
 
 FLUSH = "fdatasync of 4 KiB, preallocated"
@@ -336,7 +336,9 @@ def _timed(call: Any) -> list[float]:
 
 
 def _sqlite(folder: Path, *, durable: bool = True) -> SqliteDisk:
-    return SqliteDisk.open(folder / "journal.sqlite", "bench", durable=durable)
+    """Open a journal as the runtime does."""
+    log = LOG_BYTES if durable else 0
+    return SqliteDisk.open(folder / "journal.sqlite", "bench", durable=durable, log_bytes=log)
 
 
 @contextmanager

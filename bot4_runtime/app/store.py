@@ -9,9 +9,9 @@ from bot4_runtime.domain.events import AnyEvent
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.settings import Settings
 from bot4_runtime.state.disk import Disk
-from bot4_runtime.state.journal import Journal
+from bot4_runtime.state.journal import DISPOSABLE_LINGER_S, LINGER_S, Journal
 from bot4_runtime.state.place import JOURNAL, Elsewhere, read_note, write_note
-from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.sqlite import LOG_BYTES, SqliteDisk
 from bot4_runtime.state.store import StateStore
 from bot4_runtime.telemetry import Metrics
 
@@ -44,8 +44,10 @@ def open_store(settings: Settings, mode: str, folder: Path) -> StateStore:
             durable=durable,
             archives=durable and chosen.history == "archive",
             reserve_bytes=chosen.reserve_mb << 20 if durable else 0,
+            log_bytes=LOG_BYTES if durable else 0,
         )
-        return StateStore(Journal(disk), folder / "snapshots", disposable=not durable)
+        journal = Journal(disk, linger_s=LINGER_S if durable else DISPOSABLE_LINGER_S)
+        return StateStore(journal, folder / "snapshots", disposable=not durable)
     if (folder / JOURNAL).exists():
         raise ConfigError(
             f"the journal of account {account!r} is the file {folder / JOURNAL}; set "

@@ -36,10 +36,15 @@ from bot4_runtime.state.sqlite_file import (
     meta,
     read_all,
 )
-from bot4_runtime.state.wal import check_log
+from bot4_runtime.state.wal import check_log, fill_log
+
+LOG_BYTES: Final = 4 << 20
+"""How long a log is made at once: what is written between two times of idleness, as a rule."""
 
 _ROWS: Final = (512, 64, 8, 1)
 _PAGE: Final = 4_096
+_DISPOSABLE_PAGE: Final = 16_384
+"""Page of journals whose commits are not flushed: each page costs two calls of the system."""
 _TIDY_BYTES: Final = 1 << 20
 _FORCED_TIDY_BYTES: Final = 64 << 20
 _MOVED_AT_ONCE: Final = 1_024
@@ -76,6 +81,7 @@ class SqliteDisk:
         durable: bool = True,
         archives: bool = False,
         reserve_bytes: int = 0,
+        log_bytes: int = 0,
     ) -> Self:
         """Take the account, check the file, and take the next epoch.
 
@@ -88,6 +94,7 @@ class SqliteDisk:
                 are thrown away with their run; after a power cut they may be damaged.
             archives: whether released events move to a file of their own.
             reserve_bytes: space kept for the day the disk is full.
+            log_bytes: what the log is lengthened to, so that commits need not (`fill_log`).
 
         Raises:
             JournalLocked: another runtime holds the account.
@@ -99,7 +106,7 @@ class SqliteDisk:
         connection: sqlite3.Connection | None = None
         try:
             if not path.exists():
-                _create(path, account)
+                _create(path, account, _PAGE if durable else _DISPOSABLE_PAGE)
             check_log(path)
             connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -110,6 +117,7 @@ class SqliteDisk:
                 lock.keep_epoch(epoch)
             disk = cls(path, connection, lock, epoch, archives=archives)
             disk._put_by(reserve_bytes)
+            fill_log(path, log_bytes)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -299,7 +307,7 @@ def _prepare_archive(archive: sqlite3.Connection, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def _create(path: Path, account: str) -> None:
+def _create(path: Path, account: str, page: int) -> None:
     """Make a journal whole or not at all, so that an empty file is damage and not a new one."""
     log = path.with_name(path.name + "-wal")
     if log.exists():
@@ -311,6 +319,7 @@ def _create(path: Path, account: str) -> None:
     new.unlink(missing_ok=True)
     with closing(sqlite3.connect(new, isolation_level=None)) as sql:
         sql.execute("PRAGMA synchronous = EXTRA")
+        sql.execute(f"PRAGMA page_size = {page}")
         sql.execute("BEGIN IMMEDIATE")
         for text in statements("sqlite"):
             sql.execute(text)

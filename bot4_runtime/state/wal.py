@@ -1,14 +1,16 @@
-"""Is a SQLite write-ahead log damaged before its end? Asked before SQLite opens it.
+"""A SQLite write-ahead log as a file: is it damaged before its end, and is it long enough?
 
-SQLite reads a log up to the first bad frame, drops the rest without a word, and overwrites it
-with the next commit. Every commit of the journal is synced before the next begins, so a crash
-can tear the last one only: two or more commits behind a bad frame were acknowledged once, and
-losing them in silence is worse than stopping. Format: sqlite.org/walformat.html.
+Damage is looked for before SQLite opens the file. SQLite reads a log up to the first bad frame,
+drops the rest without a word, and overwrites it with the next commit. Every commit of the
+journal is synced before the next begins, so a crash can tear the last one only: two or more
+commits behind a bad frame were acknowledged once, and losing them in silence is worse than
+stopping. Format: sqlite.org/walformat.html.
 
 The file is read as plain bytes; its -shm file is never touched, since closing a descriptor of
 that would drop SQLite's locks (sqlite.org/howtocorrupt.html, 2.2).
 """
 
+import os
 import struct
 from contextlib import suppress
 from functools import lru_cache
@@ -59,6 +61,28 @@ def check_log(path: Path) -> None:
             f"{log} is damaged after {good} sound frames: {commits} acknowledged commits lie "
             "behind the damage. Restore the journal and its log from a copy"
         )
+
+
+def fill_log(path: Path, size: int) -> None:
+    """Lengthen the log of the database at `path` to `size` bytes of zeros, durably.
+
+    A commit then overwrites what the file has already, so that its flush is one of data alone;
+    where the file grows, the file system's own journal is flushed too, which takes as long
+    again. SQLite passes over what follows the last sealed frame, and keeps the file's length.
+    Where there is no room for it, nothing is done: commits are only slower.
+    """
+    with path.with_name(path.name + "-wal").open("r+b") as log:
+        end = log.seek(0, os.SEEK_END)
+        if end >= size:
+            return
+        try:
+            os.posix_fallocate(log.fileno(), end, size - end)
+        except OSError:
+            log.truncate(end)
+            return
+        log.write(bytes(size - end))
+        log.flush()
+        os.fsync(log.fileno())
 
 
 def _page_size(path: Path) -> int:

@@ -25,6 +25,7 @@ from bot4_runtime.domain.order import Purpose
 from bot4_runtime.report.record import gather
 from bot4_runtime.sources import SIMULATED_START_MS, SIMULATED_SYMBOLS
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.state.sqlite import LOG_BYTES
 
 HOUR = 3_600_000
 BEGIN = 1_700_000_000_000 // HOUR * HOUR
@@ -77,6 +78,16 @@ def test_the_simulated_market_is_no_futures_market(make_settings) -> None:
     settings = make_settings(BOT4_RUNTIME__MARKET="usdm")
     with pytest.raises(ConfigError, match=r"runtime\.market is 'usdm'.*spot"):
         build_source(settings, app.RunOptions(source="simulated"), None)
+
+
+@pytest.mark.parametrize(("mode", "filled"), [("paper", True), ("replay", False)])
+def test_the_log_of_a_journal_that_orders_wait_for_is_long_from_the_start(
+    drill, tmp_path: Path, mode, filled
+) -> None:
+    run = app.build(drill, simulated(30), mode=mode, folder=tmp_path / "run")
+    size = (tmp_path / "run" / "journal.sqlite-wal").stat().st_size
+    assert (size == LOG_BYTES) is filled
+    run.execute(threading.Event())
 
 
 def test_too_little_room_for_the_reserve_is_told_counted_and_logged(

@@ -41,6 +41,7 @@ def test_the_file_is_a_write_ahead_log_with_full_synchronisation(path):
     assert sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert sql.execute("PRAGMA synchronous").fetchone() == (2,)
     assert sql.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    assert sql.execute("PRAGMA page_size").fetchone() == (4_096,)
     disk.close()
     disk.close()
     with pytest.raises(JournalWriteFailed, match="is closed"):
@@ -562,7 +563,26 @@ def test_a_reader_never_moves_the_log(written, tmp_path):
 def test_a_journal_that_is_thrown_away_is_not_flushed(path):
     disk = SqliteDisk.open(path, "replay", durable=False)
     assert disk._sql.execute("PRAGMA synchronous").fetchone() == (0,)
+    assert disk._sql.execute("PRAGMA page_size").fetchone() == (16_384,)
     disk.close()
+
+
+def test_commits_do_not_make_a_filled_log_grow_and_a_kill_loses_none_of_them(path, tmp_path):
+    disk = SqliteDisk.open(path, "paper", log_bytes=1 << 20)
+    log = path.with_name("journal.db-wal")
+    for seq in range(1, 51):
+        disk.write(*frames_of(seq, candle("A", seq, 1.0)))
+        assert log.stat().st_size == 1 << 20
+    shutil.copytree(path.parent, tmp_path / "killed")
+    disk._checkpoint()
+    disk.write(*frames_of(51, candle("A", 51, 1.0)))
+    assert log.stat().st_size == 1 << 20
+    shutil.copytree(path.parent, tmp_path / "killed later")
+    disk.close()
+    for folder, last in (("killed", 50), ("killed later", 51)):
+        again = SqliteDisk.open(tmp_path / folder / "journal.db", "paper", log_bytes=1 << 20)
+        assert [frame.first_seq for frame in again.read(0)] == [*range(1, last + 1)]
+        again.close()
 
 
 def test_a_log_that_cannot_be_moved_fails_the_journal(path):
