@@ -1,10 +1,12 @@
 """State: updates, durable intents, the journal's CPU, snapshots, recovery, starts.
 
-What the disk and the bare databases need for one flushed commit stands beside them as floors;
-the same machine a minute later may need half or twice that. A durable intent is the way of an
-order: fold, hand to the journal's thread, commit, wake up. A start is that of a real process,
-`bot4-runtime start`, from its spawning to the first candle that lies on the disk: imports,
-settings, recovery, reconciliation with the paper venue, the source and the first decision.
+What the disk and the bare databases need for one flushed commit stands beside them as floors,
+with a log as long and a statement as prepared as the journal's own; the same machine a minute
+later may need half or twice that. A durable intent is the way of an order: fold, hand to the
+journal's thread, commit, wake up. How long that takes without a disk is a floor too. A start is
+that of a real process, `bot4-runtime start`, from its spawning to the first candle that lies on
+the disk: imports, settings, recovery, reconciliation with the paper venue, the source and the
+first decision.
 """
 
 import os
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -43,10 +45,11 @@ from bot4_runtime.domain.order import (
     Side,
     TimeInForce,
 )
-from bot4_runtime.state.disk import Disk
+from bot4_runtime.state.disk import Disk, MemoryDisk
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.sqlite import LOG_BYTES, SqliteDisk
 from bot4_runtime.state.store import StateStore
+from bot4_runtime.state.wal import fill_log
 
 FLUSH = "fdatasync of 4 KiB, preallocated"
 BARE_SQLITE = "SQLite, bare flushed commit"
@@ -73,6 +76,7 @@ def run() -> list[Result]:
             _fdatasync(folder),
             _bare_sqlite(folder),
             *(row for row in server if row.kind == "floor"),
+            _no_disk(),
             _durable_intent("SQLite", _sqlite(folder / "intent"), BARE_SQLITE),
             *(row for row in server if row.kind == "ours"),
             *_updates(folder),
@@ -98,13 +102,21 @@ def _fdatasync(folder: Path) -> Result:
 
 
 def _bare_sqlite(folder: Path) -> Result:
-    with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as sql:
+    path = folder / "bare.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
         sql.execute("PRAGMA journal_mode = WAL")
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB)")
+        fill_log(path, LOG_BYTES)
         body = bytes(400)
         rounds = _timed(lambda _: sql.execute("INSERT INTO t (b) VALUES (?)", (body,)))
     return of_rounds(BARE_SQLITE, rounds, kind="floor")
+
+
+def _no_disk() -> Result:
+    """Fold, encode, hand to the journal's thread and back: an intent's way but for the disk."""
+    with _started(MemoryDisk()) as store:
+        return of_rounds("intent, no disk", _timed(_order(store)), kind="floor")
 
 
 def _server(folder: Path) -> Iterator[Result]:
@@ -127,8 +139,10 @@ def _server(folder: Path) -> Iterator[Result]:
         admin.execute(f'CREATE SCHEMA "bot4_{account}"')
         try:
             admin.execute(f'CREATE TABLE "bot4_{account}".bare (a bigserial, b bytea)')
-            text = f'INSERT INTO "bot4_{account}".bare (b) VALUES (%s)'
-            rounds = _timed(lambda _: admin.execute(text, (bytes(400),)))
+            text = f'INSERT INTO "bot4_{account}".bare (b) VALUES ($1)'
+            server, body = admin.pgconn, [bytes(400)]
+            server.prepare(b"bare", text.encode())
+            rounds = _timed(lambda _: server.exec_prepared(b"bare", body, [1]))
             yield of_rounds(BARE_POSTGRESQL, rounds, kind="floor")
             disk = PostgresDisk.open(SERVER, account, folder / "locks")
             yield _durable_intent("PostgreSQL", disk, BARE_POSTGRESQL)
@@ -140,13 +154,14 @@ def _server(folder: Path) -> Iterator[Result]:
 # --------------------------------------------------------------------------- rows
 def _durable_intent(name: str, disk: Disk, floor: str) -> Result:
     with _started(disk) as store:
+        return of_rounds(f"durable intent, {name}", _timed(_order(store)), floor=floor, **INTENT)
 
-        def order(number: int) -> None:
-            store.wait_durable(store.append([_intended(number + 1, "BTCUSDT")]))
 
-        return of_rounds(
-            f"durable intent, {name}", _timed(order), floor=floor, **INTENT
-        )  # fmt: skip
+def _order(store: StateStore) -> Callable[[int], None]:
+    def order(number: int) -> None:
+        store.wait_durable(store.append([_intended(number + 1, "BTCUSDT")]))
+
+    return order
 
 
 def _updates(folder: Path) -> list[Result]:

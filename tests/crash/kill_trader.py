@@ -235,7 +235,11 @@ class Life:
         self._clock = ManualClock()
         self._venue = MortalVenue(stage.port, self._clock, death)
         self._store = StateStore(
-            Journal(SqliteDisk.open(stage.folder / "journal.sqlite", "campaign", stage.lock_dir)),
+            Journal(
+                SqliteDisk.open(
+                    stage.folder / "journal.sqlite", "campaign", stage.lock_dir, log_bytes=1 << 16
+                )
+            ),
             stage.folder / "snapshots",
         )
 

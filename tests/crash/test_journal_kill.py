@@ -13,7 +13,7 @@ from state_scenario import Scenario, session
 
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
-from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.sqlite import LOG_BYTES, SqliteDisk
 from bot4_runtime.state.store import StateStore
 
 KILLS = 100
@@ -23,7 +23,8 @@ ACK = struct.Struct("<q")
 def run_session(folder: Path, scenario: Scenario, acks: int) -> None:
     """Go on with the scenario wherever the journal stands, telling each durable batch."""
     store = StateStore(
-        Journal(SqliteDisk.open(folder / "journal.db", "paper")), folder / "snapshots"
+        Journal(SqliteDisk.open(folder / "journal.db", "paper", log_bytes=LOG_BYTES)),
+        folder / "snapshots",
     )
     store.recover()
 
