@@ -197,14 +197,14 @@ class Journal:
         self._wait(done.is_set, "a snapshot", timeout_s)
 
     def _wait(self, done: Callable[[], bool], what: str, timeout_s: float) -> None:
+        until = time.monotonic() + timeout_s
         told: SimpleQueue[None] = SimpleQueue()
         self._waiting.append(told)
-        if self._threaded:
-            self._ring()
-        else:
-            self.pump()
-        until = time.monotonic() + timeout_s
         try:
+            if self._threaded:
+                self._ring()
+            else:
+                self.pump()
             while not done() and self._failure is None:
                 if (left := until - time.monotonic()) <= 0:
                     self._failure = TimeoutError(f"{what} was not durable after {timeout_s:g} s")
