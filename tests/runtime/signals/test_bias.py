@@ -1,3 +1,4 @@
+import math
 from decimal import Decimal
 
 import pytest
@@ -64,6 +65,13 @@ def test_entries_three_times_as_frequent_after_losses_are_revenge(desk, today, s
         assert "frequent" in found.text
 
 
+def test_entries_just_as_frequent_as_the_bound_are_revenge(desk):
+    entries = [desk.entry(h) for h in (72, 48, 4, 3, 2, 1)]  # four today, one a day before
+    history = desk.history(losses(desk, 2), entries)
+    found = bias.revenge(desk.signal(), history, desk.context(), BiasThresholds(rate_ratio=4.0))
+    assert (found.code, found.value, found.threshold) == ("BIAS_REVENGE", 4.0, 4.0)
+
+
 def test_frequency_without_a_week_before_it_is_not_judged(desk):
     history = desk.history(losses(desk, 2), [desk.entry(3 - 0.1 * k) for k in range(20)])
     assert bias.revenge(desk.signal(), history, desk.context(), LIMITS) is None
@@ -123,6 +131,12 @@ def test_too_many_entries_of_a_symbol_or_in_all_are_overtrading(desk):
         ({"stop_price": Decimal(79)}, 100.0, "widened"),
         ({"symbol": "BTCUSDT"}, 99.0, "adds to the losing"),
         ({"symbol": "BTCUSDT"}, 101.0, None),
+        ({"entry_price": Decimal("0.10"), "stop_price": Decimal("0.09")}, 0.099, None),
+        (
+            {"entry_price": Decimal("0.10"), "stop_price": Decimal("0.09")},
+            0.089,
+            "beyond its stop",
+        ),
         ({"quantity": Decimal(-1), "stop_price": Decimal(105)}, 104.0, None),
         ({"quantity": Decimal(-1), "stop_price": Decimal(105)}, 105.0, "beyond its stop"),
         ({"quantity": Decimal(-1), "stop_price": Decimal(125)}, 100.0, "widened"),
@@ -165,6 +179,19 @@ def test_a_price_that_lost_three_times_is_an_anchor(desk):
     other = desk.trade(1.0, symbol="ETHUSDT")
     short = desk.trade(1.0, side=Side.SELL)
     assert seen(lost, other, lost, short, lost) is not None
+    assert seen(desk.trade(1.0, entry_price=away), lost, lost, lost) is not None
+
+
+def test_a_price_at_the_very_edge_is_the_same_price_and_a_limit_there_is_not_yet_far(desk):
+    width = math.log(1.1)
+    context = desk.context(volatility=width)
+    edge = BiasThresholds(anchor_sigmas=1.0, limit_sigmas=width / (width * bias.DAY_ROOT))
+    lost = desk.history([desk.trade(-1.0, entry_price=Decimal(110))] * 3)
+    assert bias.anchoring(desk.signal(), lost, context, edge).value == 3
+    limit = desk.signal(limit_price=110.0)
+    assert bias.anchoring(limit, desk.history(), context, edge) is None
+    within = BiasThresholds(limit_sigmas=edge.limit_sigmas * 0.999)
+    assert bias.anchoring(limit, desk.history(), context, within) is not None
 
 
 def test_a_run_of_wins_does_not_outweigh_a_losing_record(desk):
@@ -206,3 +233,6 @@ def test_detection_names_the_first_bias_in_the_stated_order(desk):
     assert bias.detect(desk.signal(), history, context, LIMITS).code == "BIAS_REVENGE"
     calm = desk.history((), [desk.entry(1)] * 30)
     assert bias.detect(desk.signal(), calm, context, LIMITS).code == "BIAS_FOMO"
+    losing = desk.history((), (), [desk.position(symbol="BTCUSDT")], {"BTCUSDT": 98.0})
+    found = bias.detect(desk.signal(), losing, desk.context(), LIMITS)
+    assert found.text == "the entry adds to the losing position in BTCUSDT"

@@ -5,6 +5,7 @@ import random
 import statistics
 import threading
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,24 @@ happenings = st.lists(
 
 @given(happenings, st.integers(3, 30))
 def test_the_running_figures_are_those_of_a_search(desk, happened, kept):
+    compare_with_a_search(desk, happened, kept)
+
+
+@pytest.mark.parametrize(("kept", "count"), [(1, 20), (3, 60), (12, 120)])
+def test_they_are_those_of_a_search_when_most_is_forgotten(desk, kept, count):
+    rng = random.Random(kept)
+    happened = [
+        (
+            rng.choice("te"), rng.uniform(0.0, 8.0), rng.choice(["AUSDT", "BUSDT"]),
+            rng.choice("rs"), rng.choice([-3.0, -1.0, 0.0, 1.0, 2.0]),
+            rng.choice([Side.BUY, Side.SELL]),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    compare_with_a_search(desk, happened, kept)
+
+
+def compare_with_a_search(desk, happened, kept):
     running = SignalHistory(kept=kept)
     trades, entries = [], []
     hours_ago = sum(hours for _, hours, *_ in happened)
@@ -216,6 +235,19 @@ def test_a_desk_that_looks_often_knows_what_one_knows_that_looks_once(desk):
     assert often.evidence("other") is None
 
 
+def test_a_desk_takes_in_every_trade_and_entry_once(desk):
+    trades = [desk.trade(1.0, 20 - k) for k in range(10)]
+    entries = [desk.entry(20 - k, 100.0 + k) for k in range(10)]
+    span = (desk.now_ns - DAY_NS, desk.now_ns)
+    for looks in ((1, 2, 2, 5, 6, 6, 10), (0, 3, 4, 8, 9, 10), (2,), (4,)):
+        followed = Followed({})
+        for seen in looks:
+            shown(followed, trades[:seen], entries[:seen], kept=4)
+            assert followed.history.trades == trades[:seen]
+            assert followed.history.entries_total() == seen
+            assert followed.history.entries_between(*span) == seen
+
+
 def test_a_desk_sees_positions_and_marks_as_they_stand(desk):
     followed = Followed({})
     marks = {"ETHUSDT": 96.0}
@@ -294,3 +326,26 @@ def test_an_entry_that_is_forgotten_is_forgotten_under_its_own_symbol(desk):
     span = (desk.now_ns - DAY_NS, desk.now_ns)
     counts = [history.symbol_entries_between(name, *span) for name in "ABC"]
     assert counts == [0, 1, 1]
+
+
+def test_a_history_of_nothing_compares_nothing(desk):
+    history = SignalHistory()
+    assert (history.size_ratio(), history.rate_ratio(desk.now_ns)) == (1.0, 1.0)
+    assert (history.wins(), history.losses(), history.rule("rule")) == (0, 0, None)
+    assert SignalHistory(positions=[desk.position()]).marks == {}
+
+
+def test_the_mean_of_returns_of_nothing_is_exactly_nothing(desk):
+    history = SignalHistory([desk.trade(0.0), desk.trade(0.0), desk.trade(1.0)])
+    assert history.rule("rule").mean_before(1) == 0.0
+
+
+def test_an_entry_belongs_to_the_streak_from_the_very_nanosecond_it_began(desk):
+    trade = desk.trade(1.0, 5.0)
+    began = trade.closed_ts_ns
+    entries = [
+        SimpleNamespace(ts_ns=ts_ns, symbol="BTCUSDT", notional=notional)
+        for ts_ns, notional in ((began - 1, 100.0), (began, 200.0))
+        for _ in range(3)
+    ]
+    assert SignalHistory([trade], entries).size_ratio() == 2.0

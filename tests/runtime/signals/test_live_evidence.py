@@ -136,6 +136,21 @@ def test_a_desk_counts_the_days_since_its_book_is_traded(desk):
     assert told.evidence("rule").live_days(desk.now_ns) == 11
 
 
+def test_a_desk_counts_no_day_before_it_is_told_since_when_and_then_from_the_epoch_on(desk):
+    told = Desk({"rule": desk.evidence()})  # its period ends ten days ago
+    assert told.evidence("rule").live_days(desk.now_ns) == 0
+    told.follow([], 0, [], [], {}, -1)
+    assert told.evidence("rule").live_days(desk.now_ns) == 0
+    told.follow([], 0, [], [], {}, 0)
+    assert told.evidence("rule").live_days(desk.now_ns) == 11
+    at_noon = LiveEvidence(desk.evidence(period_to_ms=0))
+    at_noon.begin(desk.now_ns - 5 * DAY_NS + 12 * HOUR_NS)
+    assert at_noon.live_days(desk.now_ns) == 6
+    at_the_epoch = LiveEvidence(desk.evidence(period_to_ms=0))
+    at_the_epoch.begin(0)
+    assert [at_the_epoch.live_days(day * DAY_NS) for day in range(3)] == [1, 2, 3]
+
+
 def test_only_the_rules_own_trades_from_after_the_period_count(desk):
     record, _ = record_of(desk)
     end_ns = record.period_to_ms * 1_000_000
@@ -205,6 +220,8 @@ def test_a_rule_that_only_won_or_only_lost_has_no_other_average(desk):
     for unknown in (nothing.win_rate, nothing.average_win, nothing.average_loss,
                     won.average_loss, lost.average_win):  # fmt: skip
         assert math.isnan(unknown())
+    once = LiveEvidence(desk.evidence(**fresh), live_trades(desk, [5], [0.01]))
+    assert (once.win_rate(), once.average_win()) == (1.0, 0.01)
     assert (won.win_rate(), won.average_win()) == (1.0, 0.02)
     assert (lost.win_rate(), lost.average_loss()) == (0.0, 0.02)
     assert (even.win_rate(), even.average_loss()) == (0.0, 0.0)

@@ -112,6 +112,16 @@ def test_two_numbers_have_the_spread_of_two_numbers():
     assert (moments.skewness(), moments.kurtosis()) == (0.0, 1.0)
 
 
+def test_one_number_is_merged_with_others_and_gone_on_from_like_any():
+    merged = added([1.0])
+    merged.merge(added([2.0, 4.0, 9.0]))
+    assert_numpys(merged, [1.0, 2.0, 4.0, 9.0])
+    told = moments_of(1, 1.0, 0.0, 0.0, 0.0)
+    for number in (2.0, 4.0, 9.0):
+        told.add(number)
+    assert_numpys(told, [1.0, 2.0, 4.0, 9.0])
+
+
 def test_nothing_merges_to_nothing_and_a_copy_goes_its_own_way():
     moments = RunningMoments()
     moments.merge(RunningMoments())

@@ -59,7 +59,15 @@ def test_a_quantile_outside_zero_and_one_is_refused(p):
         normal_quantile(p)
 
 
-@pytest.mark.parametrize("arguments", [(0.0, 1.0, 0.5), (1.0, -1.0, 0.5), (1.0, 1.0, math.nan)])
+def test_the_incomplete_beta_is_a_distribution_function_from_end_to_end():
+    assert incomplete_beta(2.0, 3.0, 0.0) == 0.0
+    assert incomplete_beta(2.0, 3.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(0.0, 1.0, 0.5), (1.0, -1.0, 0.5), (1.0, 0.0, 0.5), (1.0, 1.0, 1.5), (1.0, 1.0, math.nan)],
+)
 def test_an_impossible_beta_is_refused(arguments):
     with pytest.raises(ValueError, match="incomplete beta"):
         incomplete_beta(*arguments)

@@ -74,8 +74,10 @@ CASES = [
     ("NOT_FINITE", {"win_rate": 1.0}),
     ("NOT_FINITE", {"avg_win": None}),
     ("NOT_FINITE", {"avg_win": INF}),
+    ("NOT_FINITE", {"avg_win": 0.0}),
     ("NOT_FINITE", {"avg_loss": None}),
     ("NOT_FINITE", {"avg_loss": 0.0}),
+    ("NOT_FINITE", {"avg_loss": INF}),
     ("NOT_FINITE", {"holding_days": None}),
     ("NOT_FINITE", {"holding_days": NAN}),
     ("NOT_FINITE", {"cost_round_trip": NAN}),
@@ -84,6 +86,7 @@ CASES = [
     ("NOT_FINITE", {"sharpe": None}),
     ("NOT_FINITE", {"sharpe": NAN}),
     ("NOT_FINITE", {"sharpe": INF}),
+    ("NOT_FINITE", {"sharpe": -INF}),
 ]
 
 
@@ -137,6 +140,51 @@ def test_evidence_holds_until_it_expires_and_never_from_the_future(desk):
     future = judge(desk, desk.evidence(period_to_ms=desk.now_ms + 1))
     assert future.code == "NO_EVIDENCE"
     assert "after the signal" in future.text
+    assert future.numbers["sharpe"] == 2.6
+    expired = judge(desk, desk.evidence(expires_ms=desk.now_ms - desk.day_ms))
+    assert (expired.numbers["sharpe"], expired.numbers["evidence_days_left"]) == (2.6, -1.0)
+
+
+def test_evidence_counts_its_days_left_from_the_whole_millisecond(desk):
+    context = desk.context(now_ns=desk.now_ns + 999_999)
+    assert judge(desk, context=context).numbers["evidence_days_left"] == 80.0
+    assert judge(desk, desk.evidence(expires_ms=desk.now_ms + 1), context=context).code == (
+        "APPROVED"
+    )
+
+
+def test_evidence_of_another_rule_tells_nothing(desk):
+    verdict = judge(desk, desk.evidence(rule_id="another"))
+    assert (verdict.code, verdict.numbers["sharpe"], verdict.numbers["p_value"]) == (
+        "NO_EVIDENCE", None, None,
+    )  # fmt: skip
+
+
+def test_a_holding_time_without_end_is_named(desk):
+    assert judge(desk, desk.evidence(holding_days=INF)).text == (
+        "the holding time of the evidence is missing, not finite or out of range"
+    )
+
+
+def test_an_expected_value_of_just_nothing_is_not_enough(desk):
+    fair = desk.evidence(
+        win_rate=0.5, avg_win=0.02, avg_loss=0.02, cost_round_trip=0.0, holding_days=0.0
+    )
+    free = desk.costs(fee_rate_round_trip=0.0, slippage_round_trip=0.0)
+    verdict = judge(desk, fair, costs=free)
+    assert (verdict.code, verdict.numbers["expected_value"]) == ("EXPECTED_VALUE", 0.0)
+
+
+def test_a_market_of_unknown_origin_is_said_to_be_unknown(desk):
+    verdict = judge(desk, context=desk.context(origin=None))
+    assert verdict.text == (
+        "the evidence of rule is of a real market, and the one traded is unknown"
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 0.0999])
+def test_a_coin_of_less_than_one_unit_is_judged_like_any(desk, limit):
+    assert judge(desk, signal=desk.signal(price=0.1, limit_price=limit)).code == "APPROVED"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +226,7 @@ def test_a_strategy_without_models_is_judged_too(desk):
 
 
 def test_confidence_must_exceed_three_quarters(desk):
+    assert judge(desk, signal=desk.signal(confidence=0.0)).code == "CONFIDENCE"
     assert judge(desk, signal=desk.signal(confidence=0.75)).code == "CONFIDENCE"
     assert judge(desk, signal=desk.signal(confidence=0.7501)).code == "APPROVED"
 
@@ -191,6 +240,14 @@ def test_costs_inside_the_record_are_not_charged_twice_and_new_ones_are(desk):
     funded = judge(desk, costs=desk.costs(funding_per_day=0.001, holding_days=5.0))
     extra_opportunity = 0.04 * 2.0 / 365
     assert same.expected_value - funded.expected_value == pytest.approx(0.005 + extra_opportunity)
+
+
+def test_costs_that_take_the_whole_win_leave_no_size(desk):
+    record = desk.evidence(cost_round_trip=0.0, holding_days=0.0)
+    costs = desk.costs(fee_rate_round_trip=0.05, slippage_round_trip=0.0)
+    verdict = judge(desk, record, costs=costs)
+    assert verdict.code == "EXPECTED_VALUE"
+    assert verdict.numbers["size_fraction"] is None
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
@@ -284,6 +341,7 @@ def test_bounds_can_be_tightened(desk):
     assert (refused.code, refused.text) == (
         "NOT_FINITE", "the size of the evidence is missing, not finite or out of range",
     )  # fmt: skip
+    assert refused.numbers["size_fraction"] == 0.0
 
 
 numbers = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))

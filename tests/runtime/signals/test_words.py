@@ -12,6 +12,7 @@ from bot4_runtime.domain.regime import Regime
 from bot4_runtime.signals import bias
 from bot4_runtime.signals.bias import BiasThresholds
 from bot4_runtime.signals.validator import LiveEvidence, SignalValidator, ValidatorSettings
+from bot4_runtime.signals.verdict import Figures
 
 LIMITS = BiasThresholds()
 VALIDATOR = SignalValidator(ValidatorSettings())
@@ -482,6 +483,30 @@ def test_without_evidence_only_now_is_known(desk):
         "history_entries", "n_trades_least", "n_eff_weeks_least", "rules_tried", "p_value_below",
         "sharpe_above",
     }  # fmt: skip
+
+
+def test_figures_of_nothing_are_counts_of_zero_and_no_values():
+    told_of_nothing = Figures().told()
+    counted = {k: v for k, v in told_of_nothing.items() if v is not None}
+    assert counted == dict.fromkeys(
+        (
+            "history_trades",
+            "history_entries",
+            "n_trades_least",
+            "n_eff_weeks_least",
+            "rules_tried",
+        ),
+        0.0,
+    )
+    assert len(told_of_nothing) == 40
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_told_as_none(value):
+    figures = Figures()
+    figures.sharpe, figures.mean_net = value, -1.5
+    told_of_it = figures.told()
+    assert (told_of_it["sharpe"], told_of_it["mean_net"]) == (None, -1.5)
 
 
 def test_a_bound_that_may_not_be_is_named_with_what_is_allowed():
