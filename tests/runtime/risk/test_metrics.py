@@ -290,11 +290,22 @@ def test_positions_of_one_symbol_are_one_exposure():
 def test_a_constant_large_return_never_moved_and_a_tiny_one_did():
     """What counts as no variance is relative: rounding of a constant is not movement."""
     rng = np.random.default_rng(3)
-    returns = np.column_stack([np.full(60, 0.1), 1e-9 * rng.standard_normal((60, 2))])
-    matrix = correlation_matrix(returns)
-    assert np.isnan(matrix[0]).all()
-    assert matrix[1, 2] == pytest.approx(np.corrcoef(returns[:, 1:].T)[0, 1])
+    for constant in (0.1, -0.1):
+        returns = np.column_stack([np.full(60, constant), 1e-9 * rng.standard_normal((60, 2))])
+        matrix = correlation_matrix(returns)
+        assert np.isnan(matrix[0]).all()
+        assert matrix[1, 2] == pytest.approx(np.corrcoef(returns[:, 1:].T)[0, 1])
     assert np.isfinite(sharpe(-5.0 + 1e-6 * rng.standard_normal(50), "1d").value)
+
+
+@pytest.mark.parametrize("constant", [0.1, -0.1, 0.3, -0.3])
+def test_rounding_of_a_constants_mean_is_no_movement_at_any_length(constant):
+    for n in range(2, 60):
+        returns = np.full(n, constant)
+        with pytest.raises(UndefinedStatistic, match="without variance"):
+            sharpe(returns, "1d")
+        matrix = correlation_matrix(np.column_stack([returns, np.arange(n)]))
+        assert np.isnan(matrix[0]).all()
 
 
 def test_a_perfect_correlation_is_one_and_no_more():

@@ -349,3 +349,13 @@ def test_an_entry_belongs_to_the_streak_from_the_very_nanosecond_it_began(desk):
         for _ in range(3)
     ]
     assert SignalHistory([trade], entries).size_ratio() == 2.0
+
+
+def test_a_streak_longer_than_the_memory_began_with_the_oldest_that_is_remembered(desk):
+    history = SignalHistory(kept=6)
+    for hours in (20, 18, 16, 14, 12, 10, 8):
+        history.close(desk.trade(1.0, hours))
+    for hours, notional in ((19, 100.0), (17, 300.0)):
+        for _ in range(3):
+            history.enter(desk.entry(hours, notional))
+    assert (history.wins(), history.size_ratio()) == (6, 3.0)

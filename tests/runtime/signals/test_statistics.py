@@ -179,6 +179,18 @@ def test_an_impossible_resample_is_refused(arguments):
         ours.stationary_indices(*arguments, generator())
 
 
+def by_week(weeks, returns):
+    return [returns[weeks == week] for week in range(weeks.min(), weeks.max() + 1)]
+
+
+def block_of(weeks, returns, least):
+    """Andrews 1991 for an AR(1) of the weeks' sums, from `least` to a quarter of the weeks."""
+    scores = pd.Series([(week - returns.mean()).sum() for week in by_week(weeks, returns)])
+    r = (scores * scores.shift()).sum() / (scores**2).sum()
+    andrews = 1.1447 * (4 * r**2 / (1 - r**2) ** 2 * len(scores)) ** (1 / 3)
+    return min(max(andrews, least), len(scores) / 4)
+
+
 def brute_force_p(weeks, returns, seed, draws, least):
     """Resample whole weeks of trades and take the t ratio of each sample, week by week."""
 
@@ -193,12 +205,8 @@ def brute_force_p(weeks, returns, seed, draws, least):
         error = math.sqrt(max(variance, 0.0)) / len(every)
         return (mean - centre) / error if error > 1e-12 else math.inf
 
-    span = range(weeks.min(), weeks.max() + 1)
-    clusters = [returns[weeks == week] for week in span]
-    scores = pd.Series([(cluster - returns.mean()).sum() for cluster in clusters])
-    r = (scores * scores.shift()).sum() / (scores**2).sum()
-    andrews = 1.1447 * (4 * r**2 / (1 - r**2) ** 2 * len(span)) ** (1 / 3)
-    block = min(max(andrews, least), len(span) / 4)
+    clusters = by_week(weeks, returns)
+    block = block_of(weeks, returns, least)
     t = ratio(clusters, 0.0, round(block))
     drawn = ours.stationary_indices(len(clusters), draws, block, generator(seed))
     samples = [[clusters[i] for i in row] for row in drawn]
@@ -217,6 +225,24 @@ def test_the_week_bootstrap_is_brute_force_over_whole_weeks(seed):
     least = 2.0 + 3.0 * (seed // 2)
     p = ours.week_cluster_p(weeks, returns, generator(seed), 99, least)
     assert p == pytest.approx(brute_force_p(weeks, returns, seed, 99, least))
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "block"),
+    [(48, 2.0, (3.0, 6.0)), (48, 30.0, (12.0, 12.0)), (6, 2.0, (1.5, 1.5))],
+)
+def test_the_week_bootstrap_is_brute_force_whatever_bounds_its_blocks(count, least, block):
+    """By Andrews' rule for lasting luck, and by a quarter of the weeks."""
+    rng = generator(3)
+    luck = rng.standard_normal(count)
+    for week in range(1, count):
+        luck[week] += 0.5 * luck[week - 1]
+    weeks = np.repeat(np.arange(count), 3)
+    returns = 0.3 + luck[weeks] + rng.standard_normal(3 * count)
+    assert block[0] <= block_of(weeks, returns, least) <= block[1]
+    p = ours.week_cluster_p(weeks, returns, generator(4), 99, least)
+    assert p == pytest.approx(brute_force_p(weeks, returns, 4, 99, least))
+    assert 0.02 < p < 0.9
 
 
 def test_the_week_bootstrap_is_the_same_for_the_same_seed_and_never_zero():
@@ -405,6 +431,20 @@ def test_refusals_say_what_came_and_what_is_expected():
             lambda: ours.sample_moments(np.array([1.0])),
             "moments of 1 numbers up to 1; expected at least 2, finite and smaller than 1e+70",
         ),
+        (
+            lambda: ours.sample_moments(np.array([])),
+            "moments of 0 numbers up to 0; expected at least 2, finite and smaller than 1e+70",
+        ),
+        (
+            lambda: ours.week_cluster_p(np.arange(40), np.tile([1.0], 40), generator()),
+            "40 equal numbers have no variance",
+        ),
+        (
+            lambda: ours.week_cluster_p(
+                np.repeat(np.arange(40), 2), np.tile([1.0, -0.5], 40), generator()
+            ),
+            "the weeks do not vary: the mean's error is unknown",
+        ),
         (lambda: ours.sample_moments(np.ones(3)), "3 equal numbers have no variance"),
     ):
         with pytest.raises(UndefinedStatistic) as error:
@@ -439,3 +479,67 @@ def test_what_tells_from_chance_does_not_depend_on_the_unit(scale):
 def test_a_sharpe_ratio_without_any_spread_is_refused():
     with pytest.raises(UndefinedStatistic, match="no value"):
         ours.probabilistic_sharpe(1.0, 100, 1.0, 1.0)
+
+
+# ------------------------------------------------------- definitions, to the last number
+def test_stationary_blocks_go_on_until_a_new_one_is_drawn():
+    drawn = ours.stationary_indices(7, 50, 2.5, generator(15))
+    rng = generator(15)
+    fresh, starts = rng.random((50, 7)) < 0.4, rng.integers(0, 7, (50, 7))
+    for row, begins, places in zip(drawn, fresh, starts, strict=True):
+        at = places[0]
+        assert row[0] == at
+        for k in range(1, 7):
+            at = places[k] if begins[k] else (at + 1) % 7
+            assert row[k] == at
+    assert ours.stationary_indices(1, 1, 1.0, generator()).tolist() == [[0]]
+
+
+def test_the_sharpe_interval_is_of_the_sharpe_ratios_of_the_resamples():
+    daily = generator(13).normal(0.002, 0.01, 60)
+    drawn = ours.stationary_indices(60, 99, 5.0, generator(14))
+    ratios = [ours.sharpe(daily[row]) for row in drawn]
+    found = ours.sharpe_interval(daily, generator(14), 0.9, 99, 5.0)
+    assert found == pytest.approx((np.quantile(ratios, 0.05), np.quantile(ratios, 0.95)))
+    usual = ours.sharpe_interval(daily, generator(14))
+    assert usual == ours.sharpe_interval(daily, generator(14), 0.95, 999, 7.0)
+
+
+def test_resamples_of_empty_weeks_count_against_the_rule():
+    rng = generator(16)
+    weeks = np.repeat([0, 1, 2, 30, 31], 4)
+    returns = rng.normal(0.5, 1.0, 20)
+    p = ours.week_cluster_p(weeks, returns, generator(17), 99, 7.0)
+    assert p == pytest.approx(brute_force_p(weeks, returns, 17, 99, 7.0))
+    drawn = ours.stationary_indices(32, 99, block_of(weeks, returns, 7.0), generator(17))
+    empty = sum(not np.isin(row, weeks).any() for row in drawn)
+    assert 0 < empty / 100 < p
+
+
+def test_the_gates_p_value_is_of_4999_draws_in_blocks_of_two_weeks_at_least():
+    weeks = np.repeat(np.arange(40), 2)
+    returns = generator(18).normal(0.15, 1.0, 80)
+    usual = ours.week_cluster_p(weeks, returns, generator())
+    assert usual == ours.week_cluster_p(weeks, returns, generator(), 4_999, 2.0)
+    assert usual * 5_000 == pytest.approx(round(usual * 5_000))
+    assert 0.01 < usual < 0.5
+
+
+@pytest.mark.parametrize(("n", "lags"), [(100, 4), (3_000, 8)])
+def test_newey_wests_lags_are_those_of_their_rule(n, lags):
+    values = np.convolve(generator(19).normal(0.05, 1.0, n + 1), [1.0, 0.5], "valid")
+    assert ours.newey_west_t(values) == ours.newey_west_t(values, lags)
+
+
+def test_thirty_trades_two_periods_and_rules_all_alike_are_just_enough():
+    values = generator(20).normal(0.01, 0.05, 30)
+    p = ours.specification_t(0.0, values)[1]
+    assert p == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+    expected = stats.norm.cdf(0.1 / math.sqrt(1 + 0.1**2 / 2))
+    assert ours.probabilistic_sharpe(0.1, 2, 0.0, 3.0) == pytest.approx(expected)
+    assert ours.expected_best_sharpe(10, 0.0) == 0.0
+
+
+def test_the_usual_size_is_a_quarter_of_kelly():
+    payoff = 0.05 / 0.016
+    assert ours.quarter_kelly(0.4, 0.05, 0.016) == pytest.approx(0.25 * (0.4 - 0.6 / payoff))

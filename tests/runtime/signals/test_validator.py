@@ -64,6 +64,7 @@ CASES = [
     ("NOT_FINITE", {"p_value_bh": None}),
     ("NOT_FINITE", {"p_value_bh": NAN}),
     ("NOT_FINITE", {"p_value_bh": -0.1}),
+    ("NOT_FINITE", {"p_value_bh": 1.1}),
     ("TOO_FEW", {"n_trades": 29}),
     ("TOO_FEW", {"n_eff_weeks": 29}),
     ("NO_EVIDENCE", {"rule_id": "another"}),

@@ -522,7 +522,7 @@ def test_a_bound_that_may_not_be_is_named_with_what_is_allowed():
     ):  # fmt: skip
         for allowed in (least, most):
             ValidatorSettings(**{name: allowed})
-        for wrong in (least - 1, type(most)(most * 1.01)):
+        for wrong in (least - 1, most + 1, type(most)(most * 1.01)):
             with pytest.raises(ConfigError, match=f"validator setting {name} is"):
                 ValidatorSettings(**{name: wrong})
 
