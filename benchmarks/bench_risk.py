@@ -1,20 +1,37 @@
 """Risk: the whole manager, what it consists of, and the flat check alone; metrics.
 
 `RiskManager.validate` is what every entry goes through: it takes an intent and a view and answers
-with a verdict, its numbers and the size that would pass. It carries the targets, and beside it
-stands NautilusTrader's pre-trade check. The flat check (`EntryCheck.check`) is the form that the
-design's prototype measured: four numbers in, a code out, against a view prepared before. The size
-of the book is spent in `RiskManager.prepare`, so the flat check costs the same whatever is held;
-"prepare, then check" is what one entry would pay. No order takes that way today. Building the
-view is a row too, since the engine builds one for each intent.
+with a verdict; beside it stands NautilusTrader's pre-trade check. What a view holds entries
+against is laid out with the first intent that is judged against it, and the amounts of an intent
+are read once, so `validate` has three prices, and its rows say which:
+
+- "laid out": the view and the very intent were judged before;
+- "new intent": the view was, the intent was not;
+- "new view and intent": neither was. This is what the engine pays for each signal today.
+
+Those with 8 positions and 8 open orders carry the targets, all three alike. A refusal's size that
+would pass is worked out when it is asked for, and is a row of its own. The flat check
+(`EntryCheck.check`) is the form that the design's prototype measured: four numbers in, a code
+out, against a view prepared before. No order takes that way today. Building the view is a row
+too, since the engine builds one for each signal.
 """
 
 import random
+import time
+from collections.abc import Callable
 from decimal import Decimal
 
 import numpy as np
 
-from benchmarks.harness import EMPTY_CALL, Result, floors, measure, peers, throughput
+from benchmarks.harness import (
+    EMPTY_CALL,
+    Result,
+    floors,
+    measure,
+    of_rounds,
+    peers,
+    throughput,
+)
 from bot4_runtime.domain.order import Book, OrderIntent, OrderType, Purpose, Side, TimeInForce
 from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
 from bot4_runtime.risk.correlation import CorrelationTable
@@ -36,6 +53,7 @@ SYMBOL = "BTCUSDT"
 OTHERS = [f"ALT{number}USDT" for number in range(8)]
 ROWS = 100_000
 WHOLE = 10_000
+NEW, ROUNDS = 100, 60
 NAUTILUS = "NautilusTrader pre-trade check, limit order"
 READ = "read an intent's three Decimals as floats"
 
@@ -52,19 +70,32 @@ def run() -> list[Result]:
         assert isinstance(approved, RiskApproved)
         assert isinstance(refused, RiskRefused)
         assert refused.would_pass_size > 1
-        target = {"specified": 100, "goal": 50} if held else {}
-        beside = {"floor": READ, "peers": (NAUTILUS,)}
+        claims = {"peers": (NAUTILUS,)} | ({"specified": 100, "goal": 50} if held else {})
+        for words, quantity, judged in (("approves", "1", intent), ("refuses", "5", large)):
+            row = f"validate, {words}, {name}"
+            results += [
+                measure(
+                    f"{row}, laid out", manager.validate, judged, view, floor=EMPTY_CALL, **claims
+                ),
+                _each_new(
+                    f"{row}, new intent", manager.validate,
+                    lambda quantity=quantity, view=view: (_intent(quantity), view),
+                    floor=READ, **claims,
+                ),
+                _each_new(
+                    f"{row}, new view and intent", manager.validate,
+                    lambda quantity=quantity, held=held: (_intent(quantity), _view(held, table)),
+                    floor=READ, **claims,
+                ),
+            ]  # fmt: skip
         results += [
-            measure(
-                f"validate, approves, {name}", manager.validate, intent, view, **target, **beside
-            ),
-            measure(
-                f"validate, refuses, {name}", manager.validate, large, view, **target, **beside
+            _each_new(
+                f"read the size that would pass, {name}", _offer,
+                lambda view=view: (manager.validate(large, view),),
             ),
             measure(f"prepare the flat check, {name}", manager.prepare, SYMBOL, Side.BUY, view),
-            measure(f"prepare, then check, {name}", _prepared_check, manager, view),
             measure(f"build the view, {name}", _view, held, table),
-        ]
+        ]  # fmt: skip
     check = manager.prepare(SYMBOL, Side.BUY, view, Revision(), 1_000_000_000)
     assert check.check(1.0, 100.0, 95.0, NOW_NS) == 0
     assert check.check(5.0, 100.0, 95.0, NOW_NS) != 0
@@ -86,10 +117,18 @@ def run() -> list[Result]:
             manager.validate(intent, view)
         return WHOLE
 
+    entries = [_intent("1") for _ in range(WHOLE)]
+    manager.validate_many(entries, view)
+    claims = {"specified": 10_000, "goal": 10_000_000}
     results += [
-        throughput("validate, one by one, 8 + 8", one_by_one, specified=10_000, goal=10_000_000),
+        throughput("validate, one by one, 8 + 8, laid out", one_by_one, **claims),
+        throughput(
+            "validate in batch, 8 + 8, laid out",
+            lambda: len(manager.validate_many(entries, view)), **claims,
+        ),
+        _batch_of_new(manager, view, **claims),
         throughput("flat checks of one prepared view in batch", batch, specified=10_000),
-    ]
+    ]  # fmt: skip
     return results + _metrics() + peers("risk", (NAUTILUS,))
 
 
@@ -99,8 +138,37 @@ def _read(intent: OrderIntent) -> None:
     float(intent.stop_loss or 0)
 
 
-def _prepared_check(manager: RiskManager, view: RiskView) -> int:
-    return manager.prepare(SYMBOL, Side.BUY, view).check(1.0, 100.0, 95.0, NOW_NS)
+def _offer(refused: RiskRefused) -> Decimal:
+    return refused.would_pass_size
+
+
+def _each_new(
+    name: str,
+    call: Callable[..., object],
+    make: Callable[[], tuple[object, ...]],
+    **claims: object,
+) -> Result:
+    """Time calls in nanoseconds, each with arguments that are made anew before the clock runs."""
+    rounds = []
+    for _ in range(ROUNDS):
+        made = [make() for _ in range(NEW)]
+        start = time.perf_counter_ns()
+        for arguments in made:
+            call(*arguments)
+        rounds.append((time.perf_counter_ns() - start) / NEW)
+    return of_rounds(name, rounds, **claims)
+
+
+def _batch_of_new(manager: RiskManager, view: RiskView, **claims: float) -> Result:
+    rates = []
+    for _ in range(5):
+        entries = [_intent("1") for _ in range(WHOLE)]
+        start = time.perf_counter_ns()
+        manager.validate_many(entries, view)
+        rates.append(WHOLE * 1e9 / (time.perf_counter_ns() - start))
+    return of_rounds(
+        "validate in batch, 8 + 8, new intents", rates, unit="/s", better="higher", **claims
+    )
 
 
 def _metrics() -> list[Result]:

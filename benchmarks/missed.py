@@ -10,12 +10,15 @@ WHY: Final = {
     "NautilusTrader's time over ours": "its bus publishes faster on this machine than where the "
     "goal was set (1,280 to 1,360 ns there). Ours is two thirds above what C needs to call the "
     "subscriber at all, which leaves little to win.",
-    "validate, ": "`validate` lays positions, open orders and correlations out anew for every "
-    "intent, since limits are passed on layouts gone stale (`prepare the flat check`, the larger "
-    "part), and to read three Decimals of an exact intent as floats costs more than the goal by "
-    "itself (the floor beside it). The flat check of a laid out view, by which the goal was set, "
-    "is a row of its own and meets it. An intent waits a hundred times longer for its flushed "
-    "commit. A layout kept by the fold would take most of it away.",
+    "validate in batch, ": "to read three Decimals of an exact intent as floats, which is done "
+    "once for each, takes more than a batch has for one (the floor of `validate`).",
+    "validate, ": "an intent nobody has judged has three Decimals to read as floats, which costs "
+    "more than the goal by itself (the floor beside it), and a view nobody has judged by has "
+    "positions, open orders and correlations to lay out (`prepare the flat check`). Both are done "
+    "once and kept; the engine makes a view for each signal, since limits are passed on layouts "
+    "gone stale. An intent waits a hundred times longer for its flushed commit. A layout kept by "
+    "the fold would take most of it away. What is left when both are kept is the call, the "
+    "verdict it returns, and the check itself.",
     "whole engine, both": "ONNX Runtime takes 64 % of the CPU time of a bar: one LSTM of 50 steps "
     "and one step of the HMM, on one thread. Batches of symbols, which share a run, are the way.",
     "whole engine, ": "a candle passes some 110 Python calls: source, session, fold, journal, two "

@@ -6,6 +6,7 @@ Money is Decimal. An intent never changes; what happens to it are events.
 import hashlib
 from decimal import Decimal
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -97,8 +98,11 @@ _TERMINAL = frozenset(
 )
 
 
-class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
+class OrderIntent(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What we want from the venue; durable before it is sent, sent at most once ever.
+
+    `judged` is risk's own: there it keeps what it read of an intent (`risk.entry.OrderTerms`),
+    beside the fields. It is no part of the intent's value, bytes, hash or copies.
 
     Attributes:
         intent_no: counts up from 1 over the account's life and all books; names the order.
@@ -130,6 +134,8 @@ class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
     signal_id: str
     rule_id: str
     ts_ns: int
+
+    judged: ClassVar[object] = None
 
     @property
     def worst_price(self) -> Decimal:

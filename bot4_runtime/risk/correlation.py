@@ -30,7 +30,14 @@ def most_observations(half_life_hours: float, spacing_ms: float) -> float:
 
 
 class Correlations:
-    """What a risk manager asks: how do two symbols' returns move together?"""
+    """What a risk manager asks: how do two symbols' returns move together?
+
+    Attributes:
+        learnt: changes after every change of what is known, and with nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.learnt = 0
 
     def correlation(self, symbol: str, other: str) -> float | None:
         """Return the correlation of two symbols' returns in [-1, 1]; None when unknown."""
@@ -48,7 +55,8 @@ class FixedCorrelations(Correlations):
     """
 
     def __init__(self, pairs: dict[tuple[str, str], float]) -> None:
-        self._pairs: Final = pairs
+        super().__init__()
+        self._pairs: Final = pairs.copy()
 
     def correlation(self, symbol: str, other: str) -> float | None:
         """Return the given correlation, in either order of the pair; None when not given."""
@@ -148,6 +156,7 @@ class CorrelationTable(Correlations):
             raise ConfigError(
                 f"correlation needs at least 3 observations; received {min_observations}"
             )
+        super().__init__()
         self._half_life_ms: Final = half_life_hours * 3_600_000.0
         self._min_observations: Final = min_observations
         self._index: Final[dict[str, int]] = {}
@@ -187,6 +196,7 @@ class CorrelationTable(Correlations):
                 track.pairs[other].add(block, weight, log_return, mate.log_return)
             else:
                 mate.pairs[at].add(block, weight, mate.log_return, log_return)
+        self.learnt += 1
 
     def correlation(self, symbol: str, other: str) -> float | None:
         """Return the weighted Pearson correlation of two symbols' joint returns so far.

@@ -1,13 +1,15 @@
-"""A whole entry before its `EntryCheck`: its prices, its score, the size that would pass."""
+"""A whole entry before its `EntryCheck`: its terms as float64, the size that would pass."""
 
 import math
 from decimal import ROUND_DOWN, Context, Decimal
 from typing import Final
 
+import msgspec
+
 from bot4_runtime.domain.order import OrderIntent, OrderType, Side
 from bot4_runtime.risk import entry_check as code
 from bot4_runtime.risk.entry_check import EntryCheck
-from bot4_runtime.risk.exposure import positive
+from bot4_runtime.risk.exposure import number, positive
 
 _SLACK: Final = 1.0 - 1e-12
 """Offered sizes stay this far inside a limit, which is far beyond rounding."""
@@ -17,89 +19,100 @@ _SMALLEST: Final = 1e-18
 
 _ROUND_DOWN: Final = Context(prec=12, rounding=ROUND_DOWN)
 _NONE: Final = Decimal(0)
+_keep: Final = msgspec.structs.force_setattr
+_BUY: Final = Side.BUY
+_STOP_MARKET: Final = OrderType.STOP_MARKET
 
 
-class Prices:
-    """An intent's prices as float64, in quote; NaN where one is unusable.
+class OrderTerms:
+    """What an intent says that a limit can be held against; amounts as float64.
 
     Attributes:
-        worst: the dearest of the order's prices and the mark: what its exposure counts at.
-        nearest: the entry price nearest to the stop, which the stop must lie beyond. A
-            stop-market entry fills at its trigger; other orders may fill at the market.
-        stop: the protective stop; NaN when there is none.
+        quantity: in base; NaN when it is no number.
+        dearest: the dearest of the order's own prices, in quote; NaN when one is unusable.
+        nearest: the entry price nearest to the stop before the mark is known, in quote.
+        at_market: whether it may fill at the market; a stop-market entry fills at its trigger.
+        stop: the protective stop, in quote; NaN when there is none.
     """
 
-    def __init__(self, intent: OrderIntent, mark: float) -> None:
+    def __init__(self, intent: OrderIntent) -> None:
+        self.symbol: Final = intent.symbol
+        self.buys: Final = intent.side is _BUY
+        self.reduce_only: Final = intent.reduce_only
+        self.quantity: Final = number(intent.quantity)
         reference = number(intent.reference_price)
         own = reference
-        usable = positive(reference) and positive(mark)
-        dearest = max(reference, mark)
+        usable = positive(reference)
+        dearest = reference
         for given in (intent.stop_price, intent.price):
             if given is not None:
                 own = number(given)
                 usable = usable and positive(own)
                 dearest = max(dearest, own)
-        self.worst: Final = dearest if usable else math.nan
-        if intent.order_type is OrderType.STOP_MARKET:
-            self.nearest = own
-        elif intent.side is Side.BUY:
-            self.nearest = min(own, reference, mark)
-        else:
-            self.nearest = max(own, reference, mark)
+        self.dearest: Final = dearest if usable else math.nan
+        self.at_market: Final = intent.order_type is not _STOP_MARKET
+        if self.at_market:
+            own = min(own, reference) if self.buys else max(own, reference)
+        self.nearest: Final = own
         self.stop: Final = number(intent.stop_loss)
+
+    def worst(self, mark: float) -> float:
+        """Return what one unit of base counts at: the dearest of its prices and the mark.
+
+        NaN when a price of the order is unusable.
+        """
+        return max(self.dearest, mark)
+
+    def first(self, mark: float) -> float:
+        """Return the entry price nearest to the stop, which the stop must lie beyond."""
+        if not self.at_market:
+            return self.nearest
+        return min(self.nearest, mark) if self.buys else max(self.nearest, mark)
+
+
+def terms_of(intent: OrderIntent) -> OrderTerms:
+    """Return the terms of an intent, which are read once and kept with it."""
+    kept = intent.judged
+    if isinstance(kept, OrderTerms):
+        return kept
+    terms = OrderTerms(intent)
+    _keep(intent, "judged", terms)
+    return terms
 
 
 class Entry:
-    """Prices of an intent that opens or adds to a position, and what they are held against."""
+    """Terms of an intent that opens or adds to a position, and what they are held against."""
 
-    def __init__(self, prices: Prices, check: EntryCheck) -> None:
-        self._prices: Final = prices
+    def __init__(self, terms: OrderTerms, check: EntryCheck) -> None:
+        self._terms: Final = terms
         self._check: Final = check
+        self._worst: Final = terms.worst(check.mark)
 
-    def broken(self, quantity: float) -> int:
-        """Return `EntryCheck.code` of this base quantity."""
-        prices = self._prices
-        return self._check.code(quantity, prices.worst, prices.nearest, prices.stop)
-
-    def score(self, quantity: float) -> float:
-        """Return the largest share of a limit that a passing quantity uses, in [0, 1]."""
-        check = self._check
-        value = quantity * self._prices.worst
-        position = check.position(value)
-        used = position / check.equity / check.position_pct
-        used = max(used, (position + check.elsewhere) / check.equity / check.max_leverage)
-        used = max(used, check.drawdown / check.max_drawdown)
-        used = max(used, value * check.min_liquidity_ratio / check.depth_quote)
-        margin = value * check.margin_rate
-        used = max(used, margin * check.min_margin_ratio / check.cash_free)
-        if check.correlation > 0.0:
-            used = max(used, check.correlation / check.max_correlation)
-        return min(used, 1.0)
-
-    def passing(self, quantity: float) -> Decimal:
-        """Return the largest base quantity up to `quantity` that passes; 0 when none does."""
-        check = self._check
+    def passing(self) -> Decimal:
+        """Return the largest base quantity up to the entry's own that passes; 0 when none does."""
+        terms, check = self._terms, self._check
         value = min(
             check.position_pct * check.equity * _SLACK - check.same,
             check.max_leverage * check.equity * _SLACK - check.elsewhere - check.same,
             check.depth_quote / check.min_liquidity_ratio * _SLACK,
             check.cash_free / check.min_margin_ratio / check.margin_rate * _SLACK,
-            quantity * self._prices.worst,
+            terms.quantity * self._worst,
         )
         size = self._base(value)
-        return size if size > _NONE and self.broken(float(size)) == 0 else _NONE
+        if not size > _NONE:
+            return _NONE
+        broken = check.code(float(size), self._worst, terms.first(check.mark), terms.stop)
+        return size if broken == 0 else _NONE
 
     def position_room(self) -> Decimal:
         """Return the base quantity the position limit alone leaves; 0 when it leaves none."""
         check = self._check
         return self._base(check.position_pct * check.equity * _SLACK - check.same)
 
-    def numbers(  # noqa: PLR0911 - one line a limit
-        self, broken: int, quantity: float
-    ) -> tuple[float, float]:
-        """Return the limit that a code names and what this base quantity makes of it."""
+    def numbers(self, broken: int) -> tuple[float, float]:  # noqa: PLR0911 - one line a limit
+        """Return the limit that a code names and what the entry's quantity makes of it."""
         check = self._check
-        value = quantity * self._prices.worst
+        value = self._terms.quantity * self._worst
         position = check.position(value)
         if broken == code.POSITION_SIZE:
             return check.position_pct, position / check.equity
@@ -110,7 +123,7 @@ class Entry:
         if broken == code.STOP_LOSS_MISSING:
             return 1.0, 0.0
         if broken == code.STOP_LOSS_SIDE:
-            return self._prices.nearest, self._prices.stop
+            return self._terms.first(check.mark), self._terms.stop
         if broken == code.LEVERAGE:
             return check.max_leverage, (position + check.elsewhere) / check.equity
         if broken == code.DRAWDOWN:
@@ -122,16 +135,6 @@ class Entry:
         return 0.0, 1.0
 
     def _base(self, value: float) -> Decimal:
-        size = value / self._prices.worst
+        size = value / self._worst
         sane = _SMALLEST <= size < math.inf
         return _ROUND_DOWN.create_decimal_from_float(size) if sane else _NONE
-
-
-def number(amount: Decimal | None) -> float:
-    """Return an amount as float64; NaN for what is missing or no number."""
-    if amount is None:
-        return math.nan
-    try:
-        return float(amount)
-    except ValueError:  # a signalling NaN
-        return math.nan

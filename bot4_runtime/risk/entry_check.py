@@ -21,7 +21,7 @@ from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.portfolio import BreakerPhase
 from bot4_runtime.risk.exposure import RiskView, WorstCase, positive, worst_cases
-from bot4_runtime.risk.limits import RiskLimits, RiskOverride, halting
+from bot4_runtime.risk.limits import RiskLimits, RiskOverride, halting, tightened
 
 # Places in `verdict.CODES`, from 1; literals, which the compiler inlines.
 STALE: Final = 1
@@ -41,6 +41,11 @@ MARGIN: Final = 14
 _LEAST: Final = 2.2250738585072014e-308
 _LARGEST: Final = 1.7976931348623157e308
 """The least and the largest normal float64: `positive`, without a call."""
+
+# To look an enum's member up takes longer than to compare it.
+_BUY: Final = Side.BUY
+_HALF_OPEN: Final = BreakerPhase.HALF_OPEN
+_OPEN: Final = BreakerPhase.OPEN
 
 
 class Revision:
@@ -65,13 +70,14 @@ class EntryCheck:
         symbol: of the entries to judge.
         side: likewise.
         view: the book; `depth_quote` is that of the symbol.
-        limits: in force, overrides included.
+        limits: as configured; the view's overrides tighten them.
         revision: of the book, as it stands in `view`.
         max_age_ns: how long after the view's time it may be used; an override that ends
             earlier ends it.
 
     Attributes:
         fault: what in the view cannot be judged, in words; empty when all can.
+        judgeable: whether there is no fault and a usable mark.
         mark: the symbol's dearest mark, in quote.
         same: value on this side of the symbol before the entry, in quote.
         opposite: value on the other side, in quote.
@@ -92,14 +98,19 @@ class EntryCheck:
         revision: Revision,
         max_age_ns: int = 0,
     ) -> None:
+        self._symbol: Final = symbol
+        self._configured: Final = limits
+        self._learnt: Final = view.correlations.learnt  # before any of them is asked
+        if view.overrides:
+            limits = tightened(limits, view.overrides, view.now_ns)
         self._revision: Final = revision
         self._number: Final = revision.number
         self._from_ns: Final = view.now_ns
         self._until_ns: Final = _until(view.overrides, view.now_ns, max_age_ns)
-        self.buys: Final = side is Side.BUY
+        self.buys: Final = side is _BUY
         self.mark: Final = view.mark(symbol)
         self.fault: Final = view.fault()
-        self._judgeable: Final = not self.fault and positive(self.mark)
+        self.judgeable: Final = not self.fault and positive(self.mark)
         self.equity: Final = view.equity
         self.cash_free: Final = view.cash_free
         self.depth_quote: Final = view.depth_quote
@@ -110,7 +121,7 @@ class EntryCheck:
         self.max_drawdown: Final = limits.max_drawdown
         self.min_liquidity_ratio: Final = limits.min_liquidity_ratio
         self.min_margin_ratio: Final = limits.min_margin_ratio
-        probing = view.breaker.phase is BreakerPhase.HALF_OPEN
+        probing = view.breaker.phase is _HALF_OPEN
         self.position_pct: Final = limits.max_position_pct * (
             limits.probing_factor if probing else 1.0
         )
@@ -123,8 +134,19 @@ class EntryCheck:
         self.correlation = -1.0
         self.unknown = 0
         self._together = 0
-        if self._judgeable:
+        self._used = 0.0
+        if self.judgeable:
             self._expose(symbol, view)
+
+    def laid_for(self, symbol: str, limits: RiskLimits, learnt: int) -> bool:
+        """Whether one laid out of the same view, for the same side, now would be its equal.
+
+        Args:
+            symbol: of the entries to judge.
+            limits: as configured.
+            learnt: of the view's correlations.
+        """
+        return self._configured is limits and self._learnt == learnt and self._symbol == symbol
 
     def check(self, quantity: float, price: float, stop: float, now_ns: int) -> int:
         """Judge a market order, or a limit order decided at its own price.
@@ -184,7 +206,7 @@ class EntryCheck:
         value = quantity * worst
         margin = value * self.margin_rate
         if not (
-            self._judgeable
+            self.judgeable
             and _LEAST <= quantity <= _LARGEST
             and _LEAST <= worst <= _LARGEST
             and _LEAST <= value <= _LARGEST
@@ -212,6 +234,20 @@ class EntryCheck:
             return MARGIN
         return 0
 
+    def score(self, value: float) -> float:
+        """Return the largest share of a limit that an entry that passes uses, in [0, 1].
+
+        Args:
+            value: of the entry at its worst, in quote.
+        """
+        position = self.position(value)
+        used = position / self.equity / self.position_pct
+        used = max(used, (position + self.elsewhere) / self.equity / self.max_leverage)
+        used = max(used, self._used)
+        used = max(used, value * self.min_liquidity_ratio / self.depth_quote)
+        used = max(used, value * self.margin_rate * self.min_margin_ratio / self.cash_free)
+        return min(used, 1.0)
+
     def position(self, value: float) -> float:
         """Return the symbol's worst case with an entry of this value, in quote."""
         return max(self.same + value, self.opposite)
@@ -229,6 +265,9 @@ class EntryCheck:
             self._together = CORRELATION
         elif self.unknown != 0:
             self._together = CORRELATION_UNKNOWN
+        elif self.correlation > 0.0:
+            self._used = self.correlation / self.max_correlation
+        self._used = max(self._used, self.drawdown / self.max_drawdown)
 
     def _correlate(self, symbol: str, other: str, case: WorstCase, view: RiskView) -> None:
         if not case.most() > 0.0:
@@ -255,4 +294,4 @@ def _until(overrides: Sequence[RiskOverride], now_ns: int, max_age_ns: int) -> i
 def _stopped(view: RiskView) -> int:
     if view.breaker.halted or halting(view.overrides, view.now_ns):
         return HALTED
-    return BREAKER_OPEN if view.breaker.phase is BreakerPhase.OPEN else 0
+    return BREAKER_OPEN if view.breaker.phase is _OPEN else 0

@@ -7,6 +7,7 @@ Open means open or UNKNOWN: an order whose outcome is not known counts in full.
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
@@ -16,6 +17,7 @@ from bot4_runtime.risk.limits import RiskOverride
 # Literals, which the compiler inlines: the least and the largest normal float64.
 _LEAST: Final = 2.2250738585072014e-308
 _LARGEST: Final = 1.7976931348623157e308
+_NAN: Final = math.nan
 
 
 class HeldPosition:
@@ -50,6 +52,9 @@ class OpenOrder:
 class RiskView:
     """One book as the risk manager sees it at the moment an intent is judged.
 
+    It does not change: containers are copied. Correlations alone may learn on; see
+    `Correlations.learnt`.
+
     Attributes:
         equity: cash and positions at their marks, in quote.
         cash_free: quote that no open order has reserved.
@@ -63,6 +68,8 @@ class RiskView:
         overrides: the operator's orders; expired ones have no effect.
         now_ns: UTC.
         drawdown: the worse of the journaled one and this view's own; NaN when unknown.
+        laid_buys: the manager's own: what it laid out of this view to judge buys by.
+        laid_sells: the same for sells.
     """
 
     def __init__(
@@ -83,21 +90,24 @@ class RiskView:
     ) -> None:
         self.equity: Final = equity
         self.cash_free: Final = cash_free
-        self.marks: Final = marks
-        self.positions: Final = positions
-        self.open_orders: Final = open_orders
+        self.marks: Final = marks.copy()
+        self.positions: Final = tuple(positions)
+        self.open_orders: Final = tuple(open_orders)
         self.correlations: Final = correlations
         self.depth_quote: Final = depth_quote
         self.breaker: Final = breaker
         self.metrics: Final = metrics
         self.now_ns: Final = now_ns
         self.margin_rate: Final = margin_rate
-        self.overrides: Final = overrides
+        self.overrides: Final = tuple(overrides)
         self.drawdown: Final = _drawdown(equity, metrics)
+        self.laid_buys: object = None
+        self.laid_sells: object = None
         self._held_marks: Final[dict[str, float]] = {}
-        for position in positions:
+        for position in self.positions:
             # In this order an unknown mark gives way, and a position's that is NaN stays.
-            dearest = max(position.mark, marks.get(position.symbol, math.nan))
+            known = marks.get(position.symbol)
+            dearest = max(position.mark, _NAN if known is None else known)
             self._held_marks[position.symbol] = dearest
 
     def held(self, symbol: str) -> float:
@@ -111,7 +121,9 @@ class RiskView:
     def mark(self, symbol: str) -> float:
         """Return the dearest mark known of a symbol, in quote; NaN when none is."""
         known = self._held_marks.get(symbol)
-        return self.marks.get(symbol, math.nan) if known is None else known
+        if known is None:
+            known = self.marks.get(symbol)
+        return _NAN if known is None else known
 
     def fault(self) -> str:  # noqa: PLR0911 - one line a number
         """Name the first number that cannot be judged, with its value; empty when none is."""
@@ -163,9 +175,11 @@ class WorstCase:
     Attributes:
         long: value when every buy fills, after whatever is short was closed.
         short: the same downwards, counted positive.
+        mark: the symbol's dearest mark, in quote.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark: float) -> None:
+        self.mark: Final = mark
         self.long = 0.0
         self.short = 0.0
 
@@ -192,30 +206,40 @@ class WorstCase:
 
 def worst_cases(view: RiskView, symbol: str) -> dict[str, WorstCase]:
     """Return every symbol's worst case, that of `symbol` always among them."""
-    cases: dict[str, WorstCase] = {symbol: WorstCase()}
+    cases: dict[str, WorstCase] = {symbol: WorstCase(view.mark(symbol))}
     for position in view.positions:
-        value = position.quantity * view.mark(position.symbol)
-        _case(cases, position.symbol).hold(value)
+        case = _case(cases, position.symbol, view)
+        case.hold(position.quantity * case.mark)
     for order in view.open_orders:
-        value = order.quantity * max(order.price, view.mark(order.symbol))
-        _case(cases, order.symbol).add(order, value)
+        case = _case(cases, order.symbol, view)
+        case.add(order, order.quantity * max(order.price, case.mark))
     return cases
 
 
-def _case(cases: dict[str, WorstCase], symbol: str) -> WorstCase:
+def _case(cases: dict[str, WorstCase], symbol: str, view: RiskView) -> WorstCase:
     case = cases.get(symbol)
     if case is None:
-        case = WorstCase()
+        case = WorstCase(view.mark(symbol))
         cases[symbol] = case
     return case
 
 
 def _drawdown(equity: float, metrics: RiskMetrics) -> float:
     recorded = metrics.drawdown
-    peak = metrics.peak_equity
-    if not (usable(recorded) and recorded >= 0.0 and peak.is_finite() and peak > 0):
-        return math.nan
-    return max(recorded, 1.0 - equity / float(peak))
+    peak = number(metrics.peak_equity)
+    if not (usable(recorded) and recorded >= 0.0 and positive(peak)):
+        return _NAN
+    return max(recorded, 1.0 - equity / peak)
+
+
+def number(amount: Decimal | None) -> float:
+    """Return an amount as float64; NaN for what is missing or no number."""
+    if amount is None:
+        return _NAN
+    try:
+        return float(amount)
+    except ValueError:  # a signalling NaN
+        return _NAN
 
 
 def usable(number: float) -> bool:

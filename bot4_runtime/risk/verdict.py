@@ -7,12 +7,12 @@ STOP_LOSS_MISSING is 0 stops where 1 is needed. They are always finite.
 """
 
 import math
-import sys
 from decimal import Decimal
 from typing import Final
 
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.order import OrderIntent, payload_hash
+from bot4_runtime.risk.entry import Entry
 
 STALE: Final = "STALE"
 NOT_FINITE: Final = "NOT_FINITE"
@@ -29,7 +29,7 @@ DRAWDOWN: Final = "DRAWDOWN"
 LIQUIDITY: Final = "LIQUIDITY"
 MARGIN: Final = "MARGIN"
 
-CODES: Final = (
+CODES: Final[tuple[str, ...]] = (
     STALE,
     NOT_FINITE,
     REDUCE_ONLY,
@@ -49,6 +49,9 @@ CODES: Final = (
 
 WITNESS: Final = object()
 """Held by `RiskManager` alone; a test forbids any other module to name it."""
+
+_LARGEST: Final = 1.7976931348623157e308
+"""The largest float64."""
 
 _REASONS: Final[dict[str, str]] = {
     REDUCE_ONLY: "reduces {value:g} but may reduce {limit:g} of the position at most",
@@ -112,17 +115,23 @@ class RiskRefused:
     """An intent that stays.
 
     Args:
-        would_pass_size: largest base quantity the same intent passes with; 0 when none does.
+        would_pass_size: largest base quantity the same intent passes with, 0 when none does;
+            or the entry that works it out when it is asked for.
         detail: what exactly was wrong with the input, when that is the reason.
     """
 
     def __init__(
-        self, code: str, limit: float, value: float, would_pass_size: Decimal, detail: str = ""
+        self,
+        code: str,
+        limit: float,
+        value: float,
+        would_pass_size: Decimal | Entry,
+        detail: str = "",
     ) -> None:
         self._code: Final = code
         self._limit: Final = _finite(limit)
         self._value: Final = _finite(value)
-        self._would_pass_size: Final = would_pass_size
+        self._would_pass_size = would_pass_size
         self._detail: Final = detail
 
     @property
@@ -143,7 +152,11 @@ class RiskRefused:
     @property
     def would_pass_size(self) -> Decimal:
         """Largest base quantity the same intent passes with; 0 when none does."""
-        return self._would_pass_size
+        size = self._would_pass_size
+        if isinstance(size, Entry):
+            size = size.passing()
+            self._would_pass_size = size
+        return size
 
     @property
     def text(self) -> str:
@@ -151,8 +164,8 @@ class RiskRefused:
         if self._code == NOT_FINITE:
             return f"cannot be judged: {self._detail}"
         reason = _REASONS[self._code].format(limit=self._limit, value=self._value)
-        if self._would_pass_size > 0:
-            return f"{reason}; {self._would_pass_size} would pass"
+        if self.would_pass_size > 0:
+            return f"{reason}; {self.would_pass_size} would pass"
         return reason
 
 
@@ -160,4 +173,6 @@ RiskVerdict = RiskApproved | RiskRefused
 
 
 def _finite(number: float) -> float:
-    return number if math.isfinite(number) else math.copysign(sys.float_info.max, number)
+    if -_LARGEST <= number <= _LARGEST:
+        return number
+    return math.copysign(_LARGEST, number)
