@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bot4_runtime import collector
 from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.session import Session, SessionResult
 from bot4_runtime.sources import CandleSource
@@ -53,7 +54,8 @@ class Run:
                 self.bridge.start()
             if self.series is not None:
                 self.series.start()
-            return self.session.run(stop, self.recovery)
+            with collector.seldom():
+                return self.session.run(stop, self.recovery)
         finally:
             self.store.close()
             if self.bridge is not None:
