@@ -160,6 +160,7 @@ class Engine:
         self._commands: list[Command] = []
         self._last: dict[str, Candle] = {}
         self._shown: dict[Book, tuple[BreakerState, RiskMetrics, int]] = {}
+        self._settled: dict[str, int] = {}  # `moves` at which a symbol wanted nothing more
         self._last_exit = {
             (order.intent.book, order.intent.symbol): order.intent.intent_no
             for order in self._state.orders.values()
@@ -205,7 +206,8 @@ class Engine:
         parts, state, symbol = self._parts, self._state, candle.symbol
         self._commands = []
         self._last[symbol] = candle
-        now_ns = candle.close_time_ms * NS_PER_MS
+        close_ms = candle.close_time_ms
+        now_ns = close_ms * NS_PER_MS
         instrument = state.instruments.get(symbol) or self._define(candle, now_ns)
         live = state.live_orders(symbol)
         missing_from_ms = parts.memory.gap_before(candle)
@@ -221,20 +223,17 @@ class Engine:
             )
         previous = state.regimes.get(symbol)
         self._ledger.emit(CandleClosed(ts_event_ns=now_ns, candle=candle))
-        fills = parts.venue.on_candle(candle, live, instrument) if live else ()
-        for event in fills:
-            self._ledger.emit(event)
+        if live:
+            for event in parts.venue.on_candle(candle, live, instrument):
+                self._ledger.emit(event)
         row = parts.memory.update(candle)
-        for book in self._books:
-            self._watch_breaker(book, now_ns)
-            if live or symbol in state.books[book].positions:
-                self._protect(book, instrument, candle, now_ns)
+        self._look_after(live, instrument, candle, now_ns)
         signals = parts.strategy.on_candle(candle)
         if parts.detector is not None and row is not None:
             estimate = parts.detector.update(candle, row)
             if estimate is not None:
                 self._ledger.emit(RegimeNamed(ts_event_ns=now_ns, estimate=estimate))
-                length_ms = candle.close_time_ms - candle.open_time_ms
+                length_ms = close_ms - candle.open_time_ms
                 fresh = previous and previous.open_time_ms + length_ms == candle.open_time_ms
                 signals = (
                     *signals,
@@ -322,6 +321,26 @@ class Engine:
         instrument = Instrument.assume(candle.symbol, self._parts.market, candle.close)
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
+
+    def _look_after(
+        self, live: Sequence[Order], instrument: Instrument, candle: Candle, now_ns: int
+    ) -> None:
+        """Watch every book's breaker, and protect what is held or waits in a symbol.
+
+        Where this changed nothing and no entry waits, it changes nothing again until an event
+        moves an order, a position or a breaker: of the candle, only entries take notice. `live`
+        are the symbol's orders that could still fill when the candle began.
+        """
+        state, symbol = self._state, instrument.symbol
+        moves, settled = state.moves, self._settled.get(symbol)
+        for book in self._books:
+            self._watch_breaker(book, now_ns)
+            if settled != state.moves and (live or symbol in state.books[book].positions):
+                self._protect(book, instrument, candle, now_ns)
+        if settled != moves == state.moves and not any(
+            order.intent.purpose is Purpose.ENTRY for order in live
+        ):
+            self._settled[symbol] = moves
 
     def _watch_breaker(self, book: Book, now_ns: int) -> None:
         """Show the breaker every round trip it has not counted, wherever it was closed.

@@ -247,18 +247,25 @@ class Session:
         """Go through the source; return how many candles were traded and refused."""
         candles = refused = 0
         cursor = dict(self._store.state.cursor)
+        manual = self._clock if isinstance(self._clock, ManualClock) else None
+        alone = self._keeper is None and self._watcher is None and self._commands is None
         for candle in self._source.stream(start_ms, cursor, stop):
-            if candle is not None and not self._admitted(candle):
-                refused += 1
-                continue
-            if candle is not None and isinstance(self._clock, ManualClock):
-                self._clock.advance_to(candle.close_time_ms * NS_PER_MS)
-            self._look_around()
-            if candle is not None:
-                self._step(candle)
+            if candle is None:
+                self._look_around()
+            elif self._admitted(candle):
+                self._newest_ms = candle.close_time_ms
+                now_ns = self._newest_ms * NS_PER_MS
+                if manual is not None:
+                    manual.advance_to(now_ns)
+                if not alone:
+                    self._look_around()
+                self._carry_out(self._engine.process(candle), now_ns)
                 candles += 1
                 if self._on_progress is not None:
                     self._on_progress(candles, candle)
+            else:
+                refused += 1
+                continue
             self._store.tick(self._timer())
             if stop.is_set():
                 break
@@ -275,10 +282,6 @@ class Session:
             self._log.error("candle refused", why=str(error))
             return False
         return True
-
-    def _step(self, candle: Candle) -> None:
-        self._newest_ms = candle.close_time_ms
-        self._carry_out(self._engine.process(candle), candle.close_time_ms * NS_PER_MS)
 
     def _look_around(self) -> None:
         """Do what is due besides candles: the venue, promoted models, the operator."""

@@ -136,7 +136,7 @@ class PaperVenue:
                     )
                     if quantity == order.open_quantity:
                         continue
-            if intent.time_in_force in {TimeInForce.IOC, TimeInForce.FOK}:
+            if intent.time_in_force is TimeInForce.IOC or intent.time_in_force is TimeInForce.FOK:
                 events.append(
                     OrderClosed(
                         ts_event_ns=candle.close_time_ms * NS_PER_MS,

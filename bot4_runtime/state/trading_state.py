@@ -110,6 +110,8 @@ class TradingState:
         overrides: the operator's tightened limits; some may have expired.
         protection: actions against liquidation that are not over, by number.
         next_protection_no: number the next action must carry, or a larger one.
+        moves: events of this process that were neither candles nor regimes. While it stands
+            still, so do orders but for their age, positions, breakers and instruments.
     """
 
     def __init__(self) -> None:
@@ -131,6 +133,7 @@ class TradingState:
         self.overrides: list[OverrideSet] = []
         self.protection: dict[int, ProtectionPlanned] = {}
         self.next_protection_no = 1
+        self.moves = 0
         self._live: dict[str, dict[int, Order]] = {}
         self._trade_ids: dict[int, list[str]] = {}
         self._finished: dict[Book, list[int]] = {}
@@ -282,7 +285,11 @@ class TradingState:
         Raises:
             InvariantViolated: the event cannot follow this state; the state is unchanged.
         """
-        return self._fold[type(event)](event)
+        kind = type(event)
+        fresh = self._fold[kind](event)
+        if kind is not CandleClosed and kind is not RegimeNamed:
+            self.moves += 1
+        return fresh
 
     def _counted(self, event: JournaledEvent) -> bool:
         self._count(type(event).__name__)
