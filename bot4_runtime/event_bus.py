@@ -63,6 +63,25 @@ class EventCounter(Subscriber):
         self.events += 1
 
 
+class Latest(Subscriber):
+    """Keeps the last event it was given; None before the first.
+
+    Examples:
+        >>> bus, latest = EventBus(), Latest()
+        >>> _ = bus.subscribe(str, latest)
+        >>> bus.publish_many(["a", "b"])
+        >>> latest.event
+        'b'
+    """
+
+    def __init__(self) -> None:
+        self.event: object = None
+
+    def take(self, event: object) -> None:
+        """Keep the event."""
+        self.event = event
+
+
 class Subscription:
     """One handler's place on the bus; give it to `EventBus.unsubscribe`.
 

@@ -16,7 +16,7 @@ from structlog.typing import Processor
 
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import CandleClosed
-from bot4_runtime.event_bus import EventBus
+from bot4_runtime.event_bus import EventBus, Latest
 
 SECRET_KEYS: Final = re.compile(
     r"(secret|token|passw|passphrase|api_?key|signature|private|credential|authorization)",
@@ -89,22 +89,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._last_close_ns = 0
+        self._last = Latest()
 
     def follow(self, bus: EventBus) -> None:
         """Export a bus's counts of events by type, and when the last candle closed."""
-        bus.subscribe(CandleClosed, self._candle_closed)
+        bus.subscribe(CandleClosed, self._last)
         self.registry.register(_Published(bus, self))
         self.watch("bus", bus.counters)
 
     @property
     def last_close_s(self) -> float:
         """Close time of the last candle in seconds since 1970; 0 before the first."""
-        return self._last_close_ns / 1e9
-
-    def _candle_closed(self, event: object) -> None:
-        if isinstance(event, CandleClosed):
-            self._last_close_ns = event.ts_event_ns
+        last = self._last.event
+        return last.ts_event_ns / 1e9 if isinstance(last, CandleClosed) else 0.0
 
     def watch(self, room: str, counters: Callable[[], Mapping[str, int]]) -> None:
         """Export what a room counts itself, as ``bot4_<room>_<name>``, read at each request."""
