@@ -21,11 +21,12 @@ WHY: Final = {
     "verdict it returns, and the check itself.",
     "whole engine, both": "ONNX Runtime takes 64 % of the CPU time of a bar: one LSTM of 50 steps "
     "and one step of the HMM, on one thread. Batches of symbols, which share a run, are the way.",
-    "whole engine, ": "a candle passes some 110 Python calls: source, session, fold, journal, two "
-    "books' breakers, strategy. Only risk, signals, fees and the bus are compiled. Compiling "
-    "engine, session and state as they are made it about 1.3 times as fast in one trial on a busy "
-    "machine; the rest needs a shorter way for candles on which nothing is decided. It is not "
-    "shown that the goal cannot be met.",
+    "whole engine, ": "a candle passes some 100 calls, its share of orders included, which by a "
+    "profile take a fifth of the time: source, session, fold, journal, two books' breakers, "
+    "strategy. Only risk, signals, fees and the bus are compiled. Compiling engine, session, "
+    "market, paper venue, gate, fold, store and journal too made it about 1.3 times as fast in "
+    "one trial on a busy machine, with the same events in the journal. It is not shown that the "
+    "goal cannot be met.",
     "durable intent": "the bare flushed commit beside it takes the most. The larger part of the "
     "rest is the hand-over to the journal's thread and back (`intent, no disk`, of which folding "
     "and encoding take 16 µs): two threads wake each other across CPUs, which costs four times "
