@@ -1,20 +1,23 @@
-"""The candle store: Parquet by series and year under one root, one writer at a time.
+"""The candle store: Parquet by series and year under one root, one writer at a time a series.
 
 Layout ``<root>/<origin>/<market>/<symbol>/<interval>/<year>.parquet``. Writing is idempotent; a
 candle that Binance restated replaces the old one, is counted, and is remembered in
-``restatements.jsonl``. Files are replaced by rename, so a reader sees old or new, never half.
+``restatements.jsonl`` with when and from where the new value came. Files are replaced by rename,
+so a reader sees old or new, never half. Writers of different series do not wait for each other.
 """
 
 import fcntl
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -23,6 +26,27 @@ from bot4_runtime.domain.candle import INTERVALS_MS, Market, Origin, SeriesId
 from bot4_runtime.domain.errors import DataError
 
 SCHEMA: Final = {"open_time_ms": pl.Int64} | dict.fromkeys(COLUMNS, pl.Float64)
+HISTORY: Final = "restatements.jsonl"
+LOCK_WAIT_S: Final = 60.0
+"""How long a writer waits for another of the same series."""
+_LOOK_AGAIN_S: Final = 0.02
+
+
+class Restatement(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored value that later data contradicted.
+
+    Attributes:
+        column: ``open`` to ``volume``.
+        at_ms: when the new value was written, UTC; None in histories older than this field.
+        source: where it came from; None as `at_ms`.
+    """
+
+    open_time_ms: int
+    column: str
+    old: float
+    new: float
+    at_ms: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +68,25 @@ class CandleStore:
 
     Args:
         root: folder of the store; made when first written to.
+        lock_wait_s: how long `write` waits for another writer of the same series.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self.root = root
+        self._lock_wait_s = lock_wait_s
 
-    def write(self, series: CandleSeries) -> WriteReport:
+    def write(
+        self, series: CandleSeries, *, source: str | None = None, now_ms: int | None = None
+    ) -> WriteReport:
         """Insert new candles and replace restated ones; the same candles again change nothing.
 
+        Args:
+            series: what to write.
+            source: where it comes from, for the history of restatements.
+            now_ms: the present, UTC; the machine's when None.
+
         Raises:
-            DataError: a stored file is unreadable, or another process is writing.
+            DataError: a stored file is unreadable, or another process kept writing this series.
         """
         folder = self.root / series.id.key
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +94,8 @@ class CandleStore:
         changes: list[tuple[int, str, float, float]] = []
         years = series.open_time_ms.astype("datetime64[ms]").astype("datetime64[Y]").astype(int)
         edges = [0, *(np.flatnonzero(np.diff(years)) + 1).tolist(), len(series)]
-        with self._locked():
+        now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        with self._locked(folder):
             for start, stop in itertools.pairwise(edges):
                 if start == stop:
                     continue
@@ -74,7 +108,7 @@ class CandleStore:
                 restated += found.restated
                 changes += found.restatements
                 if found.inserted or found.restated:
-                    _remember(folder, found)
+                    _remember(folder, found, source, now_ms)
                     _replace(path, whole)
         return WriteReport(inserted, unchanged, restated, tuple(changes))
 
@@ -137,15 +171,41 @@ class CandleStore:
         times = columns.pop("open_time_ms")
         return CandleSeries(series_id, times, *columns.values())
 
+    def restatements(self, series_id: SeriesId) -> list[Restatement]:
+        """Return a series' history of restated values, oldest first; a torn last line is left out.
+
+        Raises:
+            DataError: another line is damaged.
+        """
+        path = self.root / series_id.key / HISTORY
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        try:
+            return [
+                msgspec.json.decode(line, type=Restatement)
+                for line in lines
+                if line.endswith(b"\n")
+            ]
+        except msgspec.MsgspecError as error:
+            raise DataError(f"cannot read the history {path}: {error}") from error
+
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.root / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(
-                    f"another process is writing candles to {self.root}; wait until it is done"
-                ) from error
+    def _locked(self, folder: Path) -> Iterator[None]:
+        end = time.monotonic() + self._lock_wait_s
+        with (folder / ".lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= end:
+                        raise DataError(
+                            f"another process has been writing candles to {folder} for "
+                            f"{self._lock_wait_s:g} s; wait until it is done"
+                        ) from error
+                    time.sleep(_LOOK_AGAIN_S)
             yield
 
 
@@ -181,13 +241,13 @@ def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries,
     return CandleSeries(new.id, times[order], *columns), report
 
 
-def _remember(folder: Path, report: WriteReport) -> None:
+def _remember(folder: Path, report: WriteReport, source: str | None, now_ms: int) -> None:
     if not report.restatements:
         return
-    with (folder / "restatements.jsonl").open("a") as file:
-        for time, column, old, new in report.restatements:
-            line = {"open_time_ms": time, "column": column, "old": old, "new": new}
-            file.write(json.dumps(line) + "\n")
+    with (folder / HISTORY).open("a") as file:
+        for time_ms, column, old, new in report.restatements:
+            line = {"open_time_ms": time_ms, "column": column, "old": old, "new": new}
+            file.write(json.dumps(line | {"at_ms": now_ms, "source": source}) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

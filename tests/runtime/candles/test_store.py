@@ -1,7 +1,9 @@
 """The store is idempotent, takes restatements, and never shows half a write."""
 
-import fcntl
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +61,35 @@ def test_a_restated_candle_replaces_the_old_one_and_is_remembered(
     store = CandleStore(tmp_path)
     store.write(series)
     changed = restated(series, 150)
-    report = store.write(changed)
+    report = store.write(changed, source="2024-01.zip", now_ms=77)
     assert (report.inserted, report.unchanged, report.restated) == (0, 199, 1)
     time, old = int(series.open_time_ms[150]), float(series.volume[150])
     assert report.restatements == ((time, "volume", old, old + 1.0),)
-    line = json.loads((tmp_path / series.id.key / "restatements.jsonl").read_text())
-    assert line == {"open_time_ms": time, "column": "volume", "old": old, "new": old + 1.0}
+    (told,) = store.restatements(series.id)
+    assert (told.open_time_ms, told.column, told.old, told.new) == report.restatements[0]
+    assert (told.at_ms, told.source) == (77, "2024-01.zip")
     assert store.read(series.id).content_sha256() == changed.content_sha256()
+
+
+def test_a_history_without_times_and_one_cut_short_are_read(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    store = CandleStore(tmp_path)
+    assert store.restatements(series.id) == []
+    store.write(series)
+    path = tmp_path / series.id.key / "restatements.jsonl"
+    old = json.dumps({"open_time_ms": 5, "column": "close", "old": 1.0, "new": 2.0})
+    path.write_text(old + "\n")
+    store.write(restated(series, 3), source="REST")
+    with path.open("a") as file:
+        file.write(old[:20])
+    first, second = store.restatements(series.id)
+    assert (first.at_ms, first.source) == (None, None)
+    assert second.source == "REST"
+    assert second.at_ms is not None
+    path.write_text("{}\n" + old + "\n")
+    with pytest.raises(DataError, match="cannot read the history"):
+        store.restatements(series.id)
 
 
 def test_ranges_are_half_open_and_an_empty_one_is_an_error(
@@ -98,10 +122,38 @@ def test_damaged_or_foreign_files_are_named(tmp_path: Path, series: CandleSeries
         store.read(series.id)
 
 
-def test_a_second_writer_is_turned_away(tmp_path: Path, series: CandleSeries) -> None:
+def hold_lock(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    """Let another process hold a series' lock; returns when it does."""
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX);"
+        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
+    )
+    command = [sys.executable, "-S", "-c", code, str(folder / ".lock"), str(seconds)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_second_writer_of_a_series_waits_and_then_writes(
+    tmp_path: Path, series: CandleSeries
+) -> None:
     store = CandleStore(tmp_path)
+    store.write(series.rows(slice(0, 100)))
+    with hold_lock(tmp_path / series.id.key, 0.3):
+        began = time.monotonic()
+        assert store.write(series).inserted == 100
+        assert time.monotonic() - began > 0.1
+
+
+def test_a_writer_waits_for_its_own_series_only_and_not_for_ever(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    store = CandleStore(tmp_path, lock_wait_s=0.1)
     store.write(series)
-    with (tmp_path / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is writing"):
+    other = SimulatedMarket(1).series("ETHUSDT", "1h", NEW_YEAR, NEW_YEAR + 5 * HOUR)
+    with hold_lock(tmp_path / series.id.key, 30) as holder:
+        with pytest.raises(DataError, match=r"has been writing candles to .*BTCUSDT.* for 0\.1 s"):
             store.write(series)
+        assert store.write(other).inserted == 5
+        holder.kill()
