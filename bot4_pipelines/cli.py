@@ -6,6 +6,7 @@ and torch are imported when a command needs them, not before.
 """
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bot4_pipelines.ingest.wanted import wanted
 from bot4_pipelines.orchestrate import require_packages, run_pipeline, serve_ui
 from bot4_pipelines.records import Folders
 from bot4_pipelines.terminal import StepBars
@@ -36,6 +38,19 @@ IntervalOption = Annotated[str, typer.Option(help="Candle interval of the models
 IterationsOption = Annotated[
     int, typer.Option(min=0, help="Training steps of the LSTM; 0 is the default schedule.")
 ]
+SymbolsOption = Annotated[
+    str | None, typer.Option(help="Comma-separated symbols; BOT4_SYMBOLS else.")
+]
+OwnIntervalOption = Annotated[
+    str | None, typer.Option("--interval", help="Any of Binance's; BOT4_INTERVAL else.")
+]
+YearsOption = Annotated[
+    float | None, typer.Option(help="Years of history to download; BOT4_YEARS else.")
+]
+SecondsOption = Annotated[
+    float | None,
+    typer.Option(help="Seconds a download may take; BOT4_DOWNLOAD_SECONDS else."),
+]
 MaxAgeOption = Annotated[
     float | None,
     typer.Option(min=0.0, help="Ask Binance again when its candles are older, in hours."),
@@ -46,10 +61,15 @@ MaxAgeOption = Annotated[
 def run(
     iterations: IterationsOption = 0,
     max_age_hours: MaxAgeOption = None,
+    symbols: SymbolsOption = None,
+    interval: OwnIntervalOption = None,
+    years: YearsOption = None,
+    download_seconds: SecondsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Materialise the whole asset graph: candles, features, models, promotion, evidence."""
     require_packages()
+    _want(symbols, interval, years, download_seconds)
     folders = Folders.from_environment()
     with StepBars(stderr) as bars:
         done = run_pipeline(
@@ -107,7 +127,10 @@ def promote(
     if (hmm is None) != (lstm is None):
         raise ConfigError("give the sha256 of both models, HMM first, or of none")
     pair = None if hmm is None or lstm is None else (hmm, lstm)
-    _tell_pair(promote_pair(Folders.from_environment(), interval, pair), "promoted", as_json)
+    folders = Folders.from_environment()
+    if folders.scoped(interval).work.is_dir():
+        folders = folders.scoped(interval)
+    _tell_pair(promote_pair(folders, interval, pair), "promoted", as_json)
 
 
 @app.command()
@@ -194,6 +217,24 @@ def _tell_pair(pair: dict[str, Any], verb: str, as_json: bool) -> None:
     else:
         hmm, lstm = pair["hmm_sha256"][:12], pair["lstm_sha256"][:12]
         stderr.print(f"{pair['interval']}: {verb} HMM {hmm} and LSTM {lstm}", markup=False)
+
+
+def _want(
+    symbols: str | None, interval: str | None, years: float | None, seconds: float | None
+) -> None:
+    """Let options win over the environment, where the steps of this process read them.
+
+    Raises:
+        ConfigError: one of them is impossible.
+    """
+    options = {
+        "BOT4_SYMBOLS": symbols,
+        "BOT4_INTERVAL": interval,
+        "BOT4_YEARS": years,
+        "BOT4_DOWNLOAD_SECONDS": seconds,
+    }
+    os.environ.update({name: str(value) for name, value in options.items() if value is not None})
+    wanted()
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -13,29 +13,49 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bot4_pipelines.ingest.wanted import DEFAULT_INTERVAL, interval_name
 from bot4_runtime.domain.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where the pipeline reads and writes: ``BOT4_HOME`` and ``BOT4_MODELS``."""
+    """Where the pipeline reads and writes: ``BOT4_HOME`` and ``BOT4_MODELS``.
+
+    Attributes:
+        scope: whose records and tables these are: those of different scopes lie side by side and
+            have a writer each. Empty for the pipeline of 1h, or of a folder's own interval.
+    """
 
     home: Path
     models: Path
+    scope: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Folders":
-        """Read both from the environment; ``.bot4`` and ``models`` of the working folder else."""
+        """Read them from the environment; ``.bot4`` and ``models`` of the working folder else.
+
+        Raises:
+            ConfigError: ``BOT4_INTERVAL`` is no interval.
+        """
         env = os.environ if environment is None else environment
-        home = Path(env.get("BOT4_HOME") or ".bot4").absolute()
-        return cls(home=home, models=Path(env.get("BOT4_MODELS") or "models").absolute())
+        folders = cls(
+            home=Path(env.get("BOT4_HOME") or ".bot4").absolute(),
+            models=Path(env.get("BOT4_MODELS") or "models").absolute(),
+        )
+        said = env.get("BOT4_INTERVAL", "").strip() or DEFAULT_INTERVAL
+        interval = interval_name(said, "BOT4_INTERVAL")
+        return folders if interval == DEFAULT_INTERVAL else folders.scoped(interval)
+
+    def scoped(self, scope: str) -> "Folders":
+        """Return the folders of a scope: an interval, or ``fleet/`` and an interval."""
+        return replace(self, scope=scope)
 
     @property
     def candles(self) -> Path:
@@ -45,7 +65,7 @@ class Folders:
     @property
     def work(self) -> Path:
         """Records, feature and label tables of the pipeline."""
-        return self.home / "pipelines"
+        return self.home / "pipelines" / self.scope
 
     @property
     def dagster(self) -> Path:

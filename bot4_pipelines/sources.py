@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from bot4_pipelines.ingest.wanted import DEFAULT_INTERVAL, DEFAULT_YEARS, wanted
 from bot4_pipelines.progress import Report
 from bot4_pipelines.records import Record, now_ms
 from bot4_runtime.candles.store import CandleStore
@@ -16,6 +17,8 @@ from bot4_runtime.domain.candle import Market, Origin, SeriesId
 from bot4_runtime.domain.errors import VenueError
 
 BINANCE, SIMULATED = "binance", "simulated"
+SHOWN = 100
+"""Restated values that a record lists; the store's history has all."""
 
 
 def series_id(key: str) -> SeriesId:
@@ -33,7 +36,11 @@ def still_fresh(before: Record | None, max_age_hours: float) -> bool:
         return False
     asked = os.environ.get("BOT4_CANDLES_SOURCE") or BINANCE
     whole = before.numbers["source"] == asked == BINANCE and before.numbers["complete"]
-    return bool(whole) and before.finished_ms >= now_ms() - max_age_hours * 3_600_000
+    return (
+        bool(whole)
+        and _has_what_is_wanted(before)
+        and before.finished_ms >= now_ms() - max_age_hours * 3_600_000
+    )
 
 
 def take_candles(store: CandleStore, before: Record | None, report: Report) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
     Returns:
         ``source`` (``folder``, ``binance`` or ``simulated``), ``label``, ``why``, ``complete``,
         ``notes``, ``series`` (keys of the store), ``findings``, ``inserted``, ``unchanged``,
-        ``restated``, ``interval``, ``market``, ``origin``.
+        ``restated``, ``restatements``, ``interval``, ``market``, ``origin``.
 
     Raises:
         DataError: the folder's files are unreadable or of several intervals.
@@ -72,6 +79,16 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
             return _as_before(before, str(error))
         other = choose_source({**os.environ, "BOT4_CANDLES_SOURCE": SIMULATED})
         return _numbers(ingest(other, store, tell)) | {"why": str(error)}
+
+
+def _has_what_is_wanted(before: Record) -> bool:
+    """Whether an earlier download was of the symbols, interval and years that are wanted now."""
+    want, got = wanted(), before.numbers
+    return (want.interval or DEFAULT_INTERVAL, want.years, list(want.symbols)) == (
+        got.get("interval", DEFAULT_INTERVAL),
+        got.get("years", DEFAULT_YEARS),
+        got.get("asked", []),
+    )
 
 
 def _usable(before: Record | None) -> bool:
@@ -107,10 +124,18 @@ def _numbers(done: Any) -> dict[str, Any]:
         "complete": done.complete,
         "notes": list(done.notes),
         "interval": source.interval,
+        "years": source.years,
+        "asked": list(source.symbols),
         "market": source.market.value,
         "origin": source.origin.value,
         "series": [one.id.key for one in done.series if one.written],
         "findings": findings,
+        "restatements": [
+            {"symbol": one.id.symbol, "open_time_ms": time_ms, "column": column}
+            | {"old": old, "new": new}
+            for one in done.series
+            for time_ms, column, old, new in one.restatements
+        ][:SHOWN],
         "conflicts": sum(one.conflicts for one in done.series),
         **{
             name: sum(getattr(one, name) for one in done.series)

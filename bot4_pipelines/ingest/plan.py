@@ -1,4 +1,4 @@
-"""What a first download may take: at most 3 symbols, 4 years, 90 seconds by default.
+"""What a download asks for: three symbols, 4 years, 90 seconds unless settings say otherwise.
 
 Months come from the archive, newest first and all symbols of a month together, so that a
 download that ends early leaves symbols of equal length.
@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from bot4_pipelines.ingest.wanted import DEFAULT_YEARS, MOST_YEARS
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 
-MAX_SYMBOLS: Final = 3
-MAX_YEARS: Final = 4
 DEFAULT_SYMBOLS: Final = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
-DEFAULT_BUDGET_S: Final = 90.0
 DAY_MS: Final = 86_400_000
 
 
@@ -87,23 +85,33 @@ def plan_download(
     interval: str,
     now_ms: int,
     *,
-    years: float = MAX_YEARS,
+    years: float = DEFAULT_YEARS,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
 ) -> DownloadPlan:
-    """Bound a download that ends now.
+    """Bound a download.
+
+    Args:
+        market: of the symbols.
+        symbols: the three default ones when empty.
+        interval: of the candles.
+        now_ms: the present, UTC.
+        years: before now that it begins.
+        from_ms: begins here instead.
+        to_ms: ends here, if that is before now.
 
     Raises:
-        ConfigError: more symbols or years than a download may take, or none.
+        ConfigError: no years, or too many, or a range that has not begun.
     """
     chosen = tuple(dict.fromkeys(symbol.upper() for symbol in symbols)) or DEFAULT_SYMBOLS
-    if len(chosen) > MAX_SYMBOLS:
-        raise ConfigError(
-            f"{len(chosen)} symbols to download ({' '.join(chosen)}); at most {MAX_SYMBOLS}: "
-            "name fewer, or point BOT4_CANDLES_DIR at a folder of candles"
-        )
-    if not 0 < years <= MAX_YEARS:
-        raise ConfigError(f"{years} years to download; expected more than 0, at most {MAX_YEARS}")
-    from_ms = now_ms - round(years * 365.25 * DAY_MS)
-    return DownloadPlan(market, chosen, interval, from_ms - from_ms % DAY_MS, now_ms)
+    if not 0 < years <= MOST_YEARS:
+        raise ConfigError(f"{years} years to download; expected above 0, at most {MOST_YEARS:g}")
+    if from_ms is None:
+        from_ms = now_ms - round(years * 365.25 * DAY_MS)
+    end = now_ms if to_ms is None else min(now_ms, to_ms)
+    if from_ms >= end:
+        raise ConfigError(f"candles from {from_ms} ms on are not there yet; it is {now_ms} ms")
+    return DownloadPlan(market, chosen, interval, from_ms - from_ms % DAY_MS, end)
 
 
 def _day(time_ms: int) -> date:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from bot4_pipelines.ingest.wanted import DEFAULT_YEARS
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import DEFAULT_SEED, SimulatedMarket
 
@@ -13,8 +14,12 @@ TO_MS: Final = 1_735_689_600_000
 
 
 def simulated_history(
-    symbols: tuple[str, ...] = SYMBOLS, interval: str = "1h", seed: int = DEFAULT_SEED
+    symbols: tuple[str, ...] = SYMBOLS,
+    interval: str = "1h",
+    seed: int = DEFAULT_SEED,
+    years: float = DEFAULT_YEARS,
 ) -> list[CandleSeries]:
-    """Return the simulated history, one series a symbol, origin simulated."""
+    """Return the simulated history, one series a symbol, origin simulated; `years` of it."""
     market = SimulatedMarket(seed)
-    return [market.series(symbol, interval, FROM_MS, TO_MS) for symbol in symbols]
+    from_ms = FROM_MS + round((DEFAULT_YEARS - years) * (TO_MS - FROM_MS) / DEFAULT_YEARS)
+    return [market.series(symbol, interval, from_ms, TO_MS) for symbol in symbols]

@@ -10,14 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
+
+import numpy as np
 
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
 from bot4_pipelines.ingest.download import download
-from bot4_pipelines.ingest.plan import DEFAULT_BUDGET_S, Budget, Progress, plan_download
+from bot4_pipelines.ingest.plan import Budget, Progress, plan_download
 from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
+from bot4_pipelines.ingest.wanted import (
+    DEFAULT_BUDGET_S,
+    DEFAULT_INTERVAL,
+    DEFAULT_YEARS,
+    interval_name,
+    wanted,
+)
 from bot4_runtime.candles.files import (
     RawCandles,
     common_interval,
@@ -26,9 +35,10 @@ from bot4_runtime.candles.files import (
     to_series,
 )
 from bot4_runtime.candles.gaps import Gap, find_gaps
+from bot4_runtime.candles.resample import resample
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import DEFAULT_SEED
-from bot4_runtime.candles.store import CandleStore
+from bot4_runtime.candles.store import CandleStore, WriteReport
 from bot4_runtime.domain.candle import Market, Origin, SeriesId, interval_ms
 from bot4_runtime.domain.errors import (
     ConfigError,
@@ -37,7 +47,6 @@ from bot4_runtime.domain.errors import (
     VenueUnreachable,
 )
 
-DEFAULT_INTERVAL: Final = "1h"
 Kind = TypeVar("Kind", bound=StrEnum)
 
 
@@ -56,9 +65,14 @@ class Source:
     Attributes:
         label: shown in every output.
         reason: why this one, where that needs saying.
+        interval: of the candles that are stored; a folder's own when empty.
         symbols: empty for all there are.
         folder: set for FOLDER.
         reach: what of Binance answers; set for BINANCE.
+        years: of history that are downloaded or simulated.
+        budget_s: seconds a download may take.
+        from_ms: open times before it are left out; None for none.
+        to_ms: open times from it on are left out; None for none.
     """
 
     kind: SourceKind
@@ -71,6 +85,10 @@ class Source:
     reach: Reach | None = None
     archive_url: str = ARCHIVE_URL
     rest_url: str | None = None
+    years: float = DEFAULT_YEARS
+    budget_s: float = DEFAULT_BUDGET_S
+    from_ms: int | None = None
+    to_ms: int | None = None
 
     @property
     def origin(self) -> Origin:
@@ -86,6 +104,7 @@ class SeriesReport:
         inserted: candles that were not there, as `unchanged` and `restated` the others.
         conflicts: open times at which files disagreed; the later file won.
         written: False when an ERROR blocks it.
+        restatements: (open_time_ms, column, old, new) of the candles that were restated.
     """
 
     id: SeriesId
@@ -99,6 +118,7 @@ class SeriesReport:
     findings: tuple[Finding, ...]
     conflicts: int
     written: bool
+    restatements: tuple[tuple[int, str, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,18 +155,19 @@ def choose_source(
     env: Mapping[str, str] | None = None,
     *,
     symbols: Sequence[str] = (),
-    interval: str = DEFAULT_INTERVAL,
+    interval: str | None = None,
     reach: Callable[..., Reach] = reach_binance,
 ) -> Source:
     """Choose: the folder that is named, else Binance when it answers, else the simulated market.
 
     Args:
         env: ``BOT4_CANDLES_DIR``, ``BOT4_CANDLES_MARKET`` (spot, usdm), ``BOT4_CANDLES_SOURCE``
-            (folder, binance, simulated: no choosing), ``BOT4_ARCHIVE_URL``, ``BOT4_REST_URL``;
-            the process's when None.
-        symbols: only these; all of a folder or of the simulated market, and three to download,
-            when empty.
-        interval: of downloaded and simulated candles; a folder says its own.
+            (folder, binance, simulated: no choosing), ``BOT4_ARCHIVE_URL``, ``BOT4_REST_URL``,
+            and what is wanted (`ingest.wanted`); the process's when None.
+        symbols: only these; those of the environment when empty, else all of a folder or of the
+            simulated market, and three to download.
+        interval: of the candles; the environment's when None, else a folder's own, else 1h.
+            A folder of a shorter one is resampled.
         reach: asks whether Binance answers; within 10 seconds.
 
     Raises:
@@ -159,19 +180,25 @@ def choose_source(
     folder = env.get("BOT4_CANDLES_DIR")
     asked = env.get("BOT4_CANDLES_SOURCE")
     kind = _member(SourceKind, asked, "BOT4_CANDLES_SOURCE") if asked else None
-    interval_ms(interval)
-    chosen = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
+    want = wanted(env)
+    interval = interval_name(interval, "interval") if interval else want.interval
+    chosen = tuple(dict.fromkeys(symbol.upper() for symbol in symbols)) or want.symbols
     if kind is SourceKind.FOLDER and not folder:
         raise ConfigError("BOT4_CANDLES_SOURCE is folder, but BOT4_CANDLES_DIR names none")
     if folder and kind in {None, SourceKind.FOLDER}:
         path = Path(folder)
-        return Source(SourceKind.FOLDER, f"folder {path.name}", market, "", chosen, folder=path)
+        return Source(
+            SourceKind.FOLDER, f"folder {path.name}", market, interval or "", chosen, folder=path
+        )
+    interval = interval or DEFAULT_INTERVAL
     simulated = Source(
         SourceKind.SIMULATED,
         f"SIMULATED market (seed {DEFAULT_SEED}), no real prices",
         Market.SPOT,
         interval,
         chosen or SYMBOLS,
+        years=want.years,
+        budget_s=want.budget_s,
     )
     if kind is SourceKind.SIMULATED:
         return replace(simulated, reason="as BOT4_CANDLES_SOURCE says")
@@ -195,6 +222,8 @@ def choose_source(
         reach=found,
         archive_url=urls[0],
         rest_url=urls[1],
+        years=want.years,
+        budget_s=want.budget_s,
     )
 
 
@@ -202,7 +231,7 @@ def ingest(
     source: Source,
     store: CandleStore,
     progress: Callable[[Progress], None] = lambda _: None,
-    budget_s: float = DEFAULT_BUDGET_S,
+    budget_s: float | None = None,
     now_ms: int | None = None,
 ) -> IngestReport:
     """Bring a source's candles into the store.
@@ -211,7 +240,8 @@ def ingest(
         source: from `choose_source`.
         store: where good series go.
         progress: called before each step.
-        budget_s: seconds a download may take; a folder is read to its end.
+        budget_s: seconds a download may take, the source's own when None; a folder is read to
+            its end.
         now_ms: the present, UTC; the machine's when None.
 
     Raises:
@@ -224,7 +254,8 @@ def ingest(
         return _ingest_folder(source, store, progress, now_ms)
     if source.kind is SourceKind.SIMULATED:
         return _ingest_simulated(source, store, progress)
-    return _ingest_binance(source, store, progress, Budget(budget_s), now_ms)
+    budget = Budget(source.budget_s if budget_s is None else budget_s)
+    return _ingest_binance(source, store, progress, budget, now_ms)
 
 
 def _ingest_folder(
@@ -234,16 +265,20 @@ def _ingest_folder(
         raise ConfigError("a folder source names no folder")
     progress(Progress(0, 1, f"reading {source.folder.name}"))
     files = read_raw_folder(source.folder, source.symbols or None)
-    interval = common_interval(files)
+    own = common_interval(files)
+    interval = source.interval or own
+    notes = () if interval == own else (f"{interval} candles were made of {own} ones",)
+    source = replace(source, interval=interval)
     reports = []
     for done, (symbol, raws) in enumerate(sorted(files.items())):
         progress(Progress(done, len(files), f"checking {symbol}"))
         identity = SeriesId(Origin.REAL, source.market, symbol, interval)
-        reports.append(_write(store, identity, raws, now_ms))
+        reach_ms = interval_ms(interval) - interval_ms(own)
+        held = [part for raw in raws if len(part := _within(raw, source, reach_ms))]
+        if held:
+            reports.append(_write(store, identity, held, now_ms, source, own))
     progress(Progress(len(files), len(files), "candles are in the store"))
-    return IngestReport(
-        replace(source, interval=interval), tuple(reports), complete=True, notes=()
-    )
+    return IngestReport(source, tuple(reports), complete=True, notes=notes)
 
 
 def _ingest_simulated(
@@ -252,8 +287,10 @@ def _ingest_simulated(
     reports = []
     for done, symbol in enumerate(source.symbols):
         progress(Progress(done, len(source.symbols), f"simulating {symbol}"))
-        series = simulated_history((symbol,), source.interval)[0]
-        reports.append(_write(store, series.id, [_raw(series)], None))
+        series = simulated_history((symbol,), source.interval, years=source.years)[0]
+        raw = _within(_raw(series), source)
+        if len(raw):
+            reports.append(_write(store, series.id, [raw], None, source))
     progress(Progress(len(reports), len(reports), "simulated candles are in the store"))
     notes = ("prices are simulated: they are no market's",)
     return IngestReport(source, tuple(reports), complete=True, notes=notes)
@@ -266,7 +303,15 @@ def _ingest_binance(
     budget: Budget,
     now_ms: int,
 ) -> IngestReport:
-    plan = plan_download(source.market, source.symbols, source.interval, now_ms)
+    plan = plan_download(
+        source.market,
+        source.symbols,
+        source.interval,
+        now_ms,
+        years=source.years,
+        from_ms=source.from_ms,
+        to_ms=source.to_ms,
+    )
     reach = source.reach or Reach(archive=True, rest=True)
     archive = Archive(store.root / ".archive", source.archive_url) if reach.archive else None
     got = download(
@@ -278,42 +323,65 @@ def _ingest_binance(
         budget=budget,
     )
     reports = [
-        _write(store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), raws, now_ms)
+        _write(
+            store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), held, now_ms, source
+        )
         for symbol, raws in got.parts.items()
-        if raws
+        if (held := [part for raw in raws if len(part := _within(raw, source))])
     ]
     if not reports:
         raise DataError(f"{source.label} has no candles of {' '.join(plan.symbols)}")
     return IngestReport(source, tuple(reports), got.complete, got.notes)
 
 
+def _within(raw: RawCandles, source: Source, reach_ms: int = 0) -> RawCandles:
+    """Keep the rows of a source's range, and `reach_ms` more of which its last bar is made."""
+    if source.from_ms is None and source.to_ms is None:
+        return raw
+    times = raw.open_time_ms
+    keep = np.ones(len(raw), dtype=bool)
+    if source.from_ms is not None:
+        keep &= times >= source.from_ms
+    if source.to_ms is not None:
+        keep &= times < source.to_ms + reach_ms
+    return raw.take(keep)
+
+
 def _write(
-    store: CandleStore, identity: SeriesId, raws: Sequence[RawCandles], now_ms: int | None
+    store: CandleStore,
+    identity: SeriesId,
+    raws: Sequence[RawCandles],
+    now_ms: int | None,
+    source: Source,
+    interval: str = "",
 ) -> SeriesReport:
-    """Judge the rows and, without an ERROR, write them."""
+    """Judge the rows and, without an ERROR, write them, resampled if they are of a shorter one."""
     merged = merge(raws)
-    raw, step = merged.candles, interval_ms(identity.interval)
+    interval = interval or identity.interval
+    raw, step = merged.candles, interval_ms(interval)
     findings = [found for one in raws for found in order_findings(one, step)]
     stored = _trusted(store, identity)
     findings += judge(raw, step, origin=identity.origin, now_ms=now_ms, stored=stored)
     blocked = bool(errors(findings))
-    inserted = unchanged = restated = 0
+    done = WriteReport(0, 0, 0, ())
     if not blocked:
-        series = to_series(raw, identity.market, identity.interval, identity.origin)
-        done = store.write(series)
-        inserted, unchanged, restated = done.inserted, done.unchanged, done.restated
+        rows = to_series(raw, identity.market, interval, identity.origin)
+        series = resample(rows, identity.interval).between(source.from_ms, source.to_ms)
+        blocked = not len(series)
+        done = store.write(series, source=source.label, now_ms=now_ms)
     return SeriesReport(
         id=identity,
         rows=len(raw),
         first_ms=int(raw.open_time_ms[0]),
         last_ms=int(raw.open_time_ms[-1]),
-        inserted=inserted,
-        unchanged=unchanged,
-        restated=restated,
+        inserted=done.inserted,
+        unchanged=done.unchanged,
+        restated=done.restated,
         gaps=tuple(find_gaps(raw.open_time_ms, step)),
         findings=tuple(findings),
         conflicts=len(merged.conflicts),
         written=not blocked,
+        restatements=done.restatements,
     )
 
 
