@@ -4,11 +4,12 @@ import dagster as dg
 
 from bot4_pipelines.defs.assets import ASSETS
 from bot4_pipelines.defs.automation import JOBS, SCHEDULES, SENSORS
+from bot4_pipelines.defs.fleet import FLEET_ASSETS, FLEET_JOBS, FLEET_SCHEDULES, FLEET_SENSORS
 
 defs = dg.Definitions(
-    assets=ASSETS,
-    jobs=JOBS,
-    schedules=SCHEDULES,
-    sensors=SENSORS,
+    assets=[*ASSETS, *FLEET_ASSETS],
+    jobs=[*JOBS, *FLEET_JOBS],
+    schedules=[*SCHEDULES, *FLEET_SCHEDULES],
+    sensors=[*SENSORS, *FLEET_SENSORS],
     executor=dg.in_process_executor,
 )

@@ -71,14 +71,14 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
     try:
         if source.kind is SourceKind.SIMULATED and _usable(before):
             return _as_before(before, source.reason)
-        return _numbers(ingest(source, store, tell))
+        return report_numbers(ingest(source, store, tell))
     except VenueError as error:
         if os.environ.get("BOT4_CANDLES_SOURCE"):
             raise
         if _usable(before):
             return _as_before(before, str(error))
         other = choose_source({**os.environ, "BOT4_CANDLES_SOURCE": SIMULATED})
-        return _numbers(ingest(other, store, tell)) | {"why": str(error)}
+        return report_numbers(ingest(other, store, tell)) | {"why": str(error)}
 
 
 def _has_what_is_wanted(before: Record) -> bool:
@@ -102,8 +102,8 @@ def _as_before(before: Record | None, why: str) -> dict[str, Any]:
     return {**numbers, "why": f"{why}; the candles downloaded before are used"}
 
 
-def _numbers(done: Any) -> dict[str, Any]:
-    """Return an `ingest.source.IngestReport` as JSON has it."""
+def report_numbers(done: Any) -> dict[str, Any]:
+    """Return an `ingest.source.IngestReport` as JSON has it; keys as `take_candles` has them."""
     source = done.source
     findings = [
         {

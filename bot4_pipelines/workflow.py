@@ -271,7 +271,9 @@ class Workflow:
 
         cuts = self._registry.manifest(pair.hmm_sha256).cuts
         tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
-        series = {one.symbol: self._store.read(one) for one in _ids(self._candles)}
+        series = {
+            one.symbol: self._candles_of(one, tables[one.symbol]) for one in _ids(self._candles)
+        }
         self.report("walking the filter forward", 0.1)
         regimes = walk_forward(
             tables,
@@ -335,20 +337,26 @@ class Workflow:
 
         return read_features(self._features_path(one))
 
+    def _candles_of(self, one: SeriesId, table: "FeatureTable") -> CandleSeries:
+        """Return the candles that a table was made of; later ones may have come meanwhile."""
+        first, last = (int(table.open_time_ms[row]) for row in (0, -1))
+        return self._store.read(one, first, last + 1)
+
     def _material(self) -> "Material":
         """Return what candidates are made of."""
         from bot4_pipelines.training.candidates import Material
         from bot4_pipelines.training.cuts import choose_cuts
 
         ids = _ids(self._candles)
-        series = {one.symbol: self._store.read(one) for one in ids}
+        tables = {one.symbol: self._table(one) for one in ids}
+        series = {one.symbol: self._candles_of(one, tables[one.symbol]) for one in ids}
         ranges = {
             symbol: (int(one.open_time_ms[0]), int(one.open_time_ms[-1]))
             for symbol, one in series.items()
         }
         return Material(
             series=series,
-            tables={one.symbol: self._table(one) for one in ids},
+            tables=tables,
             cuts=choose_cuts(ranges, ids[0].interval),
             data_sha256=self._candles.content,
             code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",

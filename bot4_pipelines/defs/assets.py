@@ -23,6 +23,7 @@ from bot4_pipelines.defs.metadata import (
     feature_schema,
     metadata_of,
 )
+from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.workflow import DEFAULT_MAX_AGE_HOURS, Workflow
@@ -49,7 +50,7 @@ def _workflow(context: dg.AssetExecutionContext) -> Workflow:
     group_name="candles",
     owners=OWNERS,
     kinds={"binance", "parquet"},
-    check_specs=CANDLE_CHECKS,
+    check_specs=[*CANDLE_CHECKS, RESTATED],
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
 def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -61,7 +62,8 @@ def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.Mater
     """
     outcome = _workflow(context).candles(max_age_hours=config.max_age_hours)
     return dg.MaterializeResult(
-        metadata=metadata_of(outcome), check_results=candle_results(outcome)
+        metadata=metadata_of(outcome),
+        check_results=[*candle_results(outcome), restated_result(outcome)],
     )
 
 

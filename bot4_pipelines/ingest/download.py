@@ -99,9 +99,9 @@ def _archived(
 ) -> Iterator[tuple[str, RawCandles]]:
     """Months newest first, days where a month is not published; ends when the budget is spent."""
     months = plan.months()[::-1]
-    steps = [(age, month, symbol) for age, month in enumerate(months) for symbol in plan.symbols]
+    steps = [(month, symbol) for month in months for symbol in plan.symbols]
     unlisted: set[str] = set()
-    for done, (age, month, symbol) in enumerate(steps):
+    for done, (month, symbol) in enumerate(steps):
         if budget.spent:
             return
         if symbol in unlisted:
@@ -110,7 +110,7 @@ def _archived(
         raw = archive.month(plan.market, symbol, plan.interval, month, budget)
         if raw is not None:
             yield symbol, raw
-        elif age >= RECENT_MONTHS:
+        elif plan.age(month) >= RECENT_MONTHS:
             unlisted.add(symbol)
         else:
             for day in plan.days(month):

@@ -55,6 +55,7 @@ class DownloadPlan:
     Attributes:
         from_ms: first open time asked for.
         to_ms: open times from here on are not asked for.
+        now_ms: the present, UTC.
     """
 
     market: Market
@@ -62,6 +63,12 @@ class DownloadPlan:
     interval: str
     from_ms: int
     to_ms: int
+    now_ms: int
+
+    def age(self, month: date) -> int:
+        """Months from a month until now."""
+        now = _day(self.now_ms)
+        return 12 * (now.year - month.year) + now.month - month.month
 
     def months(self) -> list[date]:
         """First days of the months the plan touches, oldest first."""
@@ -111,7 +118,7 @@ def plan_download(
     end = now_ms if to_ms is None else min(now_ms, to_ms)
     if from_ms >= end:
         raise ConfigError(f"candles from {from_ms} ms on are not there yet; it is {now_ms} ms")
-    return DownloadPlan(market, chosen, interval, from_ms - from_ms % DAY_MS, end)
+    return DownloadPlan(market, chosen, interval, from_ms - from_ms % DAY_MS, end, now_ms)
 
 
 def _day(time_ms: int) -> date:

@@ -1,6 +1,7 @@
 """Where candles come from, and the way from there into the store.
 
-A folder (``BOT4_CANDLES_DIR``), else Binance, else the simulated market. A series with an ERROR
+A folder (``BOT4_CANDLES_DIR``), else Binance, else the simulated market; when told so, candles of
+a shorter interval that are stored already. A series with an ERROR
 is not written; what was written before stays.
 """
 
@@ -35,7 +36,7 @@ from bot4_runtime.candles.files import (
     to_series,
 )
 from bot4_runtime.candles.gaps import Gap, find_gaps
-from bot4_runtime.candles.resample import resample
+from bot4_runtime.candles.resample import finer, resample
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import DEFAULT_SEED
 from bot4_runtime.candles.store import CandleStore, WriteReport
@@ -51,11 +52,12 @@ Kind = TypeVar("Kind", bound=StrEnum)
 
 
 class SourceKind(StrEnum):
-    """The three sources."""
+    """The sources; ``stored`` makes candles of shorter ones that are in the store."""
 
     FOLDER = "folder"
     BINANCE = "binance"
     SIMULATED = "simulated"
+    STORED = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,8 @@ def choose_source(
 
     Args:
         env: ``BOT4_CANDLES_DIR``, ``BOT4_CANDLES_MARKET`` (spot, usdm), ``BOT4_CANDLES_SOURCE``
-            (folder, binance, simulated: no choosing), ``BOT4_ARCHIVE_URL``, ``BOT4_REST_URL``,
-            and what is wanted (`ingest.wanted`); the process's when None.
+            (folder, binance, simulated, stored: no choosing), ``BOT4_ARCHIVE_URL``,
+            ``BOT4_REST_URL``, and what is wanted (`ingest.wanted`); the process's when None.
         symbols: only these; those of the environment when empty, else all of a folder or of the
             simulated market, and three to download.
         interval: of the candles; the environment's when None, else a folder's own, else 1h.
@@ -176,7 +178,7 @@ def choose_source(
         LocationRefused: ... or refuses this location.
     """
     env = os.environ if env is None else env
-    market = _member(Market, env.get("BOT4_CANDLES_MARKET") or "spot", "BOT4_CANDLES_MARKET")
+    market = chosen_market(env)
     folder = env.get("BOT4_CANDLES_DIR")
     asked = env.get("BOT4_CANDLES_SOURCE")
     kind = _member(SourceKind, asked, "BOT4_CANDLES_SOURCE") if asked else None
@@ -191,6 +193,8 @@ def choose_source(
             SourceKind.FOLDER, f"folder {path.name}", market, interval or "", chosen, folder=path
         )
     interval = interval or DEFAULT_INTERVAL
+    if kind is SourceKind.STORED:
+        return stored_source(market, interval, chosen)
     simulated = Source(
         SourceKind.SIMULATED,
         f"SIMULATED market (seed {DEFAULT_SEED}), no real prices",
@@ -227,6 +231,31 @@ def choose_source(
     )
 
 
+def chosen_market(env: Mapping[str, str]) -> Market:
+    """Return the market that ``BOT4_CANDLES_MARKET`` names; spot when it is not set.
+
+    Raises:
+        ConfigError: it is no market.
+    """
+    return _member(Market, env.get("BOT4_CANDLES_MARKET") or "spot", "BOT4_CANDLES_MARKET")
+
+
+def stored_source(market: Market, interval: str, symbols: tuple[str, ...] = ()) -> Source:
+    """Return the source that makes candles of shorter ones in the store."""
+    return Source(
+        SourceKind.STORED, "stored candles of a shorter interval", market, interval, symbols
+    )
+
+
+def shorter_stored(
+    store: CandleStore, market: Market, symbol: str, interval: str
+) -> SeriesId | None:
+    """Return the stored real series of the longest interval that an interval can be made of."""
+    held = set(store.list_series())
+    shorter = (SeriesId(Origin.REAL, market, symbol, name) for name in finer(interval))
+    return next((one for one in shorter if one in held), None)
+
+
 def ingest(
     source: Source,
     store: CandleStore,
@@ -254,6 +283,8 @@ def ingest(
         return _ingest_folder(source, store, progress, now_ms)
     if source.kind is SourceKind.SIMULATED:
         return _ingest_simulated(source, store, progress)
+    if source.kind is SourceKind.STORED:
+        return _ingest_stored(source, store, progress, now_ms)
     budget = Budget(source.budget_s if budget_s is None else budget_s)
     return _ingest_binance(source, store, progress, budget, now_ms)
 
@@ -296,6 +327,28 @@ def _ingest_simulated(
     return IngestReport(source, tuple(reports), complete=True, notes=notes)
 
 
+def _ingest_stored(
+    source: Source, store: CandleStore, progress: Callable[[Progress], None], now_ms: int
+) -> IngestReport:
+    held = {one.symbol for one in store.list_series() if one.market is source.market}
+    reports: list[SeriesReport] = []
+    notes: list[str] = []
+    for symbol in source.symbols or tuple(sorted(held)):
+        fine = shorter_stored(store, source.market, symbol, source.interval)
+        if fine is None:
+            notes.append(f"no candles of {symbol} shorter than {source.interval} are stored")
+            continue
+        progress(Progress(len(reports), max(len(held), 1), f"making {symbol} of {fine.interval}"))
+        reach_ms = interval_ms(source.interval) - interval_ms(fine.interval)
+        raw = _within(_raw(store.read(fine)), source, reach_ms)
+        if len(raw):
+            identity = SeriesId(Origin.REAL, source.market, symbol, source.interval)
+            reports.append(_write(store, identity, [raw], now_ms, source, fine.interval))
+    if not reports and source.from_ms is None:
+        raise DataError("; ".join(notes) or "the store holds no candles")
+    return IngestReport(source, tuple(reports), complete=True, notes=tuple(notes))
+
+
 def _ingest_binance(
     source: Source,
     store: CandleStore,
@@ -329,7 +382,7 @@ def _ingest_binance(
         for symbol, raws in got.parts.items()
         if (held := [part for raw in raws if len(part := _within(raw, source))])
     ]
-    if not reports:
+    if not reports and source.from_ms is None:
         raise DataError(f"{source.label} has no candles of {' '.join(plan.symbols)}")
     return IngestReport(source, tuple(reports), got.complete, got.notes)
 

@@ -1,0 +1,342 @@
+"""The same pipeline in partitions, for many series, many intervals and many machines.
+
+`series_candles` is partitioned by series (``SYMBOL_INTERVAL``) and year, `series_features` by
+series, the models by interval. Beside the unpartitioned graph, which does everything on one
+machine at one click; both read one candle store. Series and intervals are dynamic partitions:
+``BOT4_SYMBOLS`` and ``BOT4_INTERVALS`` add them, through the sensor `fleet_partitions`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import dagster as dg
+import msgspec
+
+from bot4_pipelines.defs.assets import LstmConfig
+from bot4_pipelines.defs.checks import (
+    CANDLE_CHECKS,
+    EVIDENCE_CHECKS,
+    HMM_CHECKS,
+    LSTM_CHECKS,
+    candle_results,
+    evidence_results,
+    gate_results,
+)
+from bot4_pipelines.defs.metadata import (
+    CANDLE_SCHEMA,
+    LABEL_SCHEMA,
+    OWNERS,
+    feature_schema,
+    metadata_of,
+)
+from bot4_pipelines.defs.restated import RESTATED, restated_result
+from bot4_pipelines.fleet import Fleet, SeriesPart
+from bot4_pipelines.ingest.wanted import interval_name, wanted
+from bot4_pipelines.progress import reporter
+from bot4_pipelines.records import Folders
+from bot4_pipelines.steps import Outcome
+from bot4_pipelines.workflow import Workflow
+from bot4_runtime.domain.errors import Bot4Error, VenueUnreachable
+
+# Backfill policies are beta in Dagster; its warning would greet every command.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")
+
+FIRST_YEAR = "2017"
+"""Binance's first."""
+
+series = dg.DynamicPartitionsDefinition(name="series")
+intervals = dg.DynamicPartitionsDefinition(name="interval")
+years = dg.TimeWindowPartitionsDefinition(
+    start=FIRST_YEAR, fmt="%Y", cron_schedule="0 0 1 1 *", end_offset=1
+)
+series_years = dg.MultiPartitionsDefinition({"series": series, "year": years})
+
+NETWORK_RETRIES = dg.RetryPolicy(
+    max_retries=4, delay=5.0, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+"""5, 10, 20, 40 s: for what a venue or a network does; wrong data and settings fail at once."""
+DISK_RETRIES = dg.RetryPolicy(max_retries=2, delay=2.0, backoff=dg.Backoff.EXPONENTIAL)
+_CHEAP = dg.BackfillPolicy.single_run()
+
+
+def _fleet(context: dg.AssetExecutionContext) -> Fleet:
+    step = context.asset_key.to_user_string()
+    return Fleet(Folders.from_environment(), reporter(step, context.log.info))
+
+
+def _checks_of(asset: str, specs: Sequence[dg.AssetCheckSpec]) -> list[dg.AssetCheckSpec]:
+    """Return the checks of an unpartitioned asset for its partitioned twin."""
+    return [
+        dg.AssetCheckSpec(
+            spec.name, asset=asset, blocking=spec.blocking, description=spec.description
+        )
+        for spec in specs
+    ]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Let only what may pass by itself be tried again."""
+    try:
+        yield
+    except VenueUnreachable:
+        raise
+    except Bot4Error as error:
+        words = f"{type(error).__name__}: {error}"
+        raise dg.Failure(description=words, allow_retries=False) from error
+
+
+@dg.asset(
+    group_name="fleet",
+    owners=OWNERS,
+    kinds={"binance", "parquet"},
+    partitions_def=series_years,
+    backfill_policy=_CHEAP,
+    retry_policy=NETWORK_RETRIES,
+    check_specs=_checks_of("series_candles", [*CANDLE_CHECKS, RESTATED]),
+    metadata={"dagster/column_schema": CANDLE_SCHEMA},
+)
+def series_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A year of closed candles of one series, in the store that all machines share.
+
+    From the same source as `candles`; a series of a longer interval is made of a shorter one
+    where only that is there. A backfill over many partitions is one run.
+    """
+    fleet = _fleet(context)
+    outcomes = []
+    with _told():
+        for key in sorted(map(str, context.partition_keys)):
+            name, _, year = key.partition("|")
+            outcome = fleet.candles(SeriesPart.of(name), int(year))
+            outcomes.append(outcome)
+            context.add_asset_metadata(metadata_of(outcome), partition_key=key)
+    together = _together(outcomes)
+    return dg.MaterializeResult(
+        check_results=[*candle_results(together), restated_result(together)]
+    )
+
+
+@dg.asset(
+    group_name="fleet",
+    owners=OWNERS,
+    kinds={"numpy", "parquet"},
+    deps=[series_candles],
+    partitions_def=series,
+    backfill_policy=_CHEAP,
+    retry_policy=DISK_RETRIES,
+    metadata={"dagster/column_schema": feature_schema()},
+)
+def series_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The feature table of one series, from all its years: what `features` does, one by one."""
+    fleet = _fleet(context)
+    with _told():
+        for key in sorted(map(str, context.partition_keys)):
+            outcome = fleet.features(SeriesPart.of(key))
+            context.add_asset_metadata(metadata_of(outcome), partition_key=key)
+    return dg.MaterializeResult()
+
+
+@dg.asset(
+    group_name="fleet_models",
+    owners=OWNERS,
+    kinds={"hmmlearn", "onnx"},
+    deps=[dg.AssetDep(series_features, partition_mapping=dg.AllPartitionMapping())],
+    partitions_def=intervals,
+    retry_policy=DISK_RETRIES,
+    check_specs=[
+        *_checks_of("interval_hmm", HMM_CHECKS),
+        dg.AssetCheckSpec(
+            "pool_complete",
+            asset="interval_hmm",
+            description="Every known series of the interval has candles; those that have none are "
+            "named and left out.",
+        ),
+    ],
+)
+def interval_hmm(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The HMM candidate of one interval, fitted on all its series that have candles."""
+    interval = _interval(context)
+    with _told():
+        known = [SeriesPart.of(key) for key in context.instance.get_dynamic_partitions("series")]
+        pool = _fleet(context).pool(interval, known)
+        outcome = pool.flow.hmm_candidate()
+    complete = dg.AssetCheckResult(
+        check_name="pool_complete",
+        passed=not pool.waiting,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(pool.waiting.values()) or "all series take part",
+        metadata={"left_out": sorted(pool.waiting)},
+    )
+    pooled = pool.flow.records.need("candles", "series_candles").numbers
+    metadata = metadata_of(outcome) | {"pool": dg.MetadataValue.json(pooled["by_symbol"])}
+    return dg.MaterializeResult(
+        metadata=metadata, check_results=[*gate_results(outcome), complete]
+    )
+
+
+@dg.asset(
+    group_name="fleet_models",
+    owners=OWNERS,
+    kinds={"numpy", "parquet"},
+    deps=[interval_hmm],
+    partitions_def=intervals,
+    retry_policy=DISK_RETRIES,
+    metadata={"dagster/column_schema": LABEL_SCHEMA},
+)
+def interval_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Hindsight labels of an interval's series under its candidate HMM."""
+    return dg.MaterializeResult(metadata=metadata_of(_step(context, Workflow.hindsight_labels)))
+
+
+@dg.asset(
+    group_name="fleet_models",
+    owners=OWNERS,
+    kinds={"pytorch", "onnx"},
+    deps=[interval_hmm, interval_labels],
+    partitions_def=intervals,
+    retry_policy=DISK_RETRIES,
+    check_specs=_checks_of("interval_lstm", LSTM_CHECKS),
+)
+def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The LSTM candidate of one interval, pooled over its series and judged."""
+    outcome = _step(context, lambda flow: flow.lstm_candidate(iterations=config.iterations))
+    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+
+
+@dg.asset(
+    group_name="fleet_models",
+    owners=OWNERS,
+    kinds={"onnx"},
+    deps=[interval_hmm, interval_lstm],
+    partitions_def=intervals,
+)
+def interval_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The pair that trades an interval: both candidates judged again, then promoted."""
+    return dg.MaterializeResult(metadata=metadata_of(_step(context, Workflow.promoted_models)))
+
+
+@dg.asset(
+    group_name="fleet_models",
+    owners=OWNERS,
+    kinds={"numpy", "json"},
+    deps=[interval_models],
+    partitions_def=intervals,
+    retry_policy=DISK_RETRIES,
+    check_specs=_checks_of("interval_evidence", EVIDENCE_CHECKS),
+)
+def interval_evidence(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """What following each built-in rule brought on an interval's series, net of costs."""
+    outcome = _step(context, Workflow.evidence_records)
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=evidence_results(outcome)
+    )
+
+
+def _interval(context: dg.AssetExecutionContext) -> str:
+    with _told():
+        return interval_name(context.partition_key, "the partition")
+
+
+def _step(context: dg.AssetExecutionContext, step: Callable[[Workflow], Outcome]) -> Outcome:
+    """Run a step of an interval's models."""
+    with _told():
+        return step(_fleet(context).models(_interval(context)))
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Lay the numbers of several parts together: lists joined, counts added, the last text."""
+    numbers: dict[str, object] = {}
+    for outcome in outcomes:
+        for name, value in outcome.record.numbers.items():
+            before = numbers.get(name)
+            if isinstance(before, list) and isinstance(value, list):
+                numbers[name] = [*before, *value]
+            elif type(before) is type(value) is int:
+                numbers[name] = before + value
+            else:
+                numbers[name] = value
+    last = outcomes[-1]
+    return replace(last, record=msgspec.structs.replace(last.record, numbers=numbers))
+
+
+FLEET_ASSETS = [
+    series_candles,
+    series_features,
+    interval_hmm,
+    interval_labels,
+    interval_lstm,
+    interval_models,
+    interval_evidence,
+]
+
+fleet_candles = dg.define_asset_job(
+    "fleet_candles",
+    selection=dg.AssetSelection.assets(series_candles),
+    description="One year of one series.",
+)
+
+fleet_models = dg.define_asset_job(
+    "fleet_models",
+    selection=dg.AssetSelection.groups("fleet_models"),
+    description="HMM, labels, LSTM, promotion and evidence of one interval.",
+)
+
+
+@dg.schedule(
+    job=fleet_candles,
+    cron_schedule="4 * * * *",
+    execution_timezone="UTC",
+    description="Asks for the present year of every series, a run each, four minutes past.",
+)
+def fleet_candles_hourly(
+    context: dg.ScheduleEvaluationContext,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a run for every known series."""
+    names = context.instance.get_dynamic_partitions("series")
+    if not names:
+        return dg.SkipReason("no series yet: add partitions, or start the sensor fleet_partitions")
+    moment = context.scheduled_execution_time
+    keys = [
+        dg.MultiPartitionKey({"series": name, "year": f"{moment:%Y}"}) for name in sorted(names)
+    ]
+    return [
+        dg.RunRequest(run_key=f"{key} {moment:%Y-%m-%dT%H}", partition_key=key) for key in keys
+    ]
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    description="Adds the partitions that BOT4_SYMBOLS and BOT4_INTERVALS name and that are not "
+    "there yet; it takes none away.",
+)
+def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Compare the partitions with what is wanted."""
+    try:
+        want = wanted()
+    except Bot4Error as error:
+        return dg.SkipReason(str(error))
+    if not want.symbols:
+        return dg.SkipReason("BOT4_SYMBOLS names no symbol")
+    parts = [SeriesPart(symbol, one).key for symbol in want.symbols for one in want.intervals]
+    held = set(context.instance.get_dynamic_partitions("series"))
+    known = set(context.instance.get_dynamic_partitions("interval"))
+    new = [part for part in parts if part not in held]
+    fresh = [one for one in want.intervals if one not in known]
+    if not new and not fresh:
+        return dg.SkipReason(
+            f"all {len(parts)} series and {len(want.intervals)} intervals are there"
+        )
+    requests = []
+    if new:
+        requests.append(series.build_add_request(new))
+    if fresh:
+        requests.append(intervals.build_add_request(fresh))
+    context.log.info("new partitions: %s", " ".join([*new, *fresh]))
+    return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+FLEET_JOBS = [fleet_candles, fleet_models]
+FLEET_SCHEDULES = [fleet_candles_hourly]
+FLEET_SENSORS = [fleet_partitions]
