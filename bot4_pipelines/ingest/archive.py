@@ -6,6 +6,7 @@ so a download that was cut short goes on where it stopped.
 
 import hashlib
 import http.client
+import os
 import re
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bot4_pipelines.ingest.plan import Budget
+from bot4_pipelines.ingest.rate import TRIES, pause_s, retry_after_s, wait
 from bot4_runtime.candles.files import RawCandles, from_zip
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueRefused, VenueUnreachable
@@ -22,8 +24,9 @@ from bot4_runtime.domain.errors import DataError, LocationRefused, VenueRefused,
 ARCHIVE_URL: Final = "https://data.binance.vision"
 FOLDERS: Final = {Market.SPOT: "spot", Market.USDM: "futures/um"}
 TIMEOUT_S: Final = 8.0
-TRIES: Final = 3
 CHUNK: Final = 65_536
+BUSY: Final = frozenset({418, http.client.TOO_MANY_REQUESTS})
+"""Binance's answers to too many requests; 418 is a ban, and ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Archive:
             return None
         raw = from_zip(data, symbol, name)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(".tmp")
+        temporary = kept.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_bytes(data)
         temporary.replace(kept)
         return raw
@@ -95,23 +98,31 @@ class Archive:
 def fetch(url: str, budget: Budget, timeout_s: float = TIMEOUT_S) -> bytes | None:
     """Get a URL; None for HTTP 404.
 
+    What may pass is tried again after a pause that doubles, or that the server asks for.
+
     Raises:
         LocationRefused: HTTP 451, never tried again.
-        VenueRefused: another HTTP error below 500.
-        VenueUnreachable: no answer, a broken one, or HTTP 5xx, after `TRIES` tries or when the
-            budget is spent.
+        VenueRefused: another HTTP error below 500 but 418 and 429.
+        VenueUnreachable: no answer, a broken one, HTTP 418, 429 or 5xx, after `TRIES` tries or
+            when the budget ends before the next.
     """
     fault: Exception | None = None
-    for _ in range(TRIES):
+    asked: float | None = None
+    for attempt in range(TRIES):
+        if attempt:
+            wait(pause_s(attempt, asked), budget, f"no answer from {url}: {fault}")
         if budget.spent:
             break
+        asked = None
         try:
             return _get(url, budget, timeout_s)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.client.NOT_FOUND:
                 return None
-            _refuse(url, error)
+            if error.code not in BUSY:
+                _refuse(url, error)
+            asked = retry_after_s(error.headers.get("Retry-After"))
             fault = error
         except (OSError, http.client.HTTPException) as error:
             fault = error

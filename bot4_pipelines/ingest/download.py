@@ -4,12 +4,13 @@ What arrived is kept when the way breaks; only a refused location and an unknown
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bot4_pipelines.ingest.archive import Archive
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress
+from bot4_pipelines.ingest.rate import SharedRate
 from bot4_pipelines.ingest.rest import RestCandles
 from bot4_runtime.candles.files import RawCandles
 from bot4_runtime.domain.candle import interval_ms
@@ -17,6 +18,9 @@ from bot4_runtime.domain.errors import VenueError
 
 RECENT_MONTHS: Final = 2
 """Months, from the newest, that the archive may not have published whole yet."""
+
+OVERLAP: Final = 100
+"""Stored candles that REST is asked for again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,8 @@ def download(
     rest_url: str | None,
     progress: Callable[[Progress], None],
     budget: Budget,
+    rate: SharedRate | None = None,
+    held: Mapping[str, tuple[int, int]] | None = None,
 ) -> Downloaded:
     """Download what the plan asks for.
 
@@ -52,6 +58,8 @@ def download(
         rest_url: replaces Binance's host.
         progress: called before each step.
         budget: seconds left for all of it.
+        rate: of REST requests, shared by the machine's processes.
+        held: first and last open time (ms) of what is stored, by symbol: where REST goes on.
 
     Raises:
         VenueError: nothing arrived.
@@ -62,7 +70,7 @@ def download(
     with contextlib.ExitStack() as stack:
         client = None
         if rest:
-            client = RestCandles(plan.market, rest_url)
+            client = RestCandles(plan.market, rest_url, budget=budget, rate=rate)
             stack.callback(client.close)
         try:
             if client is not None:
@@ -74,7 +82,7 @@ def download(
             faults.append(error)
         try:
             if client is not None:
-                _latest(client, plan, parts, progress, budget)
+                _latest(client, plan, parts, progress, budget, held or {})
         except VenueError as error:
             faults.append(error)
     if faults and not any(parts.values()):
@@ -126,14 +134,24 @@ def _latest(
     parts: dict[str, list[RawCandles]],
     progress: Callable[[Progress], None],
     budget: Budget,
+    held: Mapping[str, tuple[int, int]],
 ) -> None:
     for done, (symbol, raws) in enumerate(parts.items()):
         progress(Progress(done, len(parts), f"latest candles of {symbol}"))
-        raw = client.fetch(symbol, plan.interval, _after(raws, plan), plan.to_ms, budget)
+        start = _after(raws, plan, held.get(symbol))
+        raw = client.fetch(symbol, plan.interval, start, plan.to_ms, budget)
         if len(raw):
             raws.append(raw)
 
 
-def _after(raws: Sequence[RawCandles], plan: DownloadPlan) -> int:
+def _after(raws: Sequence[RawCandles], plan: DownloadPlan, held: tuple[int, int] | None) -> int:
+    """Return where REST begins: after the archive's last candle, or near the stored one's end.
+
+    The last `OVERLAP` stored candles are asked for again, since recent ones are restated.
+    """
+    step = interval_ms(plan.interval)
     lasts = [int(raw.open_time_ms.max()) for raw in raws]
-    return max(lasts) + interval_ms(plan.interval) if lasts else plan.from_ms
+    start = max(lasts) + step if lasts else plan.from_ms
+    if held is None or (not lasts and held[0] > plan.from_ms + step):
+        return start
+    return max(start, held[1] + step - OVERLAP * step)

@@ -1,7 +1,8 @@
 """Candles the archive does not have yet, through ccxt's public REST. No keys.
 
 Only closed candles are taken: a candle that ends after the present, ours or Binance's, is not.
-ccxt's errors are mapped here, once.
+ccxt's errors are mapped here, once. Every request takes its weight from the machine's shared
+budget (`bot4_pipelines.ingest.rate`) first.
 """
 
 import difflib
@@ -10,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from bot4_pipelines.ingest.plan import Budget
+from bot4_pipelines.ingest.rate import TRIES, SharedRate, pause_s, retry_after_s, wait
+from bot4_pipelines.ingest.wanted import DEFAULT_BUDGET_S
 from bot4_runtime.candles.files import RawCandles
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.errors import (
@@ -23,6 +26,11 @@ from bot4_runtime.domain.errors import (
 PAGE: Final = 1_000
 TIMEOUT_MS: Final = 8_000
 APIS: Final = {Market.SPOT: ("public", "/api/v3"), Market.USDM: ("fapiPublic", "/fapi/v1")}
+WEIGHT: Final = {
+    Market.SPOT: {"load_markets": 20, "fetch_time": 1, "fetch_ohlcv": 2},
+    Market.USDM: {"load_markets": 1, "fetch_time": 1, "fetch_ohlcv": 5},
+}
+"""What Binance counts for a request; a page of candles has `PAGE` rows."""
 KINDS: Final = {Market.SPOT: "spot", Market.USDM: "linear"}
 
 
@@ -32,14 +40,24 @@ class RestCandles:
     Args:
         base_url: replaces Binance's host, for a proxy or a server on loopback.
         timeout_ms: of one request.
+        budget: seconds that requests, pauses and waits for the rate may take.
+        rate: shared by the machine's processes; None counts nothing.
     """
 
     def __init__(
-        self, market: Market, base_url: str | None = None, timeout_ms: int = TIMEOUT_MS
+        self,
+        market: Market,
+        base_url: str | None = None,
+        timeout_ms: int = TIMEOUT_MS,
+        *,
+        budget: Budget | None = None,
+        rate: SharedRate | None = None,
     ) -> None:
         import ccxt
 
         self.market = market
+        self._budget = budget or Budget(DEFAULT_BUDGET_S)
+        self._rate = rate
         self._client: Any = ccxt.binance(
             {
                 "enableRateLimit": True,
@@ -113,6 +131,28 @@ class RestCandles:
             return ours_ms
 
     def _call(self, method: str, *arguments: object) -> Any:
+        """Ask; what may pass is asked again, after a pause that doubles or that Binance says."""
+        import ccxt
+
+        for attempt in range(1, TRIES + 1):
+            known = method == "load_markets" and self._client.markets
+            if self._rate is not None and not known:
+                self._rate.take(WEIGHT[self.market].get(method, 1), self._budget)
+            try:
+                return self._once(method, *arguments)
+            except VenueUnreachable as error:
+                asked = retry_after_s(
+                    (self._client.last_response_headers or {}).get("Retry-After")
+                )
+                busy = isinstance(error.__cause__, ccxt.DDoSProtection | ccxt.RateLimitExceeded)
+                if busy and asked is not None and self._rate is not None:
+                    self._rate.stay_away(asked)
+                if attempt == TRIES:
+                    raise
+                wait(pause_s(attempt, asked if busy else None), self._budget, str(error))
+        raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
+
+    def _once(self, method: str, *arguments: object) -> Any:
         import ccxt
 
         try:

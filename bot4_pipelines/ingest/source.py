@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
-from bot4_pipelines.ingest.download import download
-from bot4_pipelines.ingest.plan import Budget, Progress, plan_download
+from bot4_pipelines.ingest.download import OVERLAP, download
+from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
 from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
+from bot4_pipelines.ingest.rate import WEIGHTS, SharedRate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
 from bot4_pipelines.ingest.wanted import (
@@ -366,6 +367,7 @@ def _ingest_binance(
         to_ms=source.to_ms,
     )
     reach = source.reach or Reach(archive=True, rest=True)
+    held = {symbol: found for symbol in plan.symbols if (found := _held(store, plan, symbol))}
     archive = Archive(store.root / ".archive", source.archive_url) if reach.archive else None
     got = download(
         plan,
@@ -374,17 +376,32 @@ def _ingest_binance(
         rest_url=source.rest_url,
         progress=progress,
         budget=budget,
+        rate=SharedRate(store.root / f".rate-{plan.market.value}.json", WEIGHTS[plan.market]),
+        held=held,
     )
     reports = [
         _write(
-            store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), held, now_ms, source
+            store, SeriesId(Origin.REAL, plan.market, symbol, plan.interval), rows, now_ms, source
         )
         for symbol, raws in got.parts.items()
-        if (held := [part for raw in raws if len(part := _within(raw, source))])
+        if (rows := [part for raw in raws if len(part := _within(raw, source))])
     ]
     if not reports and source.from_ms is None:
         raise DataError(f"{source.label} has no candles of {' '.join(plan.symbols)}")
     return IngestReport(source, tuple(reports), got.complete, got.notes)
+
+
+def _held(store: CandleStore, plan: DownloadPlan, symbol: str) -> tuple[int, int] | None:
+    """Return first and last open time that are stored of a plan's range, up to a long hole."""
+    one = SeriesId(Origin.REAL, plan.market, symbol, plan.interval)
+    if store.range(one) is None:
+        return None
+    try:
+        times = store.read(one, plan.from_ms, plan.to_ms).open_time_ms
+    except DataError:
+        return None
+    holes = np.flatnonzero(np.diff(times) > OVERLAP * interval_ms(plan.interval))
+    return int(times[0]), int(times[holes[0] if holes.size else -1])
 
 
 def _within(raw: RawCandles, source: Source, reach_ms: int = 0) -> RawCandles:

@@ -42,6 +42,8 @@ class FakeBinance:
         self.rest_status: int | None = None
         self.serve_time = True
         self.asked: list[str] = []
+        self.starts: list[int] = []
+        self.answers: list[tuple[int, str | None]] = []
 
     def zip(self, name: str) -> bytes | None:
         symbol, _, *date = name.removesuffix(".zip").split("-")
@@ -109,6 +111,7 @@ class FakeBinance:
             ]
             return 200, json.dumps({"serverTime": NOW, "symbols": symbols}).encode()
         if path.endswith("/klines"):
+            self.starts.append(int(query["startTime"]))
             start, limit = int(query["startTime"]), int(query.get("limit", 500))
             rows = [r for r in self.rows[query["symbol"]] if r[0] >= start][:limit]
             wire = [
@@ -131,8 +134,14 @@ def binance() -> Iterator[tuple[FakeBinance, str]]:
             if fake.stall:
                 over.wait(5)
                 return
-            status, body = fake.answer(url.path, dict(urllib.parse.parse_qsl(url.query)))
+            again = None
+            if fake.answers:
+                (status, again), body = fake.answers.pop(0), b"{}"
+            else:
+                status, body = fake.answer(url.path, dict(urllib.parse.parse_qsl(url.query)))
             self.send_response(status)
+            if again is not None:
+                self.send_header("Retry-After", again)
             self.send_header("Content-Length", str(len(body) + (7 if fake.short else 0)))
             self.send_header("Connection", "close")
             self.end_headers()

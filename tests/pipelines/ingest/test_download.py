@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from bot4_pipelines.ingest.archive import Archive, fetch
+from bot4_pipelines.ingest.download import OVERLAP
 from bot4_pipelines.ingest.plan import Budget, Progress, plan_download
+from bot4_pipelines.ingest.rate import SharedRate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.rest import RestCandles
 from bot4_pipelines.ingest.source import SourceKind, choose_source, ingest
@@ -72,12 +74,69 @@ def test_a_restated_history_replaces_the_old(binance, tmp_path: Path) -> None:
     source = dataclasses.replace(
         choose_source(env_of(url), symbols=["btcusdt"]), reach=Reach(archive=False, rest=True)
     )
+    source = dataclasses.replace(source, years=75 / 365.25)
     store = CandleStore(tmp_path)
     ingest(source, store, now_ms=NOW)
-    fake.rows["BTCUSDT"][5][5] += 1
+    fake.rows["BTCUSDT"][CLOSED - 5][5] += 1
     fake.serve_time = False
     (one,) = ingest(source, store, now_ms=NOW).series
-    assert (one.inserted, one.restated, one.unchanged) == (0, 1, CLOSED - 1)
+    assert (one.inserted, one.restated, one.unchanged) == (0, 1, OVERLAP - 1)
+    (told,) = store.restatements(one.id)
+    assert (told.at_ms, told.source) == (NOW, "Binance spot")
+
+
+def test_the_rest_goes_on_from_the_stored_end_and_fills_a_hole(binance, tmp_path: Path) -> None:
+    fake, url = binance
+    source = dataclasses.replace(
+        choose_source(env_of(url), symbols=["BTCUSDT"]), reach=Reach(archive=False, rest=True)
+    )
+    store = CandleStore(tmp_path)
+    source = dataclasses.replace(source, years=75 / 365.25)
+    whole = fake.rows["BTCUSDT"]
+    for first, last in ((0, 300), (900, 1_200)):
+        fake.rows["BTCUSDT"] = whole[first:last]
+        ingest(source, store, now_ms=NOW)
+    fake.rows["BTCUSDT"] = whole
+    fake.starts.clear()
+    (one,) = ingest(source, store, now_ms=NOW).series
+    assert min(fake.starts) == START + 200 * HOUR
+    assert len(store.read(one.id)) == CLOSED
+    fake.starts.clear()
+    ingest(source, store, now_ms=NOW)
+    assert fake.starts == [START + (CLOSED - OVERLAP) * HOUR]
+
+
+def test_too_many_requests_are_answered_by_the_pause_that_is_asked_for(binance) -> None:
+    fake, url = binance
+    fake.answers = [(429, "0.2"), (418, "0.1")]
+    began = time.monotonic()
+    assert fetch(f"{url}/data/spot/BTCUSDT-1h-2024-01.zip", Budget(20)) is not None
+    assert time.monotonic() - began > 0.28
+    fake.answers = [(418, "3600")]
+    with pytest.raises(VenueUnreachable, match="the next try is due in 3600 s"):
+        fetch(f"{url}/data/spot/BTCUSDT-1h-2024-01.zip", Budget(20))
+    fake.answers = [(503, None), (503, None), (503, None), (503, None)]
+    with pytest.raises(VenueUnreachable, match="503"):
+        fetch(f"{url}/data/spot/BTCUSDT-1h-2024-01.zip", Budget(20))
+    assert len(fake.answers) == 1
+
+
+def test_a_ban_by_rest_holds_back_every_process_of_the_machine(binance, tmp_path: Path) -> None:
+    fake, url = binance
+    rate = SharedRate(tmp_path / "rate.json", 3_000)
+    client = RestCandles(Market.SPOT, url, budget=Budget(20), rate=rate)
+    client.check(("BTCUSDT",))
+    fake.answers = [(429, "0.2")]
+    began = time.monotonic()
+    assert client._call("fetch_time") == NOW
+    assert time.monotonic() - began > 0.18
+    fake.answers = [(418, "900")]
+    with pytest.raises(VenueUnreachable, match="the next try is due in 900 s"):
+        client._call("fetch_time")
+    client.close()
+    other = SharedRate(tmp_path / "rate.json", 3_000)
+    with pytest.raises(VenueUnreachable, match=r"banned us; the next try is due in [89]"):
+        other.take(1, Budget(5))
 
 
 def test_a_bad_checksum_keeps_nothing(binance, tmp_path: Path) -> None:
