@@ -21,6 +21,7 @@ from bot4_pipelines.sources import report_numbers, series_id
 from bot4_pipelines.step_numbers import candle_numbers
 from bot4_pipelines.steps import Made, Outcome, Steps
 from bot4_pipelines.workflow import Workflow
+from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import SeriesId
 from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
@@ -130,6 +131,14 @@ class Fleet:
                 f"{part.key} {year} did not come whole: {'; '.join(done.notes)}"
             )
         return outcome
+
+    def series(self, part: SeriesPart) -> CandleSeries:
+        """Return all stored candles of a series.
+
+        Raises:
+            DataError: there are none.
+        """
+        return self._store.read(self._stored(part))
 
     def features(self, part: SeriesPart) -> Outcome:
         """Compute the feature table of a series from all its years.

@@ -9,7 +9,7 @@ machine at one click; both read one candle store. Series and intervals are dynam
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import dagster as dg
 import msgspec
@@ -32,6 +32,7 @@ from bot4_pipelines.defs.metadata import (
     metadata_of,
 )
 from bot4_pipelines.defs.restated import RESTATED, restated_result
+from bot4_pipelines.export import export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.ingest.wanted import interval_name, wanted
 from bot4_pipelines.progress import reporter
@@ -135,6 +136,31 @@ def series_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult: 
         for key in sorted(map(str, context.partition_keys)):
             outcome = fleet.features(SeriesPart.of(key))
             context.add_asset_metadata(metadata_of(outcome), partition_key=key)
+    return dg.MaterializeResult()
+
+
+@dg.asset(
+    group_name="fleet",
+    owners=OWNERS,
+    kinds={"postgres"},
+    deps=[series_candles],
+    partitions_def=series,
+    backfill_policy=_CHEAP,
+    retry_policy=DISK_RETRIES,
+    metadata={"dagster/column_schema": CANDLE_SCHEMA},
+)
+def candle_table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A series as rows of the table bot4_market.candle, for dashboards; no other step reads it.
+
+    Optional: it needs a PostgreSQL database, named by BOT4_EXPORT_URL. With TimescaleDB the table
+    is a hypertable.
+    """
+    fleet = _fleet(context)
+    with _told():
+        url = export_url()
+        for key in sorted(map(str, context.partition_keys)):
+            done = export_candles(fleet.series(SeriesPart.of(key)), url)
+            context.add_asset_metadata(asdict(done), partition_key=key)
     return dg.MaterializeResult()
 
 
@@ -264,6 +290,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
 FLEET_ASSETS = [
     series_candles,
     series_features,
+    candle_table,
     interval_hmm,
     interval_labels,
     interval_lstm,
