@@ -127,10 +127,7 @@ def promote(
     if (hmm is None) != (lstm is None):
         raise ConfigError("give the sha256 of both models, HMM first, or of none")
     pair = None if hmm is None or lstm is None else (hmm, lstm)
-    folders = Folders.from_environment()
-    if folders.scoped(interval).work.is_dir():
-        folders = folders.scoped(interval)
-    _tell_pair(promote_pair(folders, interval, pair), "promoted", as_json)
+    _tell_pair(promote_pair(Folders.from_environment(), interval, pair), "promoted", as_json)
 
 
 @app.command()

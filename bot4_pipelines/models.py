@@ -26,7 +26,7 @@ def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) 
 
     registry = ModelRegistry(folders.models)
     if pair is None:
-        records = Records(folders.work)
+        records = Records(folders.of_interval(interval).work)
         hmm, lstm = (
             records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
         )

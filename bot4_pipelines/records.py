@@ -57,6 +57,11 @@ class Folders:
         """Return the folders of a scope: an interval, or ``fleet/`` and an interval."""
         return replace(self, scope=scope)
 
+    def of_interval(self, interval: str) -> "Folders":
+        """Return the folders of an interval's own scope where it has work, else these."""
+        own = self.scoped(interval)
+        return own if own.work.is_dir() else self
+
     @property
     def candles(self) -> Path:
         """Root of the candle store."""

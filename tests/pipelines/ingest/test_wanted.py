@@ -132,5 +132,13 @@ def test_work_of_other_intervals_lies_beside_that_of_1h():
         plain.dagster,
     )
     assert plain.scoped("fleet/4h").work == Path("/h/pipelines/fleet/4h")
+    assert plain.of_interval("4h") == plain
     with pytest.raises(ConfigError, match="BOT4_INTERVAL"):
         Folders.from_environment(base | {"BOT4_INTERVAL": "soon"})
+
+
+def test_an_interval_with_work_of_its_own_is_found(tmp_path: Path):
+    plain = Folders(home=tmp_path, models=tmp_path)
+    plain.scoped("4h").work.mkdir(parents=True)
+    assert plain.of_interval("4h").scope == "4h"
+    assert plain.of_interval("2h") == plain
