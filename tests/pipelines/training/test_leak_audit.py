@@ -1,0 +1,112 @@
+"""The audit finds nothing where nothing looks ahead, and names each planted look ahead."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bot4_pipelines.training.leak_audit import AFTER, BEFORE, altered_after, audit
+from bot4_runtime.candles.files import read_candle_folder
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.features.batch import compute
+from bot4_runtime.features.schema import FEATURE_NAMES
+
+
+class Reader:
+    """A model that answers with what its window holds, so that every input shows."""
+
+    def run(self, outputs, inputs):
+        total = np.nan_to_num(inputs["features"]).sum(axis=(1, 2))
+        return [np.stack([total * k for k in range(1, 6)], axis=1)]
+
+
+def test_nothing_looks_ahead(small_market):
+    found = audit(small_market.series, small_market.params, Reader())
+    assert found.leaks == ()
+    assert found.moments == 12
+    assert found.values == 12 * BEFORE * (len(FEATURE_NAMES) + 20)
+
+
+@pytest.mark.data
+def test_nothing_looks_ahead_on_real_candles(test_data, small_market):
+    series = read_candle_folder(test_data / "spot" / "1h", Market.SPOT, ["ETHUSDT"])
+    assert audit(series, small_market.params, Reader(), moments=3).leaks == ()
+
+
+def planted(change):
+    def features(series):
+        table = compute(series)
+        values, z = table.values.copy(), table.z.copy()
+        change(values, z, series)
+        return replace(table, values=values, z=z)
+
+    return features
+
+
+def centred_mean(values, z, series):
+    column = values[:, FEATURE_NAMES.index("rsi")]
+    column[2:-2] = np.convolve(column, np.ones(5) / 5, "valid")
+
+
+def scaled_by_everything(values, z, series):
+    values[:, FEATURE_NAMES.index("range")] /= np.log(series.close).std()
+
+
+def trend_of_tomorrow(values, z, series):
+    z[:-1] = z[1:]
+
+
+def test_a_centred_mean_is_named_with_its_rows(small_market):
+    found = audit(
+        small_market.series[:1], small_market.params, None, moments=2,
+        features=planted(centred_mean),
+    )  # fmt: skip
+    assert {leak.column for leak in found.leaks} == {"rsi"}
+    assert [leak.rows for leak in found.leaks] == [2, 2]
+    for leak in found.leaks:
+        assert leak.moment_ms - leak.first_ms == 3_600_000
+        assert str(leak).startswith("BTCUSDT rsi: 2 rows from 1970-")
+
+
+def test_a_number_of_the_whole_series_in_a_feature_is_named(small_market):
+    found = audit(
+        small_market.series[:1], small_market.params, Reader(), moments=1,
+        features=planted(scaled_by_everything),
+    )  # fmt: skip
+    columns = {leak.column for leak in found.leaks}
+    assert "range" in columns
+    assert "LSTM Neutral" in columns  # which reads it
+    assert "HMM filter Neutral" not in columns  # which does not
+
+
+def test_tomorrows_trend_shows_in_scores_filter_and_lstm(small_market):
+    found = audit(
+        small_market.series[:1], small_market.params, Reader(), moments=1,
+        features=planted(trend_of_tomorrow),
+    )  # fmt: skip
+    columns = {leak.column for leak in found.leaks}
+    assert columns >= {"z", "HMM filter Bull", "LSTM StrongBull"}
+    assert any(column.startswith("viterbi_score_") for column in columns)
+
+
+def test_a_row_that_comes_or_goes_is_a_leak(small_market):
+    def features(series):
+        table = compute(series)
+        valid = table.valid & (series.close[-1] < series.close[BEFORE - 1] * 1.2)
+        return replace(table, valid=valid)
+
+    found = audit(small_market.series[:1], small_market.params, None, moments=1, features=features)
+    named = {leak.column: leak for leak in found.leaks}
+    assert "valid" in named
+    assert np.isnan(named["viterbi_score_2"].difference)
+
+
+def test_altered_candles_differ_everywhere_after_and_nowhere_before(small_market):
+    series = small_market.series[0].rows(slice(0, BEFORE + AFTER))
+    other = altered_after(series, BEFORE - 1)
+    for name in ("open", "high", "low", "close", "volume"):
+        same = getattr(series, name) == getattr(other, name)
+        assert same[:BEFORE].all()
+        assert same[BEFORE:].sum() <= 1, name
+    assert (other.high >= np.maximum(other.open, other.close)).all()
+    assert (other.low <= np.minimum(other.open, other.close)).all()
