@@ -8,6 +8,9 @@ from bot4_runtime.domain.evidence import EvidenceRecord
 
 if TYPE_CHECKING:
     from bot4_pipelines.training.candidates import Candidate
+    from bot4_pipelines.training.drift import Reference
+    from bot4_pipelines.training.leak_audit import Audit
+    from bot4_pipelines.training.search import SearchResult
     from bot4_runtime.regime.registry import CurrentPair
 
 SIGNIFICANCE: Final = 0.05
@@ -100,3 +103,66 @@ def evidence_rows(records: Iterable[EvidenceRecord]) -> list[dict[str, Any]]:
         }
         for record in records
     ]
+
+
+def leak_numbers(found: "Audit", lstm_sha256: str) -> dict[str, Any]:
+    """Return what an audit compared, and every column that looked ahead."""
+    return {
+        "lstm_sha256": lstm_sha256,
+        "moments": found.moments,
+        "values_compared": found.values,
+        "leaks": [
+            {
+                "symbol": leak.symbol,
+                "column": leak.column,
+                "moment_ms": leak.moment_ms,
+                "first_row_ms": leak.first_ms,
+                "rows": leak.rows,
+                "says": str(leak),
+            }
+            for leak in found.leaks
+        ],
+    }
+
+
+def reference_numbers(reference: "Reference") -> dict[str, Any]:
+    """Return the limits that recent candles are held against."""
+    return {
+        "window": reference.window,
+        "months_of_training": reference.blocks,
+        "loglik_limit": reference.loglik_limit,
+        "loglik_median": reference.loglik_median,
+        "limits": [
+            {"feature": name, "psi_limit": float(psi), "ks_limit": float(ks)}
+            for name, psi, ks in zip(
+                reference.names, reference.psi_limit, reference.ks_limit, strict=True
+            )
+        ],
+    }
+
+
+def search_numbers(found: "SearchResult", study: str) -> dict[str, Any]:
+    """Return a search's trials, its best settings and what it cost."""
+    best = found.best
+    return {
+        "study": study,
+        "trials": [
+            {
+                "trial": one.number,
+                "state": one.state,
+                "validation_accuracy": one.accuracy,
+                "iterations": one.iterations,
+                "cpu_seconds": round(one.cpu_s, 2),
+                **{name: float(f"{value:.6g}") for name, value in one.params.items()},
+            }
+            for one in found.trials
+        ],
+        "trials_made_now": found.made,
+        "complete": sum(one.state == "COMPLETE" for one in found.trials),
+        "pruned": sum(one.state == "PRUNED" for one in found.trials),
+        "failed": sum(one.state == "FAIL" for one in found.trials),
+        "cpu_seconds": round(found.cpu_s, 2),
+        "best_trial": None if best is None else best.number,
+        "best_validation_accuracy": None if best is None else best.accuracy,
+        "best_settings": {} if best is None else best.params,
+    }

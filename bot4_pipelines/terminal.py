@@ -21,8 +21,11 @@ TITLES = {
     "hmm_candidate": "HMM",
     "hindsight_labels": "Labels",
     "lstm_candidate": "LSTM",
+    "leak_audit": "Leak audit",
     "promoted_models": "Promotion",
+    "training_reference": "Reference",
     "evidence_records": "Evidence",
+    "hyperparameter_search": "Search",
 }
 
 

@@ -14,12 +14,21 @@ from bot4_pipelines.models import promote_pair
 from bot4_pipelines.progress import Report
 from bot4_pipelines.records import Folders, Record, Records, digest, now_ms, source_sha256
 from bot4_pipelines.sources import series_id, still_fresh, take_candles
-from bot4_pipelines.step_numbers import candle_numbers, evidence_rows, model_numbers
+from bot4_pipelines.step_numbers import (
+    candle_numbers,
+    evidence_rows,
+    leak_numbers,
+    model_numbers,
+    pair_numbers,
+    reference_numbers,
+    search_numbers,
+)
 from bot4_pipelines.steps import Made, Outcome, Steps
+from bot4_pipelines.triggers import DAY_MS, reference_path, trained_on
 from bot4_runtime import __version__
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
-from bot4_runtime.domain.candle import SeriesId
+from bot4_runtime.domain.candle import SeriesId, interval_ms
 from bot4_runtime.domain.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -212,16 +221,45 @@ class Workflow:
 
             settings = LstmSettings(iterations=iterations) if iterations else LstmSettings()
             made = make_lstm(self._material(), hmm.content, self._registry, settings, self.report)
-            return made.sha256, model_numbers(made), made.images
+            had = {"trained_on": trained_on(self._candles, self.folders.candles)}
+            return made.sha256, model_numbers(made) | had, made.images
 
         return self._model_step("lstm_candidate", stamp, work)
+
+    def leak_audit(self) -> Outcome:
+        """Alter the future and see that nothing the candidates saw before it changes.
+
+        Raises:
+            DataError: there is no candidate, or a series is too short to be audited.
+        """
+        hmm = self.records.need("hmm_candidate", "hmm_candidate")
+        lstm = self.records.need("lstm_candidate", "lstm_candidate")
+        stamp = digest("leaks", self._candles.content, lstm.content, source_sha256(*_TRAINING))
+
+        def work() -> Made:
+            from bot4_pipelines.training.candidates import hmm_parameters
+            from bot4_pipelines.training.leak_audit import audit
+
+            params = hmm_parameters(self._registry, hmm.content)
+            session = self._registry.verify(lstm.content).session
+            series = self._series(self._candles.numbers["series"])
+            found = audit(series, params, session, report=self.report)
+            return stamp, leak_numbers(found, lstm.content), {}
+
+        return self._steps.run("leak_audit", stamp, work, [])
 
     def promoted_models(self) -> Outcome:
         """Judge both candidates again and point the runtime at them.
 
         Raises:
-            ModelError: a gate refuses one of them.
+            ModelError: a gate refuses one of them, or the leak audit of the LSTM found a leak.
         """
+        leaks = self.leak_audit().record.numbers["leaks"]
+        if leaks:
+            raise ModelError(
+                f"the candidates are not promoted: {len(leaks)} columns look ahead, "
+                f"{leaks[0]['says']} among them; see the check 'nothing_looks_ahead'"
+            )
         pair = [
             self.records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
         ]
@@ -235,6 +273,42 @@ class Workflow:
         current = self._registry.current(interval)
         as_it_was = current is not None and list(current.shas) == pair
         return self._steps.run("promoted_models", stamp, work, [], again=not as_it_was)
+
+    def training_reference(self) -> Outcome:
+        """Describe what the models that trade were trained on, for the sensors to compare with.
+
+        Raises:
+            ModelError: nothing is promoted.
+            DataError: the training range is too short to say what is usual.
+        """
+        features = self.records.need("features", "features")
+        interval = str(self._candles.numbers["interval"])
+        pair = _promoted(self._registry, interval)
+        code = source_sha256("bot4_pipelines.training.drift")
+        stamp = digest("reference", features.content, pair.shas, code)
+        path = reference_path(self.folders)
+
+        def work() -> Made:
+            from bot4_pipelines.training.candidates import hmm_parameters
+            from bot4_pipelines.training.cuts import split_slices
+            from bot4_pipelines.training.drift import WINDOW_DAYS, make_reference, write_reference
+            from bot4_pipelines.training.drift_plots import drift_limits
+
+            manifest = self._registry.manifest(pair.hmm_sha256)
+            tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
+            train = {
+                symbol: split_slices(table.open_time_ms, manifest.cuts)["train"]
+                for symbol, table in tables.items()
+            }
+            self.report("measuring training's own months", 0.2)
+            window = WINDOW_DAYS * DAY_MS // interval_ms(interval)
+            params = hmm_parameters(self._registry, pair.hmm_sha256)
+            made = make_reference(tables, train, params, window)
+            write_reference(path, made)
+            numbers = pair_numbers(interval, pair) | reference_numbers(made)
+            return stamp, numbers, {"limits of drift": drift_limits(made)}
+
+        return self._steps.run("training_reference", stamp, work, [path])
 
     # ----------------------------------------------------------------- evidence
     def evidence_records(self) -> Outcome:
@@ -303,6 +377,44 @@ class Workflow:
         plots = {"net_return_by_rule": rule_evidence(drawn)} if drawn else {}
         content = digest(rules)
         return content, {"file": str(path), "rules": rules}, plots
+
+    # ------------------------------------------------------------------- search
+    def hyperparameter_search(
+        self, *, trials: int, workers: int, iterations: int, seed: int
+    ) -> Outcome:
+        """Try other settings of the LSTM on the validation range; nothing is used by itself.
+
+        The pipeline's lock is not held meanwhile: candles keep coming in.
+
+        Args:
+            trials: in all, those of an earlier search on the same candles counted.
+            workers: processes.
+            iterations: steps of a trial.
+            seed: of sampler and trainings.
+
+        Raises:
+            DataError: there are no labels, or every trial failed.
+            ConfigError: a number that cannot be.
+        """
+        from bot4_pipelines.training.search import search, search_data, search_settings
+        from bot4_pipelines.training.search_plots import search_plots
+
+        labels = self.records.need("hindsight_labels", "hindsight_labels")
+        hmm = self.records.need("hmm_candidate", "hmm_candidate")
+        base = search_settings(iterations, seed)
+        study = digest("search", labels.content, source_sha256(*_TRAINING), iterations, seed)
+        began = time.monotonic()
+        data, hard = search_data(self._material(), hmm.content, self._registry, base, self.report)
+        folder = self.folders.work / "search" / study[:16]
+        found = search(
+            data, hard, folder, base, trials=trials, workers=workers, report=self.report
+        )
+        with self.records.one_writer():
+            stamp = digest(study, len(found.trials))
+            made: Made = (stamp, search_numbers(found, folder.name), search_plots(found))
+            return self._steps.keep(
+                "hyperparameter_search", stamp, made, began, reused=not found.made
+            )
 
     # ------------------------------------------------------------------- shared
     @property

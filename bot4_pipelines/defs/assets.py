@@ -1,4 +1,4 @@
-"""The asset graph: candles → features → HMM → labels → LSTM → promotion → evidence.
+"""The asset graph: candles → features → HMM → labels → LSTM → promotion → evidence, reference.
 
 Each asset runs one step of `bot4_pipelines.workflow` and tells its numbers. What a step makes
 lies in Bot4's own stores below BOT4_HOME and in models/, so assets return no values. (Their
@@ -18,10 +18,24 @@ from bot4_pipelines.defs.checks import (
 )
 from bot4_pipelines.defs.metadata import (
     CANDLE_SCHEMA,
+    EVIDENCE_SCHEMA,
     LABEL_SCHEMA,
+    LIMIT_SCHEMA,
     OWNERS,
+    PAIR_SCHEMA,
+    STATE_SCHEMA,
+    TRIAL_SCHEMA,
     feature_schema,
+    input_schema,
     metadata_of,
+)
+from bot4_pipelines.defs.policies import (
+    CANDLES_FRESH,
+    MODELS_FRESH,
+    RETRY_DOWNLOAD,
+    STORE_POOL,
+    TRAINING_POOL,
+    retrying,
 )
 from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.progress import reporter
@@ -41,6 +55,15 @@ class LstmConfig(dg.Config):
     iterations: int = 0
 
 
+class SearchConfig(dg.Config):
+    """How much is searched: trials in all, processes, steps a trial, the seed of the sampler."""
+
+    trials: int = 20
+    workers: int = 2
+    iterations: int = 600
+    seed: int = 20_180_101
+
+
 def _workflow(context: dg.AssetExecutionContext) -> Workflow:
     step = context.asset_key.to_user_string()
     return Workflow(Folders.from_environment(), reporter(step, context.log.info))
@@ -51,6 +74,9 @@ def _workflow(context: dg.AssetExecutionContext) -> Workflow:
     owners=OWNERS,
     kinds={"binance", "parquet"},
     check_specs=[*CANDLE_CHECKS, RESTATED],
+    retry_policy=RETRY_DOWNLOAD,
+    freshness_policy=CANDLES_FRESH,
+    pool=STORE_POOL,
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
 def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -60,7 +86,8 @@ def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.Mater
     simulated market, labelled as such. Ingesting the same range again changes nothing; restated
     candles replace the old ones and are counted.
     """
-    outcome = _workflow(context).candles(max_age_hours=config.max_age_hours)
+    with retrying(context):
+        outcome = _workflow(context).candles(max_age_hours=config.max_age_hours)
     return dg.MaterializeResult(
         metadata=metadata_of(outcome),
         check_results=[*candle_results(outcome), restated_result(outcome)],
@@ -72,6 +99,8 @@ def candles(context: dg.AssetExecutionContext, config: CandleConfig) -> dg.Mater
     owners=OWNERS,
     kinds={"numpy", "parquet"},
     deps=[candles],
+    freshness_policy=CANDLES_FRESH,
+    pool=STORE_POOL,
     metadata={"dagster/column_schema": feature_schema()},
 )
 def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -88,6 +117,9 @@ def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type
     kinds={"hmmlearn", "onnx"},
     deps=[features],
     check_specs=HMM_CHECKS,
+    freshness_policy=MODELS_FRESH,
+    pool=TRAINING_POOL,
+    metadata={"dagster/column_schema": STATE_SCHEMA},
 )
 def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Five-state hidden Markov model of the 72-candle trend.
@@ -104,6 +136,8 @@ def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  #
     owners=OWNERS,
     kinds={"numpy", "parquet"},
     deps=[features, hmm_candidate],
+    freshness_policy=MODELS_FRESH,
+    pool=STORE_POOL,
     metadata={"dagster/column_schema": LABEL_SCHEMA},
 )
 def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -120,6 +154,9 @@ def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     kinds={"pytorch", "onnx"},
     deps=[features, hmm_candidate, hindsight_labels],
     check_specs=LSTM_CHECKS,
+    freshness_policy=MODELS_FRESH,
+    pool=TRAINING_POOL,
+    metadata={"dagster/column_schema": input_schema()},
 )
 def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Two LSTM layers of 128 over 50 candles, pooled over symbols.
@@ -136,14 +173,35 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     owners=OWNERS,
     kinds={"onnx"},
     deps=[hmm_candidate, lstm_candidate],
+    freshness_policy=MODELS_FRESH,
+    pool=STORE_POOL,
+    metadata={"dagster/column_schema": PAIR_SCHEMA},
 )
 def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The pair that trades.
 
-    Both candidates' recorded accuracies are judged again, then models/current.json is replaced
-    by one rename. A running trading process swaps between two candles.
+    Both candidates' recorded accuracies are judged again and the leak audit is asked for, then
+    models/current.json is replaced by one rename. A running trading process swaps between two
+    candles.
     """
     return dg.MaterializeResult(metadata=metadata_of(_workflow(context).promoted_models()))
+
+
+@dg.asset(
+    group_name="models",
+    owners=OWNERS,
+    kinds={"numpy"},
+    deps=[features, promoted_models],
+    freshness_policy=MODELS_FRESH,
+    pool=STORE_POOL,
+    metadata={"dagster/column_schema": LIMIT_SCHEMA},
+)
+def training_reference(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """What the models that trade were trained on, and how far a month of it lies from the whole.
+
+    The sensors hold recent candles against it: drift of features, likelihood under the HMM.
+    """
+    return dg.MaterializeResult(metadata=metadata_of(_workflow(context).training_reference()))
 
 
 @dg.asset(
@@ -152,6 +210,9 @@ def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult: 
     kinds={"numpy", "json"},
     deps=[candles, promoted_models],
     check_specs=EVIDENCE_CHECKS,
+    freshness_policy=MODELS_FRESH,
+    pool=STORE_POOL,
+    metadata={"dagster/column_schema": EVIDENCE_SCHEMA},
 )
 def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """What following each built-in rule brought before the test period, net of costs.
@@ -164,12 +225,42 @@ def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     )
 
 
-ASSETS = [
+@dg.asset(
+    group_name="search",
+    owners=OWNERS,
+    kinds={"optuna", "pytorch"},
+    deps=[features, hmm_candidate, hindsight_labels],
+    pool=TRAINING_POOL,
+    metadata={"dagster/column_schema": TRIAL_SCHEMA},
+)
+def hyperparameter_search(
+    context: dg.AssetExecutionContext, config: SearchConfig
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Trials of other LSTM settings on the validation range, and what they cost.
+
+    Trials run on a process pool, hopeless ones are stopped early, and a search that was cut
+    short goes on where it stopped. The best settings are shown; training does not take them by
+    itself. The test range is not looked at.
+    """
+    outcome = _workflow(context).hyperparameter_search(
+        trials=config.trials,
+        workers=config.workers,
+        iterations=config.iterations,
+        seed=config.seed,
+    )
+    return dg.MaterializeResult(metadata=metadata_of(outcome))
+
+
+PIPELINE = [
     candles,
     features,
     hmm_candidate,
     hindsight_labels,
     lstm_candidate,
     promoted_models,
+    training_reference,
     evidence_records,
 ]
+"""What one training is: the job ``pipeline`` makes these."""
+
+ASSETS = [*PIPELINE, hyperparameter_search]

@@ -1,20 +1,15 @@
-"""What starts runs by itself. Everything is off until an operator switches it on."""
+"""Jobs, and the schedules that start them. Schedules are off until an operator starts them."""
 
 import dagster as dg
 
-from bot4_pipelines.defs.assets import ASSETS, candles
-from bot4_pipelines.records import Folders, Records
+from bot4_pipelines.defs.assets import PIPELINE, candles, hyperparameter_search
 
 WRITES = {"bot4/writes": "store"}
 """The queue runs one job with this tag at a time (dagster.yaml)."""
 
-NEW_SHARE = 0.01
-"""Candles that came since the last training, as a share of those trained on, that call for
-another; about three days on a year of hourly candles."""
-
 pipeline_job = dg.define_asset_job(
     "pipeline",
-    selection=dg.AssetSelection.assets(*ASSETS),
+    selection=dg.AssetSelection.assets(*PIPELINE),
     description="Everything: candles, features, models, promotion, evidence.",
     tags=WRITES,
 )
@@ -24,6 +19,13 @@ candles_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(candles),
     description="Candles that closed since the last time.",
     tags=WRITES,
+)
+
+search_job = dg.define_asset_job(
+    "search",
+    selection=dg.AssetSelection.assets(hyperparameter_search),
+    description="Trials of other LSTM settings; hours of processor time, so never started by "
+    "itself.",
 )
 
 retrain_weekly = dg.ScheduleDefinition(
@@ -44,31 +46,5 @@ candles_hourly = dg.ScheduleDefinition(
 )
 
 
-@dg.sensor(
-    job=pipeline_job,
-    minimum_interval_seconds=60,
-    description="Retrains when enough candles came since the last training; every tick says why "
-    "or why not.",
-)
-def retrain_on_new_candles(
-    context: dg.SensorEvaluationContext,
-) -> dg.SkipReason | dg.RunRequest:
-    """Compare the candles in the store with those that the promoted models were trained on."""
-    records = Records(Folders.from_environment().work)
-    now, trained = records.find("candles"), records.find("features")
-    if now is None:
-        return dg.SkipReason("no candles yet: materialise the asset 'candles' first")
-    have = int(now.numbers["candles"])
-    used = 0 if trained is None else int(trained.numbers["rows"])
-    needed = max(1, round(NEW_SHARE * used))
-    if have - used < needed:
-        return dg.SkipReason(
-            f"{have - used} new candles since the last training on {used}; {needed} are needed"
-        )
-    context.log.info("%d new candles since the last training on %d", have - used, used)
-    return dg.RunRequest(run_key=now.content, tags=WRITES)
-
-
-JOBS = [pipeline_job, candles_job]
+JOBS = [pipeline_job, candles_job, search_job]
 SCHEDULES = [retrain_weekly, candles_hourly]
-SENSORS = [retrain_on_new_candles]

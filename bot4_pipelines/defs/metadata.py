@@ -28,6 +28,81 @@ LABEL_SCHEMA = dg.TableSchema(
     ]
 )
 
+STATE_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("obs", "float32", "the trend z of a candle"),
+        dg.TableColumn("log_prior", "float32", "ln of each state's probability before it, 5"),
+        dg.TableColumn("filtered", "float32", "probability of each state after it, 5; sums to 1"),
+        dg.TableColumn("next_log_prior", "float32", "log_prior of the candle after it, 5"),
+        dg.TableColumn("loglik", "float32", "ln of the trend's density given those before it"),
+    ]
+)
+
+PAIR_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("interval", "string", "of the candles that the pair names"),
+        dg.TableColumn("hmm_sha256", "string", "of the HMM's file in models/archive"),
+        dg.TableColumn("lstm_sha256", "string", "of the LSTM's file; empty for an HMM alone"),
+        dg.TableColumn("schema_id", "string", "of the features both read"),
+        dg.TableColumn("activated_ms", "int64", "when, UTC, milliseconds"),
+    ]
+)
+
+LIMIT_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("feature", "string", "column of the feature table"),
+        dg.TableColumn("psi_limit", "float64", "population stability index it may reach"),
+        dg.TableColumn("ks_limit", "float64", "Kolmogorov-Smirnov distance it may reach"),
+    ]
+)
+
+EVIDENCE_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("rule", "string", "built-in rule that was followed"),
+        dg.TableColumn("trades", "int64", "round trips, out of sample"),
+        dg.TableColumn("weeks", "int64", "weeks with trades: what the bootstrap draws"),
+        dg.TableColumn("mean_net", "float64", "mean net return of a trade, as a share"),
+        dg.TableColumn("win_rate", "float64", "share of trades with a net gain"),
+        dg.TableColumn("p_value", "float64", "of no gain, by bootstrap over weeks"),
+        dg.TableColumn("p_value_bh", "float64", "adjusted for all rules, Benjamini-Hochberg"),
+        dg.TableColumn("sharpe", "float64", "a year"),
+        dg.TableColumn("sharpe_low", "float64", "lower end of its 95 % interval"),
+        dg.TableColumn("sharpe_high", "float64", "upper end"),
+        dg.TableColumn("significant", "bool", "adjusted p below 0.05 and a gain"),
+    ]
+)
+
+TRIAL_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("trial", "int64", "number of the trial"),
+        dg.TableColumn("state", "string", "COMPLETE, PRUNED or FAIL"),
+        dg.TableColumn("validation_accuracy", "float64", "best look, share of windows"),
+        dg.TableColumn("iterations", "int64", "steps until it ended"),
+        dg.TableColumn("cpu_seconds", "float64", "processor time of the trial"),
+        dg.TableColumn("learning_rate", "float64", "highest of the one-cycle schedule"),
+        dg.TableColumn("dropout", "float64", "share of units left out"),
+        dg.TableColumn("weight_decay", "float64", "of AdamW"),
+        dg.TableColumn("rise", "float64", "share of steps in which the rate rises"),
+        dg.TableColumn("averaging", "float64", "decay of the weights' average"),
+        dg.TableColumn("soft_share", "float64", "weight of simulated label shares"),
+    ]
+)
+
+
+def input_schema() -> dg.TableSchema:
+    """Return what the LSTM reads of a candle, and what it answers."""
+    from bot4_runtime.domain.regime import REGIME_LABELS
+    from bot4_runtime.features.schema import FEATURE_NAMES
+    from bot4_runtime.regime.hmm import SCORE_NAMES
+
+    inputs = [dg.TableColumn(name, "float32", "candle feature") for name in FEATURE_NAMES]
+    inputs += [dg.TableColumn(name, "float32", "causal Viterbi score") for name in SCORE_NAMES]
+    answers = [
+        dg.TableColumn(f"p_{label}", "float32", "calibrated probability")
+        for label in REGIME_LABELS
+    ]
+    return dg.TableSchema(columns=[*inputs, *answers])
+
 
 def feature_schema() -> dg.TableSchema:
     """Return the columns of a feature table."""

@@ -14,10 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bot4_pipelines.progress import Report
 from bot4_pipelines.training.dataset import symbol_rows, window_ends
 from bot4_pipelines.training.evaluation import Session, lstm_estimates
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
+from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.features.batch import FeatureTable, compute
 from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK
@@ -84,6 +86,7 @@ def audit(
     *,
     moments: int = MOMENTS,
     features: Compute = compute,
+    report: Report = lambda *_: None,
 ) -> Audit:
     """Alter the future at some moments of every symbol and compare the past.
 
@@ -93,10 +96,21 @@ def audit(
         session: the open LSTM file; None audits features, scores and filter alone.
         moments: a symbol, evenly spread over its history.
         features: computes the features that are audited.
+        report: told of the progress.
+
+    Raises:
+        DataError: a series is too short.
     """
+    short = [one.id.symbol for one in series if len(one) < BEFORE + AFTER]
+    if short:
+        raise DataError(
+            f"{', '.join(short)}: fewer than the {BEFORE + AFTER} candles that the leak audit "
+            "needs; ingest more history"
+        )
     found: list[Leak] = []
     values = count = 0
-    for one in series:
+    for place, one in enumerate(series):
+        report(f"altering the future of {one.id.symbol}", place / len(series))
         for moment in np.linspace(BEFORE, len(one) - AFTER, moments).astype(int).tolist():
             stretch = one.rows(slice(max(0, moment - BEFORE), moment + AFTER))
             last = min(moment, BEFORE) - 1

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import dagster as dg
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from bot4_pipelines.definitions import defs
-from bot4_pipelines.defs import automation, checks
+from bot4_pipelines.defs import audits, automation, checks, sensors
 from bot4_pipelines.defs.fleet import FLEET_ASSETS
 from bot4_pipelines.defs.metadata import metadata_of
 from bot4_pipelines.progress import listening, reporter
@@ -27,6 +28,7 @@ ORDER = [
     "lstm_candidate",
     "promoted_models",
     "evidence_records",
+    "training_reference",
 ]
 
 
@@ -52,7 +54,10 @@ def test_every_asset_is_described_owned_and_grouped():
     graph = defs.resolve_asset_graph()
     fleet = {asset.key for asset in FLEET_ASSETS}
     keys = [key for key in graph.toposorted_asset_keys if key not in fleet]
-    assert [key.to_user_string() for key in keys] == ORDER
+    names = [key.to_user_string() for key in keys]
+    assert set(names) == {*ORDER, "hyperparameter_search"}
+    places = [names.index(name) for name in ORDER]
+    assert places == sorted(places)
     for key in keys:
         node = graph.get(key)
         assert len(node.description) > 40
@@ -64,7 +69,38 @@ def test_every_asset_is_described_owned_and_grouped():
         "regimes",
         "models",
         "evidence",
+        "search",
     }
+
+
+def test_every_asset_says_its_columns_when_it_is_stale_and_its_pool():
+    graph = defs.resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        columns = node.metadata["dagster/column_schema"].columns
+        assert columns
+        assert all(column.type for column in columns)
+        assert node.pools in ({"store"}, {"training"})
+        stale = node.freshness_policy
+        if key.to_user_string() == "hyperparameter_search":
+            assert stale is None  # made when somebody wants it
+        else:
+            assert stale.warn_window.to_timedelta() < stale.fail_window.to_timedelta()
+            assert stale.fail_window.to_timedelta() < timedelta(days=90)  # models expire then
+
+
+def test_one_training_makes_everything_but_the_search():
+    job = defs.resolve_job_def("pipeline")
+    made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert made == set(ORDER)
+    assert dg.AssetCheckKey(dg.AssetKey("lstm_candidate"), "nothing_looks_ahead") in (
+        job.asset_layer.asset_graph.asset_check_keys
+    )
+
+
+def test_everything_that_starts_runs_is_described():
+    for one in (*automation.JOBS, *automation.SCHEDULES, *sensors.SENSORS):
+        assert len(one.description) > 40 or one.name == "refresh_candles"
 
 
 def test_checks_block_where_a_model_would_be_promoted():
@@ -73,45 +109,33 @@ def test_checks_block_where_a_model_would_be_promoted():
         for specs in (checks.CANDLE_CHECKS, checks.HMM_CHECKS, checks.LSTM_CHECKS)
         for spec in specs
         if spec.blocking
+    } | {
+        (spec.asset_key.to_user_string(), spec.name)
+        for audit in audits.AUDITS
+        for spec in audit.check_specs
+        if spec.blocking
     }
     assert blocking == {
         ("candles", "no_error_codes"),
         ("hmm_candidate", "gates_passed"),
         ("lstm_candidate", "gates_passed"),
+        ("lstm_candidate", "nothing_looks_ahead"),
     }
 
 
 def test_the_code_location_loads_no_heavy_library():
     code = (
         "import sys, bot4_pipelines.definitions;"
-        "print({'torch','hmmlearn','pandas','matplotlib','sklearn','onnx'} & set(sys.modules))"
+        "print({'torch','hmmlearn','pandas','matplotlib','sklearn','onnx','optuna'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_nothing_starts_by_itself():
-    for one in (*automation.SCHEDULES, *automation.SENSORS):
+    for one in (*automation.SCHEDULES, *sensors.SENSORS):
         assert one.default_status.value == "STOPPED"
-
-
-def test_sensor_says_why_it_does_not_start_a_run(folders):
-    context = dg.build_sensor_context()
-    assert "no candles yet" in automation.retrain_on_new_candles(context).skip_message
-    records = Records(folders.work)
-    records.write(record(candles=1_000))
-    records.write(record("features", rows=995))
-    skipped = automation.retrain_on_new_candles(context)
-    assert skipped.skip_message == "5 new candles since the last training on 995; 10 are needed"
-
-
-def test_sensor_starts_one_run_for_the_same_candles(folders):
-    records = Records(folders.work)
-    records.write(record(candles=1_000, content="abc"))
-    records.write(record("features", rows=900))
-    request = automation.retrain_on_new_candles(dg.build_sensor_context())
-    assert request.run_key == "abc"
-    assert request.tags == {"bot4/writes": "store"}
+    assert all(one.minimum_interval_seconds >= 60 for one in sensors.SENSORS)
 
 
 def test_candle_findings_fail_the_check_of_their_severity(tmp_path):

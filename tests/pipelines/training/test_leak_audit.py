@@ -8,6 +8,7 @@ import pytest
 from bot4_pipelines.training.leak_audit import AFTER, BEFORE, altered_after, audit
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import DataError
 from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import FEATURE_NAMES
 
@@ -110,3 +111,8 @@ def test_altered_candles_differ_everywhere_after_and_nowhere_before(small_market
         assert same[BEFORE:].sum() <= 1, name
     assert (other.high >= np.maximum(other.open, other.close)).all()
     assert (other.low <= np.minimum(other.open, other.close)).all()
+
+
+def test_a_series_too_short_to_be_audited_is_named(small_market):
+    with pytest.raises(DataError, match="BTCUSDT: fewer than the 1000 candles"):
+        audit([small_market.series[0].rows(slice(0, 999))], small_market.params, None)
