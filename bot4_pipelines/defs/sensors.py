@@ -60,7 +60,7 @@ def answer(
     trained = triggers.training
     stamp = [None, 0] if trained is None else [trained.stamp, trained.finished_ms]
     cause = f"{name}-{digest(*stamp)[:12]}-{datetime.fromtimestamp(now(), UTC):%Y%m%d}"
-    held = _held_back(context.instance, cause, now())
+    held = held_back(context.instance, cause, now())
     if isinstance(held, str):
         return dg.SkipReason(f"{verdict.why}; {held}")
     context.log.info(verdict.why)
@@ -69,8 +69,14 @@ def answer(
     )
 
 
-def _held_back(instance: dg.DagsterInstance, cause: str, now_s: float) -> str | int:
-    """Return why no run is started for a cause, or else how many failed for it."""
+def held_back(instance: dg.DagsterInstance, cause: str, now_s: float) -> str | int:
+    """Return why no run is started for a cause, or else how many failed for it.
+
+    Args:
+        instance: knows the runs.
+        cause: sensor, training and day: what a run is started for.
+        now_s: seconds since 1970.
+    """
     under_way = instance.get_run_records(
         dg.RunsFilter(
             job_name=pipeline_job.name,
@@ -170,7 +176,9 @@ def retrain_on_restated_history(context: dg.SensorEvaluationContext) -> Answer:
 )
 def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
     """Tell an operator that a run failed."""
-    steps = [f"{event.step_key}: {_reason(event)}" for event in context.get_step_failure_events()]
+    steps = [
+        f"{event.step_key}: {innermost(event)}" for event in context.get_step_failure_events()
+    ]
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": context.dagster_run.run_id,
@@ -182,7 +190,7 @@ def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
     context.log.info(told)
 
 
-def _reason(event: dg.DagsterEvent) -> str:
+def innermost(event: dg.DagsterEvent) -> str:
     """Return the innermost error of a failed step, one line."""
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:

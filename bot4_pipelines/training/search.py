@@ -119,11 +119,12 @@ def search(
     if trials < 1 or workers < 1:
         raise ConfigError(f"a search needs trials and workers; got {trials} and {workers}")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_data(folder / DATA, data, hard)
+    write_data(folder / DATA, data, hard)
     _bury_the_unfinished(folder, base)
     missing = trials - _counted(folder, base)
     made, reason = 0, ""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "optuna", __name__])
     with ProcessPoolExecutor(min(workers, max(missing, 1)), mp_context=context) as pool:
         settings = msgspec.json.encode(_plain(base))
         asked = [pool.submit(_one_trial, folder, settings) for _ in range(max(missing, 0))]
@@ -145,7 +146,7 @@ def _one_trial(folder: Path, settings: bytes) -> str:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = LstmSettings(**msgspec.json.decode(settings))
-    study = _study(folder, base)
+    study = open_study(folder, base)
     trial = study.ask()
     began = time.process_time()
     seen: dict[str, Any] = {"iterations": 0, "best": None}
@@ -175,7 +176,7 @@ def _train(trial: "optuna.Trial", base: LstmSettings, folder: Path, seen: dict[s
         for name, (low, high, log) in SPACE.items()
     }
     settings = replace(base, **drawn)
-    data = _read_data(folder / DATA, settings.soft_share)
+    data = read_data(folder / DATA, settings.soft_share)
 
     def progress(iteration: int, iterations: int, numbers: Mapping[str, float]) -> None:
         seen["iterations"] = iteration
@@ -190,8 +191,8 @@ def _train(trial: "optuna.Trial", base: LstmSettings, folder: Path, seen: dict[s
     fit_lstm(data, settings, progress)
 
 
-def _study(folder: Path, base: LstmSettings) -> "optuna.Study":
-    """Open the study, or begin it."""
+def open_study(folder: Path, base: LstmSettings) -> "optuna.Study":
+    """Open the study of a folder, or begin it; sampler and pruner are this process's own."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -223,7 +224,7 @@ def _bury_the_unfinished(folder: Path, base: LstmSettings) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = _study(folder, base)
+    study = open_study(folder, base)
     running = optuna.trial.TrialState.RUNNING
     for trial in study.get_trials(deepcopy=False, states=[running]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -235,7 +236,7 @@ def _counted(folder: Path, base: LstmSettings) -> int:
 
 def _trials(folder: Path, base: LstmSettings) -> tuple[Trial, ...]:
     found = []
-    for trial in _study(folder, base).get_trials(deepcopy=False):
+    for trial in open_study(folder, base).get_trials(deepcopy=False):
         looks = list(trial.intermediate_values.values())
         found.append(
             Trial(
@@ -307,7 +308,8 @@ def _plain(settings: LstmSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 
-def _write_data(path: Path, data: TrainingSet, hard: np.ndarray) -> None:
+def write_data(path: Path, data: TrainingSet, hard: np.ndarray) -> None:
+    """Write what trials learn from, for the workers to read."""
     draft = path.with_suffix(".tmp")
     with draft.open("wb") as file:
         np.savez(
@@ -324,7 +326,8 @@ def _write_data(path: Path, data: TrainingSet, hard: np.ndarray) -> None:
     draft.replace(path)
 
 
-def _read_data(path: Path, soft_share: float) -> TrainingSet:
+def read_data(path: Path, soft_share: float) -> TrainingSet:
+    """Read it back, targets mixed of simulated shares and hard labels."""
     with np.load(path, allow_pickle=False) as held:
         mixed = soft_share * held["targets"] + (1.0 - soft_share) * held["hard"]
         return TrainingSet(

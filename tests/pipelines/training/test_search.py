@@ -1,0 +1,127 @@
+"""A search of settings: every trial counted and costed, gone on with, the data as it was."""
+
+import numpy as np
+import pytest
+
+from bot4_pipelines.step_numbers import search_numbers
+from bot4_pipelines.training import search as s
+from bot4_pipelines.training.dataset import training_set
+from bot4_pipelines.training.search_plots import search_plots
+from bot4_runtime.domain.errors import ConfigError, DataError
+
+pytestmark = [
+    # Optuna calls its constant liar experimental.
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
+]
+TINY = s.LstmSettings(
+    iterations=12, batch=2, segment=60, warm=50, hidden=4, layers=1, check_every=2,
+    check_from=0.1, patience=9, check_windows=200, soft_paths=0, seed=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(small_market):
+    made = training_set(
+        small_market.rows, small_market.params, small_market.cuts, segment=60, window=50
+    )
+    return made, np.eye(5, dtype=np.float32)[np.maximum(made.labels, 0)]
+
+
+@pytest.fixture(scope="module")
+def found(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    told = []
+    first = s.search(
+        *data, folder, TINY, trials=3, workers=2, report=lambda *said: told.append(said)
+    )
+    again = s.search(*data, folder, TINY, trials=6, workers=2)
+    return folder, first, again, told
+
+
+def test_a_search_makes_the_trials_it_was_asked_for_and_goes_on_later(found, data):
+    folder, first, again, told = found
+    assert first.made == 3
+    assert [one.number for one in first.trials] == [0, 1, 2]
+    assert told[-1] == ("trial 3 of 3", 1.0)
+    assert again.made == 3
+    assert again.trials[:3] == first.trials
+    done = s.search(*data, folder, TINY, trials=6, workers=2)
+    assert done.made == 0
+    assert done.trials == again.trials
+
+
+def test_every_trial_says_its_settings_its_accuracy_and_its_cost(found):
+    _, _, again, _ = found
+    for trial in again.trials:
+        assert trial.state in {"COMPLETE", "PRUNED"}
+        assert set(trial.params) == set(s.SPACE)
+        for name, (low, high, _) in s.SPACE.items():
+            assert low <= trial.params[name] <= high
+        assert 0.0 < trial.accuracy < 1.0
+        assert trial.cpu_s > 0.0
+        assert trial.iterations == 12 or trial.state == "PRUNED"
+    assert len({trial.params["learning_rate"] for trial in again.trials}) == 6
+    assert again.cpu_s == pytest.approx(sum(trial.cpu_s for trial in again.trials))
+    assert again.best.accuracy == max(
+        trial.accuracy for trial in again.trials if trial.state == "COMPLETE"
+    )
+
+
+def test_numbers_and_plots_show_the_search(found):
+    _, _, again, _ = found
+    numbers = search_numbers(again, "study")
+    assert numbers["best_settings"] == again.best.params
+    assert numbers["complete"] + numbers["pruned"] == 6
+    assert numbers["cpu_seconds"] == round(again.cpu_s, 2)
+    assert [row["trial"] for row in numbers["trials"]] == list(range(6))
+    plots = search_plots(again)
+    assert set(plots) == {"trials", "settings"}
+    assert all(png.startswith(b"\x89PNG") for png in plots.values())
+    assert search_plots(s.SearchResult((), 0, 0.0)) == {}
+    assert search_numbers(s.SearchResult((), 0, 0.0), "study")["best_settings"] == {}
+
+
+def test_a_hopeless_trial_is_stopped(data, tmp_path):
+    """Four trials at random, then one that cannot learn: its first look is below their median."""
+    import optuna
+
+    s.search(*data, tmp_path, TINY, trials=4, workers=1)
+    study = s.open_study(tmp_path, TINY)
+    trial = study.ask()
+    trial.report(0.0, 2)
+    assert trial.should_prune()
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert s.search(*data, tmp_path, TINY, trials=5, workers=1).made == 0  # it counts
+
+
+def test_what_a_killed_search_left_running_is_made_anew(data, tmp_path):
+    s.search(*data, tmp_path, TINY, trials=1, workers=1)
+    s.open_study(tmp_path, TINY).ask()
+    again = s.search(*data, tmp_path, TINY, trials=2, workers=1)
+    assert again.made == 1
+    assert [one.state for one in again.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_the_data_comes_back_with_its_targets_mixed(data, tmp_path):
+    made, hard = data
+    s.write_data(tmp_path / "d.npz", made, hard)
+    back = s.read_data(tmp_path / "d.npz", 0.25)
+    np.testing.assert_allclose(back.targets, 0.25 * made.targets + 0.75 * hard, atol=1e-6)
+    np.testing.assert_array_equal(back.inputs, made.inputs)
+    np.testing.assert_array_equal(back.windows, made.windows)
+    assert back.targets.dtype == np.float32
+
+
+def test_impossible_numbers_are_refused(data, tmp_path):
+    for trials, workers in ((0, 1), (1, 0)):
+        with pytest.raises(ConfigError, match="a search needs"):
+            s.search(*data, tmp_path, TINY, trials=trials, workers=workers)
+    with pytest.raises(ConfigError, match="at least 12 iterations"):
+        s.search_settings(11, 1)
+    assert s.search_settings(600, 1).check_every == 50
+
+
+def test_trials_that_all_fail_are_an_error_with_its_reason(data, tmp_path, small_market):
+    made, hard = data
+    with pytest.raises(DataError, match="all 2 trials failed; the last said"):
+        s.search(made, hard[:10], tmp_path, TINY, trials=2, workers=2)
