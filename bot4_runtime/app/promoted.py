@@ -81,8 +81,8 @@ class PromotedModels:
         try:
             pair = self._load()
             evidence = self._evidence_of(pair)
-        except ModelError as error:
-            self._log.error("promoted models refused, keeping the last good pair", why=str(error))
+        except Exception as error:  # noqa: BLE001 - trading goes on whatever lies in the folder
+            self._log.error("promoted models refused, keeping the last good pair", why=_why(error))
             return None
         before = (self.pair.hmm_sha256, self.pair.lstm_sha256)
         if before == (pair.hmm_sha256, pair.lstm_sha256):
@@ -99,6 +99,10 @@ class PromotedModels:
             lstm_sha256=pair.lstm_sha256,
             schema_id=pair.schema_id,
         )
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
 
 
 def describe(pair: ModelPair) -> dict[str, Any]:

@@ -95,6 +95,19 @@ def load_model(
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise _refusal(sha256, "sha256", found, sha256, "restore the file or promote another")
+    try:
+        return _verified(data, manifest_json, sha256, now_ms)
+    except ModelError:
+        raise
+    except Exception as error:
+        # A file whose sha256 holds may still carry anything: text that is no UTF-8, absurd sizes.
+        raise _refusal(
+            sha256, "the file", f"damaged ({type(error).__name__}: {error})", "a sound model",
+            "export the model again",
+        ) from error  # fmt: skip
+
+
+def _verified(data: bytes, manifest_json: bytes, sha256: str, now_ms: int | None) -> LoadedModel:
     manifest = decode_manifest(manifest_json)
     _check_manifest(manifest, sha256, now_ms)
     _check_structure(data, sha256)

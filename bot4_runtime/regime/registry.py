@@ -286,6 +286,11 @@ def _check_together(hmm: LoadedModel, lstm: LoadedModel) -> None:
             f"model {lstm.sha256[:12]} refused: it was trained with HMM {named[:12]}; the pair "
             f"has {hmm.sha256[:12]}; promote the two that belong together"
         )
+    if lstm.manifest.market is not hmm.manifest.market:
+        raise ModelError(
+            f"model {lstm.sha256[:12]} refused: its market is {lstm.manifest.market.value}; the "
+            f"HMM's is {hmm.manifest.market.value}; promote the two that belong together"
+        )
 
 
 def _copies(intervals: dict[str, CurrentPair]) -> dict[str, str]:

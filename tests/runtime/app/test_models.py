@@ -25,6 +25,7 @@ from bot4_runtime.regime.evidence import (
     synthetic_history,
     write_evidence,
 )
+from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.report.files import write_report
 from bot4_runtime.state.reader import JournalReader
@@ -176,6 +177,35 @@ def test_a_pair_that_is_refused_leaves_the_last_good_one(
     assert not [e for e in events if isinstance(e, ModelPromoted)]
     assert {e.estimate.model_sha256 for e in events if isinstance(e, RegimeNamed)} == {good}
     assert [e for e in heard if "keeping the last good pair" in str(e["event"])]
+
+
+class Faulty(ModelRegistry):
+    """A registry whose files, once promoted, fail in a way nobody foresaw."""
+
+    loads = 0
+
+    def load(self, *words: object, **named: object) -> ModelPair:
+        self.loads += 1
+        if self.loads == 1:
+            return super().load(*words, **named)
+        raise RuntimeError("a library gave up on the file")
+
+
+def test_any_failure_of_a_promoted_file_is_told_once_and_the_last_good_pair_kept(
+    promote, make_settings, impatient
+) -> None:
+    hmm, lstm = promote()
+    heard: list[dict[str, object]] = []
+    structlog.configure(processors=[lambda *a: (heard.append(a[2]), a[2])[1], _drop])
+    registry = Faulty(make_settings().models)
+    models = promoted.PromotedModels(registry, "1h", LiveClock())
+    promote(1.3)
+    for _ in range(3):
+        assert not models.poll(None)
+    assert registry.loads == 2
+    (told,) = heard
+    assert told["why"] == "RuntimeError: a library gave up on the file"
+    assert (models.pair.hmm_sha256, models.pair.lstm_sha256) == (hmm, lstm)
 
 
 def _drop(*_: object) -> None:
