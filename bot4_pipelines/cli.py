@@ -1,4 +1,4 @@
-"""The command line: bot4-pipelines run | evaluate | promote | rollback | models | demo | dev.
+"""The command line, bot4-pipelines: run, evaluate, promote, rollback, models, keygen, demo, dev.
 
 Exit codes: 0 done, 1 something failed or a gate refused, 2 wrong input, 130 interrupted. With
 ``--json`` exactly one JSON document goes to stdout; progress and messages go to stderr. Dagster
@@ -175,6 +175,26 @@ def models(as_json: JsonOption = False) -> None:
             "passed" if row["gates_passed"] else "REFUSED",
         )
     Console().print(table)
+
+
+@app.command()
+def keygen(
+    folder: Annotated[Path, typer.Argument(help="Where the two files go; outside the models.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the keys that promoted models are signed and checked with."""
+    from bot4_runtime.regime.signature import PUBLIC_KEY, SIGNING_KEY, make_keys
+
+    made = make_keys(folder)
+    if as_json:
+        _print_json({"signing_key": str(made.signing), "public_key": str(made.public)})
+        return
+    stderr.print(
+        f"Where models are promoted: {SIGNING_KEY}={made.signing}\n"
+        f"Where models trade:        {PUBLIC_KEY}={made.public}\n"
+        "Keep the signing key off the machine that trades.",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command()

@@ -20,6 +20,7 @@ from bot4_runtime.regime.loader import LoadedModel, load_model
 from bot4_runtime.regime.manifest import Manifest, decode_manifest
 
 MODEL, MANIFEST, CARD, LOCK = "model.onnx", "manifest.json", "card.html", ".lock"
+SIGNATURE: Final = "model.sig"
 MAX_BYTES: Final = 64 * 2**20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -81,6 +82,16 @@ class ModelArchive:
         return load_model(
             self.read(sha256, MODEL), self.read(sha256, MANIFEST), sha256, now_ms=now_ms
         )
+
+    def has(self, sha256: str, name: str) -> bool:
+        """Whether a model has such a file."""
+        return bool(_SHA256.fullmatch(sha256)) and (self._folder / sha256 / name).is_file()
+
+    def put(self, sha256: str, name: str, content: bytes) -> None:
+        """Write what is told of a model beside it; never the model or its manifest."""
+        if name in {MODEL, MANIFEST} or not _SHA256.fullmatch(sha256):
+            raise ModelError(f"{name} of model {sha256[:12]} is never written again")
+        replace_file(self._folder / sha256 / name, content)
 
     def read(self, sha256: str, name: str) -> bytes:
         """Read one file of the archive; never through a link, never outside it."""

@@ -1,6 +1,7 @@
 """The model store: what is archived, what is promoted, and the way from one to the other.
 
-    models/archive/<sha256>/{model.onnx, manifest.json, card.html}   immutable
+    models/archive/<sha256>/{model.onnx, manifest.json}   immutable
+    models/archive/<sha256>/{card.html, model.sig}   its card; its signature, once promoted
     models/current.json        the one pointer, replaced by one rename
     models/activations.jsonl   what was activated when; the way back
     models/hmm_regime.onnx, models/lstm_regime.onnx   copies of the main interval's pair
@@ -20,15 +21,25 @@ import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.domain.errors import ModelError
-from bot4_runtime.regime.archive import MODEL, ModelArchive, append_line, locked, replace_file
+from bot4_runtime.regime.archive import (
+    MANIFEST,
+    MODEL,
+    SIGNATURE,
+    ModelArchive,
+    append_line,
+    locked,
+    replace_file,
+)
 from bot4_runtime.regime.loader import LoadedModel
 from bot4_runtime.regime.manifest import Manifest, ModelKind
 from bot4_runtime.regime.pair import ModelPair
+from bot4_runtime.regime.signature import ModelKeys
 
 __all__ = ["Activation", "ArchivedModel", "CurrentPair", "ModelPair", "ModelRegistry"]
 
 MAIN_INTERVAL: Final = "1h"
 POINTER, ACTIVATIONS = "current.json", "activations.jsonl"
+PROMOTE: Final = "promote"
 
 
 class CurrentPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +82,18 @@ class ArchivedModel:
 
 
 class ModelRegistry:
-    """The models folder."""
+    """The models folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        keys: what is promoted is signed, and what is loaded checked, with those that are there;
+            None takes them from the environment.
+    """
+
+    def __init__(self, root: Path, keys: ModelKeys | None = None) -> None:
         self.root = root
         self._archive = ModelArchive(root)
+        self._keys = ModelKeys.from_environment() if keys is None else keys
 
     def add(self, onnx_bytes: bytes, manifest: Manifest, card_html: str) -> str:
         """Archive a model for ever; return its sha256. Adding it again changes nothing.
@@ -156,15 +174,21 @@ class ModelRegistry:
         hmm_sha256: str,
         lstm_sha256: str = "",
         now_ms: int | None = None,
-        action: str = "promote",
+        action: str = PROMOTE,
     ) -> CurrentPair:
         """Point an interval at a pair whose manifests say that the gates passed.
+
+        A promotion signs both files first, where there is a key to sign with; going back to an
+        earlier pair signs nothing.
 
         Raises:
             ModelError: a file does not hold, has expired, or failed a gate.
         """
         now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         _check_interval(interval)
+        if self._keys.signing is not None and action == PROMOTE:
+            for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
+                self._sign(sha256)
         hmm = self._verified(hmm_sha256, ModelKind.HMM, interval, now_ms)
         lstm = None
         if lstm_sha256:
@@ -232,9 +256,21 @@ class ModelRegistry:
                 "promote` writes: remove the file, then promote again"
             ) from error
 
+    def _sign(self, sha256: str) -> None:
+        self.verify(sha256)
+        signature = self._keys.sign(sha256, self._archive.read(sha256, MANIFEST))
+        self._archive.put(sha256, SIGNATURE, signature)
+
+    def _check_signature(self, sha256: str) -> None:
+        signed = self._archive.has(sha256, SIGNATURE)
+        signature = self._archive.read(sha256, SIGNATURE) if signed else b""
+        self._keys.check(sha256, self._archive.read(sha256, MANIFEST), signature)
+
     def _verified(
         self, sha256: str, kind: ModelKind, interval: str, now_ms: int | None
     ) -> LoadedModel:
+        if self._keys.public is not None:
+            self._check_signature(sha256)
         model = self.verify(sha256, now_ms)
         manifest = model.manifest
         for what, found, expected in (
