@@ -116,18 +116,26 @@ def promote(
     hmm: Annotated[str | None, typer.Argument(help="sha256 (or its start) of an HMM.")] = None,
     lstm: Annotated[str | None, typer.Argument(help="sha256 (or its start) of an LSTM.")] = None,
     interval: IntervalOption = "1h",
+    despite_champion: Annotated[
+        str,
+        typer.Option(
+            help="Reason to promote it though it is worse than the champion; is recorded."
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Judge a pair of models again and, when every gate passes, make it the one that trades.
 
-    Without arguments: the candidates that were trained last.
+    It must not be worse than the pair it replaces. Without arguments: the candidates that were
+    trained last.
     """
     from bot4_pipelines.models import promote_pair
 
     if (hmm is None) != (lstm is None):
         raise ConfigError("give the sha256 of both models, HMM first, or of none")
     pair = None if hmm is None or lstm is None else (hmm, lstm)
-    _tell_pair(promote_pair(Folders.from_environment(), interval, pair), "promoted", as_json)
+    made = promote_pair(Folders.from_environment(), interval, pair, despite_champion.strip())
+    _tell_pair(made, "promoted", as_json)
 
 
 @app.command()

@@ -2,26 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bot4_pipelines.records import Folders, Records, now_ms
 from bot4_pipelines.step_numbers import pair_numbers
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ModelError
 
+if TYPE_CHECKING:
+    from bot4_runtime.candles.series import CandleSeries
+    from bot4_runtime.regime.manifest import Manifest
 
-def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) -> dict[str, Any]:
-    """Judge a pair again and promote it.
+
+def promote_pair(
+    folders: Folders, interval: str, pair: tuple[str, str] | None, despite: str = ""
+) -> dict[str, Any]:
+    """Judge a pair again, compare it with the champion on the stored candles, and promote it.
 
     Args:
         folders: where to work.
         interval: of the models.
         pair: sha256, or its first digits, of HMM and LSTM; None takes the last candidates.
+        despite: the reason to promote it though it is worse than the champion.
 
     Raises:
         ModelError: a model is unknown, refused by a gate, or does not hold.
     """
     from bot4_pipelines.training.promotion import promote
+    from bot4_runtime.candles.store import CandleStore
     from bot4_runtime.regime.registry import ModelRegistry
 
     registry = ModelRegistry(folders.models)
@@ -33,7 +41,19 @@ def promote_pair(folders: Folders, interval: str, pair: tuple[str, str] | None) 
     else:
         known = [model.sha256 for model in registry.list()]
         hmm, lstm = (_whole(prefix, known) for prefix in pair)
-    return pair_numbers(interval, promote(registry, interval, hmm, lstm, now_ms()))
+    store = CandleStore(folders.candles)
+
+    def candles(challenger: "Manifest") -> "list[CandleSeries]":
+        return [
+            store.read(one)
+            for one in store.list_series()
+            if one.interval == challenger.interval
+            and one.market is challenger.market
+            and one.origin is challenger.origin
+        ]
+
+    made = promote(registry, interval, hmm, lstm, now_ms(), candles=candles, despite=despite)
+    return pair_numbers(interval, made, registry.activations(interval)[-1])
 
 
 def rollback_pair(folders: Folders, interval: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.evidence import EvidenceRecord
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from bot4_pipelines.training.drift import Reference
     from bot4_pipelines.training.leak_audit import Audit
     from bot4_pipelines.training.search import SearchResult
-    from bot4_runtime.regime.registry import CurrentPair
+    from bot4_runtime.regime.registry import Activation, CurrentPair
 
 SIGNIFICANCE: Final = 0.05
 
@@ -72,9 +74,14 @@ def _gate_row(gate: Any) -> dict[str, Any]:
     }
 
 
-def pair_numbers(interval: str, pair: "CurrentPair") -> dict[str, Any]:
-    """Return which pair of models trades an interval, and since when."""
+def pair_numbers(
+    interval: str, pair: "CurrentPair", told: "Activation | None" = None
+) -> dict[str, Any]:
+    """Return which pair of models trades an interval, since when, and how it beat the last."""
+    compared = told.champion if told is not None else None
     return {
+        "champion": None if compared is None else msgspec.to_builtins(compared),
+        "note": "" if told is None else told.note,
         "interval": interval,
         "hmm_sha256": pair.hmm_sha256,
         "lstm_sha256": pair.lstm_sha256,

@@ -1,17 +1,23 @@
 """Judges whether models may trade, and promotes them: the only place that does either.
 
 The numbers of a manifest are compared with the gates here and now; what a manifest says of its
-own verdicts counts for nothing. A missing number fails; only the comparison with a champion is
-judged just where it was made.
+own verdicts counts for nothing. A missing number fails. Whoever replaces a pair that still holds
+must not be worse than it: the comparison is made here, when it is promoted, and one that cannot
+be made fails as well.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bot4_runtime.domain.errors import ModelError
+from bot4_pipelines.training.champion import card_section, compare, standing
+from bot4_runtime.candles.series import CandleSeries
+from bot4_runtime.domain.errors import DataError, ModelError
+from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.hmm import STATES
 from bot4_runtime.regime.manifest import GateVerdict, Manifest, Metrics, ModelKind
+from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
 
 HMM_ACCURACY: Final = 0.85
@@ -80,9 +86,6 @@ def _judge_lstm(metrics: Metrics) -> list[GateVerdict]:
             _gate(metrics, split, "macro_f1", ">=", BALANCED),
             _gate(metrics, split, "ece", "<=", CALIBRATION),
         ]
-    if "champion" in metrics:
-        # Upper bound of accuracy minus the champion's, paired on the same candles.
-        verdicts.append(_gate(metrics, "champion", "difference_ci_high", ">=", 0.0))
     return verdicts
 
 
@@ -114,12 +117,24 @@ def _number(metrics: Metrics, section: str, key: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def judge_against(comparison: Comparison) -> GateVerdict:
+    """Judge a challenger: refused when it is worse than the champion beyond chance.
+
+    The upper bound of the 95 % interval of challenger - champion must not lie below 0.
+    """
+    high = comparison.high if math.isfinite(comparison.high) else None
+    return _verdict("upper bound of challenger - champion", high, ">=", 0.0)
+
+
 def promote(
     registry: ModelRegistry,
     interval: str,
     hmm_sha256: str,
     lstm_sha256: str = "",
     now_ms: int | None = None,
+    *,
+    candles: Callable[[Manifest], Sequence[CandleSeries]] = lambda _: (),
+    despite: str = "",
 ) -> CurrentPair:
     """Judge both models anew and, when every gate passes, point the interval at them.
 
@@ -129,10 +144,14 @@ def promote(
         hmm_sha256: the HMM.
         lstm_sha256: the LSTM trained with it; empty promotes the HMM alone.
         now_ms: UTC; the present when None.
+        candles: returns the series a challenger was made from, to compare it with the champion.
+        despite: the reason to promote it though it is worse than the champion or cannot be
+            compared; recorded. No other gate is set aside.
 
     Raises:
         ModelError: a gate failed, or a file does not hold. What is promoted stays as it was.
     """
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
         failed = [gate for gate in judge(registry.manifest(sha256)) if not gate.passed]
         if failed:
@@ -141,7 +160,50 @@ def promote(
                 + "; ".join(str(gate) for gate in failed)
                 + ". What was promoted before stays; train longer or on more history"
             )
-    return registry.activate(interval, hmm_sha256, lstm_sha256, now_ms)
+    challenger = registry.open(interval, hmm_sha256, lstm_sha256, now_ms)
+    comparison, note = _against_champion(registry, challenger, candles, despite, now_ms)
+    return registry.activate(
+        interval, hmm_sha256, lstm_sha256, now_ms, champion=comparison, note=note
+    )
+
+
+def _against_champion(
+    registry: ModelRegistry,
+    challenger: ModelPair,
+    candles: Callable[[Manifest], Sequence[CandleSeries]],
+    despite: str,
+    now_ms: int,
+) -> tuple[Comparison | None, str]:
+    """Return the comparison, None without a champion, and what there is to note.
+
+    Raises:
+        ModelError: the challenger is worse, or cannot be compared, and no reason was given.
+    """
+    shas = (challenger.hmm_sha256, challenger.lstm_sha256)
+    held = standing(registry, challenger.deciding, shas, now_ms)
+    told = shas[1] or shas[0]
+    if held.champion is None:
+        registry.tell(told, card_section(None, f"There was no champion: {held.why}."))
+        return None, held.why
+    try:
+        comparison = compare(challenger, held.champion, candles(challenger.deciding))
+    except (ModelError, DataError) as error:
+        if despite:
+            return None, f"not compared ({error}), promoted despite it: {despite}"
+        raise ModelError(f"model {told[:12]} is not promoted: {error}") from error
+    verdict = judge_against(comparison)
+    outcome = "not worse" if verdict.passed else "worse"
+    registry.tell(told, card_section(comparison, f"The challenger is {outcome}: {comparison}."))
+    if verdict.passed:
+        return comparison, ""
+    if despite:
+        return comparison, f"worse than the champion, promoted despite it: {despite}"
+    champion = held.champion.lstm_sha256 or held.champion.hmm_sha256
+    raise ModelError(
+        f"model {told[:12]} is not promoted: it is worse than the champion {champion[:12]} "
+        f"({comparison}); {verdict}. What was promoted before stays; train longer or on more "
+        "history"
+    )
 
 
 def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) -> CurrentPair:

@@ -22,6 +22,7 @@ import msgspec
 from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.archive import (
+    CARD,
     MANIFEST,
     MODEL,
     SIGNATURE,
@@ -30,6 +31,7 @@ from bot4_runtime.regime.archive import (
     locked,
     replace_file,
 )
+from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.loader import LoadedModel
 from bot4_runtime.regime.manifest import Manifest, ModelKind
 from bot4_runtime.regime.pair import ModelPair
@@ -59,11 +61,19 @@ class CurrentPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Activation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the history; `action` is ``promote`` or ``rollback``."""
+    """One line of the history.
+
+    Attributes:
+        action: ``promote`` or ``rollback``.
+        champion: how the pair did against the one it replaced; None when it was not compared.
+        note: why there was no comparison, or why its verdict was set aside.
+    """
 
     action: str
     interval: str
     pair: CurrentPair
+    champion: Comparison | None = None
+    note: str = ""
 
 
 class _Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,11 +166,27 @@ class ModelRegistry:
                 f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
                 f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
             )
-        hmm = self._verified(pair.hmm_sha256, ModelKind.HMM, interval, now_ms)
+        return self.open(interval, *pair.shas, now_ms, hmm_alone=hmm_alone)
+
+    def open(
+        self,
+        interval: str,
+        hmm_sha256: str,
+        lstm_sha256: str = "",
+        now_ms: int | None = None,
+        *,
+        hmm_alone: bool = False,
+    ) -> ModelPair:
+        """Verify and open any archived pair, promoted or not; arguments as of `load`.
+
+        Raises:
+            ModelError: a file does not hold, or the two do not belong together.
+        """
+        hmm = self._verified(hmm_sha256, ModelKind.HMM, interval, now_ms)
         lstm, refusal = None, ""
-        if pair.lstm_sha256:
+        if lstm_sha256:
             try:
-                lstm = self._verified(pair.lstm_sha256, ModelKind.LSTM, interval, now_ms)
+                lstm = self._verified(lstm_sha256, ModelKind.LSTM, interval, now_ms)
                 _check_together(hmm, lstm)
             except ModelError as error:
                 if not hmm_alone:
@@ -175,6 +201,9 @@ class ModelRegistry:
         lstm_sha256: str = "",
         now_ms: int | None = None,
         action: str = PROMOTE,
+        *,
+        champion: Comparison | None = None,
+        note: str = "",
     ) -> CurrentPair:
         """Point an interval at a pair whose manifests say that the gates passed.
 
@@ -189,27 +218,37 @@ class ModelRegistry:
         if self._keys.signing is not None and action == PROMOTE:
             for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
                 self._sign(sha256)
-        hmm = self._verified(hmm_sha256, ModelKind.HMM, interval, now_ms)
-        lstm = None
-        if lstm_sha256:
-            lstm = self._verified(lstm_sha256, ModelKind.LSTM, interval, now_ms)
-            _check_together(hmm, lstm)
+        opened = self.open(interval, hmm_sha256, lstm_sha256, now_ms)
+        lstm = opened.lstm_manifest
         pair = CurrentPair(
             hmm_sha256=hmm_sha256,
             lstm_sha256=lstm_sha256,
-            schema_id=hmm.manifest.schema_id,
-            hmm_code_version=hmm.manifest.code_version,
-            lstm_code_version=lstm.manifest.code_version if lstm else "",
+            schema_id=opened.schema_id,
+            hmm_code_version=opened.hmm_manifest.code_version,
+            lstm_code_version=lstm.code_version if lstm else "",
             activated_ms=now_ms,
         )
         with locked(self.root):
             intervals = {**self._pointer().intervals, interval: pair}
-            line = msgspec.json.encode(Activation(action=action, interval=interval, pair=pair))
-            append_line(self.root / ACTIVATIONS, line)
+            told = Activation(
+                action=action, interval=interval, pair=pair, champion=champion, note=note
+            )
+            append_line(self.root / ACTIVATIONS, msgspec.json.encode(told))
             pointer = _Pointer(intervals=dict(sorted(intervals.items())))
             replace_file(self.root / POINTER, msgspec.json.format(msgspec.json.encode(pointer)))
             self._refresh_copies(intervals)
         return pair
+
+    def tell(self, sha256: str, section: str) -> None:
+        """Add a section of HTML to a model's card.
+
+        Raises:
+            ModelError: there is no such model, or its card is not readable.
+        """
+        with locked(self.root):
+            card = self._archive.read(sha256, CARD).decode()
+            page = card.removesuffix("</html>")
+            self._archive.put(sha256, CARD, f"{page}{section}</html>".encode())
 
     def activations(self, interval: str) -> list[Activation]:
         """Return the history of an interval, oldest first; a torn last line is left out."""

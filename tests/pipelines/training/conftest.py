@@ -1,6 +1,11 @@
-"""A small market that learners are tried on: two walks, an HMM, cuts, inputs."""
+"""A small market that learners are tried on: two walks, an HMM, cuts, inputs.
 
+Makes `gate_numbers` importable for the tests of this folder.
+"""
+
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,8 @@ from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
 from bot4_runtime.regime.hmm import HmmParameters
 from bot4_runtime.regime.manifest import Cuts
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 HOUR = 3_600_000
 
