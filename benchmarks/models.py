@@ -11,8 +11,9 @@ import numpy as np
 
 from bot4_pipelines.training.dataset import Scaler
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
-from bot4_pipelines.training.lstm import LstmFit, LstmSettings, build_network
+from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
 from bot4_pipelines.training.lstm_export import lstm_graph
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.features.schema import TREND_WINDOW, feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
@@ -56,10 +57,9 @@ def promote_pair(models: Path, interval: str) -> None:
     )
     registry = ModelRegistry(models)
     hmm = registry.add(seal(graph, manifest), manifest, "<p>benchmark</p>")
-    network = build_network(LstmSettings.full(), len(LSTM_COLUMNS))
-    weights = {name: tensor.detach().numpy() for name, tensor in network.named_parameters()}
+    network = build_network(LstmSettings(), len(LSTM_COLUMNS))
     scaler = Scaler(np.zeros(len(LSTM_COLUMNS)), np.ones(len(LSTM_COLUMNS)))
-    lstm = lstm_graph(LstmFit(weights, scaler, temperature=1.0), WINDOW)
+    lstm = lstm_graph(LstmFit(network_weights(network), scaler, temperature=1.0), WINDOW)
     windows = np.random.default_rng(0).normal(size=(3, WINDOW, len(LSTM_COLUMNS)))
     lstm_manifest = msgspec.structs.replace(
         manifest,

@@ -21,6 +21,7 @@ from bot4_pipelines.ingest.wanted import wanted
 from bot4_pipelines.orchestrate import require_packages, run_pipeline, serve_ui
 from bot4_pipelines.records import Folders
 from bot4_pipelines.terminal import StepBars
+from bot4_pipelines.training.schedule import Schedule
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import Bot4Error, ConfigError
 
@@ -36,7 +37,10 @@ stderr = Console(stderr=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 IntervalOption = Annotated[str, typer.Option(help="Candle interval of the models.")]
 IterationsOption = Annotated[
-    int, typer.Option(min=0, help="Training steps of the LSTM; 0 is the default schedule.")
+    int, typer.Option(min=0, help="Training steps of the LSTM; 0 takes the schedule's.")
+]
+ScheduleOption = Annotated[
+    Schedule, typer.Option(help="How long the LSTM learns: full to trade, quick to look.")
 ]
 SymbolsOption = Annotated[
     str | None, typer.Option(help="Comma-separated symbols; BOT4_SYMBOLS else.")
@@ -59,6 +63,7 @@ MaxAgeOption = Annotated[
 
 @app.command()
 def run(
+    schedule: ScheduleOption = Schedule.FULL,
     iterations: IterationsOption = 0,
     max_age_hours: MaxAgeOption = None,
     symbols: SymbolsOption = None,
@@ -73,7 +78,11 @@ def run(
     folders = Folders.from_environment()
     with StepBars(stderr) as bars:
         done = run_pipeline(
-            folders, bars.update, iterations=iterations, max_age_hours=max_age_hours
+            folders,
+            bars.update,
+            schedule=schedule,
+            iterations=iterations,
+            max_age_hours=max_age_hours,
         )
     from bot4_pipelines.summary import summary
 
@@ -207,6 +216,7 @@ def keygen(
 
 @app.command()
 def demo(
+    schedule: ScheduleOption = Schedule.QUICK,
     iterations: IterationsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -215,7 +225,9 @@ def demo(
     from bot4_pipelines.demo import run_demo
     from bot4_pipelines.terminal import print_demo
 
-    document = run_demo(Folders.from_environment(), stderr, iterations=iterations)
+    document = run_demo(
+        Folders.from_environment(), stderr, schedule=schedule, iterations=iterations
+    )
     if as_json:
         _print_json(document)
     else:

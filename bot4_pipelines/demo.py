@@ -20,11 +20,18 @@ from bot4_pipelines.orchestrate import PipelineFailed, run_pipeline
 from bot4_pipelines.records import Folders
 from bot4_pipelines.summary import summary
 from bot4_pipelines.terminal import StepBars
+from bot4_pipelines.training.schedule import Schedule
 
 REPLAY = "Paper trading"
 
 
-def run_demo(folders: Folders, console: Console, *, iterations: int = 0) -> dict[str, Any]:
+def run_demo(
+    folders: Folders,
+    console: Console,
+    *,
+    schedule: Schedule = Schedule.QUICK,
+    iterations: int = 0,
+) -> dict[str, Any]:
     """Run pipeline and replay; return one document that says how it went.
 
     ``ok`` is False, and ``failures`` says why, when a gate refused a model, when nothing was
@@ -37,7 +44,8 @@ def run_demo(folders: Folders, console: Console, *, iterations: int = 0) -> dict
     document: dict[str, Any] = {"ok": False, "failures": [], "models": None, "replay": None}
     with StepBars(console) as bars:
         try:
-            document["run_id"] = run_pipeline(folders, bars.update, iterations=iterations).run_id
+            done = run_pipeline(folders, bars.update, schedule=schedule, iterations=iterations)
+            document["run_id"] = done.run_id
         except PipelineFailed as refused:
             document["failures"] = [str(refused)]
             return document | summary(folders) | {"seconds": time.monotonic() - began}

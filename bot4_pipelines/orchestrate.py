@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot4_pipelines.progress import Listener, listening
 from bot4_pipelines.records import Folders
+from bot4_pipelines.training.schedule import Schedule
 from bot4_runtime.domain.errors import Bot4Error, ConfigError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def run_pipeline(
     folders: Folders,
     listener: Listener,
     *,
+    schedule: Schedule = Schedule.FULL,
     iterations: int = 0,
     max_age_hours: float | None = None,
 ) -> PipelineRun:
@@ -95,7 +97,8 @@ def run_pipeline(
     Args:
         folders: where to work.
         listener: told of each step's progress.
-        iterations: of the LSTM's training; 0 is the default schedule.
+        schedule: of the LSTM's training.
+        iterations: other than the schedule's own; 0 keeps them.
         max_age_hours: of downloaded candles; None is the default.
 
     Raises:
@@ -107,7 +110,8 @@ def run_pipeline(
 
     from bot4_pipelines.definitions import defs
 
-    ops: dict[str, Any] = {"lstm_candidate": {"config": {"iterations": iterations}}}
+    learning = {"schedule": schedule.name, "iterations": iterations}
+    ops: dict[str, Any] = {"lstm_candidate": {"config": learning}}
     if max_age_hours is not None:
         ops["candles"] = {"config": {"max_age_hours": max_age_hours}}
     config = {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

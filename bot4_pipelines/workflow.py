@@ -24,6 +24,7 @@ from bot4_pipelines.step_numbers import (
     search_numbers,
 )
 from bot4_pipelines.steps import Made, Outcome, Steps
+from bot4_pipelines.training.schedule import Schedule
 from bot4_pipelines.triggers import DAY_MS, reference_path, trained_on
 from bot4_runtime import __version__
 from bot4_runtime.candles.series import CandleSeries
@@ -202,24 +203,27 @@ class Workflow:
 
         return self._steps.run("hindsight_labels", stamp, work, paths)
 
-    def lstm_candidate(self, *, iterations: int = 0) -> Outcome:
+    def lstm_candidate(
+        self, schedule: Schedule = Schedule.FULL, *, iterations: int = 0
+    ) -> Outcome:
         """Train, export, judge and archive the LSTM of the candidate HMM.
 
         Args:
-            iterations: training steps; 0 is the default schedule.
+            schedule: how long it learns.
+            iterations: training steps other than the schedule's own; 0 keeps them.
 
         Raises:
             DataError: there are no labels, or too few of them.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
-        stamp = digest("lstm", labels.content, source_sha256(*_TRAINING), iterations)
+        stamp = digest("lstm", labels.content, source_sha256(*_TRAINING), schedule, iterations)
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import make_lstm
-            from bot4_pipelines.training.lstm import LstmSettings
+            from bot4_pipelines.training.schedule import LstmSettings
 
-            settings = LstmSettings(iterations=iterations) if iterations else LstmSettings()
+            settings = LstmSettings.of(schedule, iterations=iterations)
             made = make_lstm(self._material(), hmm.content, self._registry, settings, self.report)
             had = {"trained_on": trained_on(self._candles, self.folders.candles)}
             return made.sha256, model_numbers(made) | had, made.images

@@ -40,6 +40,7 @@ from bot4_pipelines.defs.policies import (
 from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
+from bot4_pipelines.training.schedule import Schedule
 from bot4_pipelines.workflow import DEFAULT_MAX_AGE_HOURS, Workflow
 
 
@@ -50,8 +51,9 @@ class CandleConfig(dg.Config):
 
 
 class LstmConfig(dg.Config):
-    """How long the LSTM learns; 0 is the default schedule."""
+    """How long the LSTM learns: the schedule, and other iterations than its own when not 0."""
 
+    schedule: Schedule = Schedule.FULL
     iterations: int = 0
 
 
@@ -164,7 +166,7 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     Calibrated, exported to ONNX and judged against the HMM filter, static cuts and a random walk.
     A candidate trades nothing.
     """
-    outcome = _workflow(context).lstm_candidate(iterations=config.iterations)
+    outcome = _workflow(context).lstm_candidate(config.schedule, iterations=config.iterations)
     return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
 
 

@@ -29,12 +29,13 @@ from bot4_pipelines.training.definition_gate import SymbolTrend, definition_metr
 from bot4_pipelines.training.evaluation import HMM, flat, judge, summarise, training_metrics
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
 from bot4_pipelines.training.hmm_export import MAX_POOL, golden_of, hmm_golden, hmm_graph, seal
-from bot4_pipelines.training.lstm import LstmSettings, fit_lstm
+from bot4_pipelines.training.lstm import fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
 from bot4_pipelines.training.model_card import lstm_images
 from bot4_pipelines.training.promotion import LSTM_ACCURACY
 from bot4_pipelines.training.promotion import judge as judge_gates
 from bot4_pipelines.training.random_walk import random_walk_accuracy
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import FeatureTable

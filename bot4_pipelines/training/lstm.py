@@ -3,14 +3,22 @@
 Training: AdamW, one-cycle learning rate, clipped gradients, averaged weights, mirrored segments
 (every price inverted, label k becomes 4 - k). The averaged weights that name most validation
 windows are kept, and a temperature is fitted on them. The network is judged on windows of exactly
-`LstmSettings.window` candles, never on longer ones. torch is imported inside functions.
+`LstmSettings.window` candles, never on longer ones.
+
+A batch is cut into shards whose gradients are taken on threads of their own (torch computes
+outside the interpreter's lock) and added in order: as many cores as there are shards work, and
+the weights are the same on any number of them. torch is imported inside functions.
 """
 
 import copy
+import functools
 import math
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -23,9 +31,9 @@ from bot4_pipelines.training.dataset import (
     simulated_shares,
     training_set,
 )
-from bot4_runtime.domain.errors import ConfigError
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.regime.hmm import HmmParameters
-from bot4_runtime.regime.manifest import WINDOW, Cuts
+from bot4_runtime.regime.manifest import Cuts
 
 if TYPE_CHECKING:
     import torch
@@ -34,67 +42,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Called as ``progress(iteration, iterations, numbers)`` after every iteration."""
 
 _BATCH: Final = 512
-
-
-@dataclass(frozen=True)
-class LstmSettings:
-    """How long and how the network learns.
-
-    Attributes:
-        iterations: steps of `batch` segments.
-        segment: candles of a training segment; the loss counts from candle `warm` on.
-        window: candles the network is shown when it is used.
-        check_every: iterations between looks at the validation windows.
-        check_from: share of the iterations before the first look.
-        patience: looks without progress after which training stops.
-        check_windows: validation windows looked at.
-        soft_paths: simulated futures a training candle; 0 trains on hard labels.
-        soft_horizon: candles a simulated future lasts.
-        soft_share: weight of the simulated share in the target.
-        averaging: decay of the weights' moving average.
-        rise: share of the iterations in which the learning rate rises.
-    """
-
-    iterations: int = 600
-    batch: int = 16
-    segment: int = 150
-    warm: int = 50
-    window: int = WINDOW
-    hidden: int = 128
-    layers: int = 2
-    dropout: float = 0.2
-    learning_rate: float = 4e-3
-    rise: float = 0.2
-    weight_decay: float = 1e-3
-    clip_norm: float = 1.0
-    averaging: float = 0.995
-    check_every: int = 150
-    check_from: float = 0.5
-    patience: int = 3
-    check_windows: int = 5_000
-    soft_paths: int = 16
-    soft_horizon: int = 24
-    soft_share: float = 0.75
-    seed: int = 20_180_101
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot train.
-
-        Raises:
-            ConfigError: a count is not positive or the loss would count no candle.
-        """
-        counts = (self.iterations, self.batch, self.window, self.check_every, self.check_windows)
-        if min(counts) < 1 or not 0 <= self.warm < self.segment:
-            raise ConfigError(
-                "LSTM settings need positive iterations, batch, window, check_every and "
-                f"check_windows, and 0 <= warm < segment; got {self}"
-            )
-
-    @classmethod
-    def full(cls) -> "LstmSettings":
-        """Return the long schedule, for a model that is traded."""
-        return cls(iterations=2_200, batch=32)
+_LAYER: Final = re.compile(r"lstm\.(\d+)\.(\w+)_l0")
 
 
 @dataclass(frozen=True)
@@ -121,25 +69,74 @@ def build_network(settings: LstmSettings, inputs: int) -> "torch.nn.Module":
     import torch
 
     class RegimeNetwork(torch.nn.Module):
-        """LSTM layers with dropout between them, and one linear layer."""
+        """LSTM layers, each followed by dropout, and one linear layer.
+
+        Dropout draws from the generator it is given and happens with one alone, so that shards
+        on different threads draw the same numbers whichever comes first.
+        """
 
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = torch.nn.LSTM(
-                inputs,
-                settings.hidden,
-                settings.layers,
-                batch_first=True,
-                dropout=settings.dropout if settings.layers > 1 else 0.0,
+            widths = (inputs, *[settings.hidden] * settings.layers)
+            self.lstm = torch.nn.ModuleList(
+                torch.nn.LSTM(width, settings.hidden, batch_first=True)
+                for width in widths[: settings.layers]
             )
-            self.dropout = torch.nn.Dropout(settings.dropout)
             self.head = torch.nn.Linear(settings.hidden, CLASSES)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            hidden, _ = self.lstm(x)
-            return self.head(self.dropout(hidden))  # type: ignore[no-any-return]
+        def forward(
+            self, x: torch.Tensor, generator: torch.Generator | None = None
+        ) -> torch.Tensor:
+            for layer in self.lstm:
+                x, _ = layer(x)
+                if generator is not None:
+                    keep = 1.0 - settings.dropout
+                    x = x * torch.empty_like(x).bernoulli_(keep, generator=generator) / keep
+            return self.head(x)  # type: ignore[no-any-return]
 
     return RegimeNetwork()
+
+
+def network_weights(network: "torch.nn.Module") -> dict[str, np.ndarray]:
+    """Return a network's weights, float32, by the names that `LstmFit` has for them."""
+    return {
+        _LAYER.sub(r"lstm.\2_l\1", name): value.detach().cpu().numpy().astype(np.float32)
+        for name, value in network.named_parameters()
+    }
+
+
+def load_weights(network: "torch.nn.Module", weights: Mapping[str, np.ndarray]) -> None:
+    """Put weights of `LstmFit`'s names into a network of the same shape."""
+    import torch
+
+    named = {name: _LAYER.sub(r"lstm.\2_l\1", name) for name, _ in network.named_parameters()}
+    network.load_state_dict(
+        {name: torch.from_numpy(weights[public].copy()) for name, public in named.items()}
+    )
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """Return where to train: what is wanted, or with ``auto`` CUDA, else MPS, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def shard_count(settings: LstmSettings, device: str) -> int:
+    """Return in how many parts a batch is taken: an accelerator, there is one, takes it whole."""
+    return min(settings.shards, settings.batch) if device == "cpu" else 1
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def train_lstm(
@@ -195,30 +192,38 @@ def fit_lstm(
     """
     import torch
 
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        return _Training(data, settings).run(progress)
+    with torch.random.fork_rng(), _Training(data, settings) as training:
+        return training.run(progress)
 
 
 class _Training:
-    """One training: network, averaged network, optimiser, generator."""
+    """One training: network, averaged network, optimiser, generators, threads."""
 
     def __init__(self, data: TrainingSet, settings: LstmSettings) -> None:
         import torch
 
+        torch.manual_seed(settings.seed)
         self.data, self.settings = data, settings
-        self.device = torch.device(settings.device)
+        self.device = torch.device(choose_device(settings.device))
         self.rng = np.random.default_rng(settings.seed)
         self.inputs = torch.from_numpy(data.inputs).to(self.device)
         self.targets = torch.from_numpy(data.targets).to(self.device)
         self.network = build_network(settings, data.inputs.shape[1]).to(self.device)
-        self.average = copy.deepcopy(self.network).eval()
+        self.parameters = list(self.network.parameters())
+        self.average = copy.deepcopy(self.network)
+        shards = shard_count(settings, self.device.type)
+        self.generators = [
+            torch.Generator(self.device).manual_seed(settings.seed + shard)
+            for shard in range(shards)
+        ]
+        self.threads = ThreadPoolExecutor(
+            min(shards, usable_cores()), "shard", lambda: torch.set_num_threads(1)
+        )
         columns, signs = mirror_columns()
         self.columns = torch.from_numpy(columns).to(self.device)
         self.signs = torch.from_numpy(signs).to(self.device)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
+            self.parameters,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             foreach=True,
@@ -232,6 +237,12 @@ class _Training:
         stride = -(-len(data.windows) // settings.check_windows)
         self.windows = data.windows[::stride]
         self.names = torch.from_numpy(data.labels[self.windows].astype(np.int64))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown()
 
     def run(self, progress: Progress | None) -> LstmFit:
         settings = self.settings
@@ -251,7 +262,7 @@ class _Training:
                     best = {
                         "accuracy": numbers["validation_accuracy"],
                         "iteration": iteration,
-                        "weights": copy.deepcopy(self.average.state_dict()),
+                        "weights": network_weights(self.average),
                         "logits": logits,
                     }
             if progress is not None:
@@ -259,11 +270,8 @@ class _Training:
             looks_since = [h for h in history if h["iteration"] > best.get("iteration", 0)]
             if len(looks_since) >= settings.patience:
                 break
-        weights = {
-            name: value.cpu().numpy().astype(np.float32) for name, value in best["weights"].items()
-        }
         temperature = fit_temperature(best["logits"], self.names.numpy())
-        return LstmFit(weights, self.data.scaler, temperature, history, best["iteration"])
+        return LstmFit(best["weights"], self.data.scaler, temperature, history, best["iteration"])
 
     def is_look(self, iteration: int) -> bool:
         settings = self.settings
@@ -290,32 +298,50 @@ class _Training:
 
         settings = self.settings
         x, y = self.batch()
-        self.network.train()
-        logits = self.network(x)[:, settings.warm :]
-        loss = -(y * torch.log_softmax(logits, dim=2)).sum(dim=2).mean()
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        count = len(self.generators)
+        parts = list(
+            self.threads.map(self.gradients, x.chunk(count), y.chunk(count), self.generators)
+        )
+        for parameter, *shares in zip(
+            self.parameters, *(share for _, share in parts), strict=True
+        ):
+            parameter.grad = functools.reduce(torch.add, shares)
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
         self.optimiser.step()
         self.schedule.step()
         keep = min(settings.averaging, iteration / (iteration + 9.0))
         with torch.no_grad():
-            for old, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            for old, new in zip(self.average.parameters(), self.parameters, strict=True):
                 old.lerp_(new, 1.0 - keep)
-        return float(loss.detach())
+        return float(sum(loss for loss, _ in parts))
+
+    def gradients(
+        self, x: "torch.Tensor", y: "torch.Tensor", generator: "torch.Generator"
+    ) -> "tuple[float, tuple[torch.Tensor, ...]]":
+        """Return what a shard adds to the batch's mean loss, and its gradients."""
+        import torch
+
+        settings = self.settings
+        logits = self.network(x, generator)[:, settings.warm :]
+        loss = -(y * torch.log_softmax(logits, dim=2)).sum() / (settings.batch * y.shape[1])
+        return float(loss.detach()), torch.autograd.grad(loss, self.parameters)
 
     def window_logits(self) -> "torch.Tensor":
         """Return the averaged network's logits at the end of each validation window, [V, 5]."""
         import torch
 
         back = np.arange(1 - self.settings.window, 1)
-        found = []
-        with torch.inference_mode():
-            for begin in range(0, len(self.windows), _BATCH):
-                rows = self.windows[begin : begin + _BATCH, None] + back
-                x = self.inputs[torch.from_numpy(rows).to(self.device)]
-                found.append(self.average(x)[:, -1].cpu())
-        return torch.cat(found)
+
+        def ask(ends: np.ndarray) -> "torch.Tensor":
+            with torch.inference_mode():
+                rows = torch.from_numpy(ends[:, None] + back).to(self.device)
+                logits: torch.Tensor = self.average(self.inputs[rows])[:, -1].cpu()
+                return logits
+
+        pieces = range(0, len(self.windows), _BATCH)
+        return torch.cat(
+            list(self.threads.map(ask, (self.windows[begin : begin + _BATCH] for begin in pieces)))
+        )
 
     def judge(self, logits: "torch.Tensor") -> dict[str, float]:
         import torch

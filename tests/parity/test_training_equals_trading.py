@@ -10,8 +10,9 @@ from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, fit_scaler, symbo
 from bot4_pipelines.training.evaluation import lstm_estimates
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.labels import filtered_regimes
-from bot4_pipelines.training.lstm import LstmFit, LstmSettings, build_network
+from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
 from bot4_pipelines.training.lstm_export import lstm_graph
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import SimulatedMarket
@@ -55,8 +56,8 @@ def models(tmp_path_factory) -> Models:
     with torch.no_grad():
         for value in network.parameters():
             value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
-    weights = {name: value.numpy().copy() for name, value in network.state_dict().items()}
-    fit = LstmFit(weights, fit_scaler(rows.inputs[rows.table.valid]), 1.1)
+    scaler = fit_scaler(rows.inputs[rows.table.valid])
+    fit = LstmFit(network_weights(network), scaler, 1.1)
     common = {
         "schema_id": feature_schema_id(), "interval": "1h", "market": Market.SPOT,
         "origin": simulated().id.origin, "symbols": ("BTCUSDT", "ETHUSDT", "BNBUSDT"),

@@ -123,6 +123,22 @@ def test_checks_block_where_a_model_would_be_promoted():
     }
 
 
+def test_the_full_schedule_is_the_default_and_another_is_chosen_by_name():
+    from bot4_pipelines.defs.assets import LstmConfig
+    from bot4_pipelines.training.schedule import Schedule
+
+    assert LstmConfig().schedule is Schedule.FULL
+    job = defs.resolve_job_def("pipeline")
+
+    def asked(name):
+        config = {"ops": {"lstm_candidate": {"config": {"schedule": name, "iterations": 3}}}}
+        return dg.validate_run_config(job, config)["ops"]["lstm_candidate"]["config"]
+
+    assert asked("QUICK") == {"schedule": "quick", "iterations": 3}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="LONG"):
+        asked("LONG")
+
+
 def test_the_code_location_loads_no_heavy_library():
     code = (
         "import sys, bot4_pipelines.definitions;"

@@ -13,8 +13,9 @@ from bot4_pipelines.training import scoring
 from bot4_pipelines.training.baselines import FittedBaselines, fit_baselines
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
-from bot4_pipelines.training.lstm import LstmFit, LstmSettings, train_lstm
+from bot4_pipelines.training.lstm import LstmFit, train_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.manifest import (

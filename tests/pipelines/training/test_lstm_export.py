@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, Scaler
-from bot4_pipelines.training.lstm import LstmFit, LstmSettings, build_network
+from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
+from bot4_pipelines.training.schedule import LstmSettings
 
 
 def fitted(layers: int, hidden: int, seed: int) -> tuple[LstmFit, torch.nn.Module]:
@@ -18,8 +19,7 @@ def fitted(layers: int, hidden: int, seed: int) -> tuple[LstmFit, torch.nn.Modul
             value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
     rng = np.random.default_rng(seed)
     scaler = Scaler(rng.normal(size=len(INPUT_NAMES)), np.exp(rng.normal(size=len(INPUT_NAMES))))
-    weights = {name: value.numpy().copy() for name, value in network.state_dict().items()}
-    return LstmFit(weights, scaler, 1.3), network
+    return LstmFit(network_weights(network), scaler, 1.3), network
 
 
 @pytest.mark.parametrize(("layers", "hidden"), [(2, 128), (1, 16), (3, 8)])

@@ -1,0 +1,92 @@
+"""How long and how the LSTM learns: two named schedules over one recipe."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.regime.manifest import WINDOW
+
+
+class Schedule(StrEnum):
+    """How long the LSTM learns.
+
+    FULL is for a model that is traded. QUICK, a seventh of the work, passes the gates on real
+    candles but stays below the goals: for a first look.
+    """
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class LstmSettings:
+    """How long and how the network learns; without arguments, the quick schedule.
+
+    Attributes:
+        iterations: steps of `batch` segments.
+        shards: parts of a batch whose gradients are taken apart and added; a core each where
+            there are so many. They belong to the recipe: the weights do not depend on cores.
+        segment: candles of a training segment; the loss counts from candle `warm` on.
+        window: candles the network is shown when it is used.
+        check_every: iterations between looks at the validation windows.
+        check_from: share of the iterations before the first look.
+        patience: looks without progress after which training stops.
+        check_windows: validation windows looked at.
+        soft_paths: simulated futures a training candle; 0 trains on hard labels.
+        soft_horizon: candles a simulated future lasts.
+        soft_share: weight of the simulated share in the target.
+        averaging: decay of the weights' moving average.
+        rise: share of the iterations in which the learning rate rises.
+        device: ``auto`` takes CUDA or MPS where there is one, else the CPU.
+    """
+
+    iterations: int = 600
+    batch: int = 16
+    shards: int = 2
+    segment: int = 150
+    warm: int = 50
+    window: int = WINDOW
+    hidden: int = 128
+    layers: int = 2
+    dropout: float = 0.2
+    learning_rate: float = 4e-3
+    rise: float = 0.2
+    weight_decay: float = 1e-3
+    clip_norm: float = 1.0
+    averaging: float = 0.995
+    check_every: int = 150
+    check_from: float = 0.5
+    patience: int = 3
+    check_windows: int = 5_000
+    soft_paths: int = 16
+    soft_horizon: int = 24
+    soft_share: float = 0.75
+    seed: int = 20_180_101
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train.
+
+        Raises:
+            ConfigError: a count is not positive or the loss would count no candle.
+        """
+        counts = (
+            self.iterations, self.batch, self.shards, self.window, self.check_every,
+            self.check_windows,
+        )  # fmt: skip
+        if min(counts) < 1 or not 0 <= self.warm < self.segment:
+            raise ConfigError(
+                "LSTM settings need positive iterations, batch, shards, window, check_every and "
+                f"check_windows, and 0 <= warm < segment; got {self}"
+            )
+
+    @classmethod
+    def of(cls, schedule: Schedule, *, iterations: int = 0) -> "LstmSettings":
+        """Return a named schedule.
+
+        Args:
+            schedule: which.
+            iterations: other than the schedule's own; 0 keeps them.
+        """
+        settings = cls() if schedule is Schedule.QUICK else cls(iterations=2_200, batch=32)
+        return replace(settings, iterations=iterations) if iterations else settings
