@@ -65,6 +65,9 @@ MaxAgeOption = Annotated[
 def run(
     schedule: ScheduleOption = Schedule.FULL,
     iterations: IterationsOption = 0,
+    from_model: Annotated[
+        str, typer.Option(help="sha256 (or its start) of an archived LSTM to go on from.")
+    ] = "",
     max_age_hours: MaxAgeOption = None,
     symbols: SymbolsOption = None,
     interval: OwnIntervalOption = None,
@@ -82,6 +85,7 @@ def run(
             bars.update,
             schedule=schedule,
             iterations=iterations,
+            from_model=from_model,
             max_age_hours=max_age_hours,
         )
     from bot4_pipelines.summary import summary

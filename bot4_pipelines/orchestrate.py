@@ -90,6 +90,7 @@ def run_pipeline(
     *,
     schedule: Schedule = Schedule.FULL,
     iterations: int = 0,
+    from_model: str = "",
     max_age_hours: float | None = None,
 ) -> PipelineRun:
     """Materialise every asset in this process, recorded in the instance the UI shows.
@@ -99,6 +100,7 @@ def run_pipeline(
         listener: told of each step's progress.
         schedule: of the LSTM's training.
         iterations: other than the schedule's own; 0 keeps them.
+        from_model: sha256, or its start, of an LSTM to go on from.
         max_age_hours: of downloaded candles; None is the default.
 
     Raises:
@@ -110,7 +112,11 @@ def run_pipeline(
 
     from bot4_pipelines.definitions import defs
 
-    learning = {"schedule": schedule.name, "iterations": iterations}
+    learning = {
+        "schedule": schedule.name,
+        "iterations": iterations,
+        "from_model": from_model,
+    }
     ops: dict[str, Any] = {"lstm_candidate": {"config": learning}}
     if max_age_hours is not None:
         ops["candles"] = {"config": {"max_age_hours": max_age_hours}}

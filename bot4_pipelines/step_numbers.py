@@ -42,7 +42,10 @@ def candle_numbers(series: Sequence[CandleSeries]) -> dict[str, Any]:
 
 def model_numbers(made: "Candidate") -> dict[str, Any]:
     """Return what there is to say of a candidate: numbers by split, verdicts, dates."""
+    from bot4_pipelines.training.goals import judge_goals
+
     manifest = made.manifest
+    goals = judge_goals(manifest.metrics) if manifest.kind.value == "lstm" else []
     kept = {
         name: section
         for name, section in manifest.metrics.items()
@@ -55,6 +58,9 @@ def model_numbers(made: "Candidate") -> dict[str, Any]:
         "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
         "test_accuracy": tests.get("accuracy"),
         "gates": [_gate_row(gate) for gate in manifest.gates],
+        "goals": [_gate_row(goal) for goal in goals],
+        "unseen": None if manifest.unseen is None else msgspec.structs.asdict(manifest.unseen),
+        "continued_from": manifest.continued_from or None,
         "cuts": {
             name: getattr(manifest.cuts, name)
             for name in ("train_start_ms", "validation_start_ms", "test_start_ms", "end_ms")

@@ -5,6 +5,7 @@ since it last ran, and leaves a record that says in numbers what it did. No Dags
 hmmlearn and matplotlib are imported by the steps that need them.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,7 +137,9 @@ class Workflow:
             DataError: there are no features, or too few of them.
         """
         features = self.records.need("features", "features")
-        stamp = digest("hmm", features.content, source_sha256(*_TRAINING))
+        stamp = digest(
+            "hmm", features.content, source_sha256(*_TRAINING), os.environ.get("BOT4_HOLDOUT", "")
+        )
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import make_hmm
@@ -204,27 +207,48 @@ class Workflow:
         return self._steps.run("hindsight_labels", stamp, work, paths)
 
     def lstm_candidate(
-        self, schedule: Schedule = Schedule.FULL, *, iterations: int = 0
+        self,
+        schedule: Schedule = Schedule.FULL,
+        *,
+        iterations: int = 0,
+        from_model: str = "",
     ) -> Outcome:
         """Train, export, judge and archive the LSTM of the candidate HMM.
 
         Args:
             schedule: how long it learns.
             iterations: training steps other than the schedule's own; 0 keeps them.
+            from_model: sha256, or its start, of an archived LSTM to go on from.
 
         Raises:
             DataError: there are no labels, or too few of them.
+            ModelError: the model to go on from is none that may be.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
-        stamp = digest("lstm", labels.content, source_sha256(*_TRAINING), schedule, iterations)
+        stamp = digest(
+            "lstm", labels.content, source_sha256(*_TRAINING), schedule, iterations, from_model
+        )
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import make_lstm
+            from bot4_pipelines.training.continued import start_from
             from bot4_pipelines.training.schedule import LstmSettings
 
-            settings = LstmSettings.of(schedule, iterations=iterations)
-            made = make_lstm(self._material(), hmm.content, self._registry, settings, self.report)
+            material = self._material()
+            start = None
+            if from_model:
+                start = start_from(
+                    self._registry,
+                    from_model,
+                    interval=str(self._candles.numbers["interval"]),
+                    cuts=material.cuts,
+                    held_out=tuple(material.held_out),
+                )
+            settings = LstmSettings.of(
+                schedule, iterations=iterations, continued=start is not None
+            )
+            made = make_lstm(material, hmm.content, self._registry, settings, self.report, start)
             had = {"trained_on": trained_on(self._candles, self.folders.candles)}
             return made.sha256, model_numbers(made) | had, made.images
 
@@ -462,6 +486,7 @@ class Workflow:
         """Return what candidates are made of."""
         from bot4_pipelines.training.candidates import Material
         from bot4_pipelines.training.cuts import choose_cuts
+        from bot4_pipelines.training.unseen import holdout_symbols
 
         ids = _ids(self._candles)
         tables = {one.symbol: self._table(one) for one in ids}
@@ -470,9 +495,11 @@ class Workflow:
             symbol: (int(one.open_time_ms[0]), int(one.open_time_ms[-1]))
             for symbol, one in series.items()
         }
+        held_out = holdout_symbols(list(series))
         return Material(
-            series=series,
-            tables=tables,
+            series={symbol: one for symbol, one in series.items() if symbol not in held_out},
+            tables={symbol: one for symbol, one in tables.items() if symbol not in held_out},
+            held_out={symbol: series[symbol] for symbol in held_out},
             cuts=choose_cuts(ranges, ids[0].interval),
             data_sha256=self._candles.content,
             code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",

@@ -15,6 +15,7 @@ from bot4_pipelines.defs.checks import (
     candle_results,
     evidence_results,
     gate_results,
+    lstm_results,
 )
 from bot4_pipelines.defs.metadata import (
     CANDLE_SCHEMA,
@@ -51,10 +52,14 @@ class CandleConfig(dg.Config):
 
 
 class LstmConfig(dg.Config):
-    """How long the LSTM learns: the schedule, and other iterations than its own when not 0."""
+    """How long the LSTM learns: the schedule, and other iterations than its own when not 0.
+
+    `from_model` is the sha256, or its start, of an archived LSTM to go on from.
+    """
 
     schedule: Schedule = Schedule.FULL
     iterations: int = 0
+    from_model: str = ""
 
 
 class SearchConfig(dg.Config):
@@ -166,8 +171,10 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     Calibrated, exported to ONNX and judged against the HMM filter, static cuts and a random walk.
     A candidate trades nothing.
     """
-    outcome = _workflow(context).lstm_candidate(config.schedule, iterations=config.iterations)
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+    outcome = _workflow(context).lstm_candidate(
+        config.schedule, iterations=config.iterations, from_model=config.from_model
+    )
+    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=lstm_results(outcome))
 
 
 @dg.asset(

@@ -38,7 +38,15 @@ def _gates(asset: str) -> list[dg.AssetCheckSpec]:
 
 
 HMM_CHECKS = _gates("hmm_candidate")
-LSTM_CHECKS = _gates("lstm_candidate")
+LSTM_CHECKS = [
+    *_gates("lstm_candidate"),
+    dg.AssetCheckSpec(
+        "goals_reached",
+        asset="lstm_candidate",
+        description="What a model should reach beyond its gates, train minus validation accuracy "
+        "among it. A missed goal is told and blocks nothing.",
+    ),
+]
 
 EVIDENCE_CHECKS = [
     dg.AssetCheckSpec(
@@ -90,6 +98,22 @@ def gate_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
             description="; ".join(failed) or f"all {len(gates)} gates passed",
             metadata={"gates": gates},
         )
+    ]
+
+
+def lstm_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
+    """Tell the LSTM's verdicts and which goals it missed."""
+    goals = outcome.record.numbers["goals"]
+    missed = [goal["says"] for goal in goals if not goal["passed"]]
+    return [
+        *gate_results(outcome),
+        dg.AssetCheckResult(
+            check_name="goals_reached",
+            passed=bool(goals) and not missed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(missed) or f"all {len(goals)} goals reached",
+            metadata={"goals": goals},
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ A candidate is a file in the model archive with its manifest and card. It trades
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ from bot4_pipelines.progress import Report
 from bot4_pipelines.training import plots
 from bot4_pipelines.training.baselines import fit_baselines
 from bot4_pipelines.training.card import model_card
+from bot4_pipelines.training.continued import Start
 from bot4_pipelines.training.cuts import SPLITS, split_slices
 from bot4_pipelines.training.dataset import (
     CLIP,
@@ -26,16 +27,24 @@ from bot4_pipelines.training.dataset import (
     window_ends,
 )
 from bot4_pipelines.training.definition_gate import SymbolTrend, definition_metrics
-from bot4_pipelines.training.evaluation import HMM, flat, judge, summarise, training_metrics
+from bot4_pipelines.training.evaluation import (
+    HMM,
+    Judged,
+    flat,
+    judge,
+    summarise,
+    training_metrics,
+)
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
 from bot4_pipelines.training.hmm_export import MAX_POOL, golden_of, hmm_golden, hmm_graph, seal
-from bot4_pipelines.training.lstm import fit_lstm
+from bot4_pipelines.training.lstm import LstmFit, fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
 from bot4_pipelines.training.model_card import lstm_images
 from bot4_pipelines.training.promotion import LSTM_ACCURACY
 from bot4_pipelines.training.promotion import judge as judge_gates
 from bot4_pipelines.training.random_walk import random_walk_accuracy
 from bot4_pipelines.training.schedule import LstmSettings
+from bot4_pipelines.training.unseen import hmm_unseen, lstm_unseen
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import FeatureTable
@@ -50,6 +59,7 @@ from bot4_runtime.regime.manifest import (
     Metrics,
     ModelKind,
     Scaler,
+    UnseenVerdict,
 )
 from bot4_runtime.regime.registry import ModelRegistry
 
@@ -65,12 +75,13 @@ class Material:
     """What candidates are made of: one interval, one market, all symbols.
 
     Attributes:
-        series: by symbol.
+        series: by symbol, those that are trained on.
         tables: features of the same candles.
         cuts: dates of the splits.
         data_sha256: over the candles.
         code_version: of what trains.
         now_ms: when, UTC.
+        held_out: by symbol, never trained on; their features are made when they are judged.
     """
 
     series: Mapping[str, CandleSeries]
@@ -79,9 +90,10 @@ class Material:
     data_sha256: str
     code_version: str
     now_ms: int
+    held_out: Mapping[str, CandleSeries] = field(default_factory=dict)
 
     def rows(self, params: HmmParameters) -> list[SymbolRows]:
-        """Return every symbol's inputs under an HMM."""
+        """Return every training symbol's inputs under an HMM."""
         return [
             symbol_rows(series, params, self.tables[symbol])
             for symbol, series in self.series.items()
@@ -142,6 +154,12 @@ def make_hmm(material: Material, registry: ModelRegistry, report: Report) -> Can
         metrics=metrics,
         golden=hmm_golden(graph, fit.params),
         definition=HmmDefinition.of(fit.params, TREND_WINDOW),
+        unseen=hmm_unseen(
+            fit.params,
+            [symbol_rows(one, fit.params) for one in material.held_out.values()],
+            cuts,
+            interval_ms=material.interval_ms,
+        ),
     )
     everything = np.concatenate([table.z for table in tables.values()])
     images = {
@@ -201,20 +219,46 @@ def return_blocks(
     return np.asarray(blocks[picked], dtype=np.float32)
 
 
-def make_lstm(
+@dataclass(frozen=True)
+class Learnt:
+    """A trained LSTM and how it did, not archived yet.
+
+    Attributes:
+        graph: the ONNX model, without metadata.
+        metrics: as the manifest has them.
+        judged: the symbols by split.
+        rows: of the training symbols.
+        unseen: the verdict on held-out symbols, if there are any.
+    """
+
+    fit: LstmFit
+    graph: bytes
+    metrics: Metrics
+    judged: Mapping[str, list[Judged]]
+    rows: Sequence[SymbolRows]
+    unseen: UnseenVerdict | None
+
+
+def learn(
     material: Material,
-    hmm_sha256: str,
-    registry: ModelRegistry,
+    params: HmmParameters,
     settings: LstmSettings,
     report: Report,
-) -> Candidate:
-    """Train, export, score and archive the LSTM that belongs to an archived HMM.
+    start: Start | None = None,
+) -> Learnt:
+    """Train an LSTM under an HMM and score it on every split.
+
+    Args:
+        material: the candles.
+        params: the HMM.
+        settings: the schedule.
+        report: told of the progress.
+        start: the model gone on from; None trains anew.
 
     Raises:
         DataError: too few candles, or a split without any.
     """
     report("preparing inputs", 0.0)
-    params = hmm_parameters(registry, hmm_sha256)
     rows = material.rows(params)
     soft = None
     if settings.soft_paths:
@@ -228,7 +272,14 @@ def make_lstm(
             seed=settings.seed,
         )
     data = training_set(
-        rows, params, material.cuts, segment=settings.segment, window=settings.window, soft=soft
+        rows,
+        params,
+        material.cuts,
+        segment=settings.segment,
+        window=settings.window,
+        soft=soft,
+        soft_share=settings.soft_share,
+        scaler=None if start is None else start.scaler,
     )
 
     def progress(iteration: int, iterations: int, numbers: Mapping[str, float]) -> None:
@@ -238,29 +289,50 @@ def make_lstm(
             f"training: step {iteration}/{iterations}{said}", 0.15 + 0.65 * iteration / iterations
         )
 
-    fit = fit_lstm(data, settings, progress)
+    fit = fit_lstm(data, settings, progress, None if start is None else start.weights)
     graph = lstm_graph(fit, settings.window)
     report("scoring against the baselines", 0.82)
     baselines = fit_baselines(rows, params, material.cuts)
+    session = open_session(graph)
     metrics, judged = training_metrics(
-        rows,
-        params,
-        material.cuts,
-        open_session(graph),
-        baselines,
-        interval_ms=material.interval_ms,
+        rows, params, material.cuts, session, baselines, interval_ms=material.interval_ms
     )
     accuracy, _ = random_walk_accuracy()
     for split in ("validation", "test"):
         metrics[f"baselines_{split}"]["random_walk_hmm"] = accuracy
         metrics[split]["accuracy_ci_low"] = metrics[split]["accuracy_low"]
+    metrics["fit"] = {
+        "iterations": float(settings.iterations),
+        "batch": float(settings.batch),
+        "best_iteration": float(fit.best_iteration),
+        "seed": float(settings.seed),
+    }
+    unseen = lstm_unseen(params, session, baselines, material.held_out.values(), material.cuts)
+    return Learnt(fit, graph, metrics, judged, rows, unseen)
+
+
+def make_lstm(
+    material: Material,
+    hmm_sha256: str,
+    registry: ModelRegistry,
+    settings: LstmSettings,
+    report: Report,
+    start: Start | None = None,
+) -> Candidate:
+    """Train, export, score and archive the LSTM that belongs to an archived HMM.
+
+    Raises:
+        DataError: too few candles, or a split without any.
+    """
+    learnt = learn(material, hmm_parameters(registry, hmm_sha256), settings, report, start)
+    fit, metrics, rows = learnt.fit, learnt.metrics, learnt.rows
     report("judging and archiving", 0.97)
     manifest = _manifest(
         material,
         ModelKind.LSTM,
         feature_names=INPUT_NAMES,
         metrics=metrics,
-        golden=(golden_of(graph, {"features": _golden_windows(rows)}),),
+        golden=(golden_of(learnt.graph, {"features": _golden_windows(rows)}),),
         scaler=Scaler(
             mean=tuple(fit.scaler.mean.tolist()),
             scale=tuple(fit.scaler.deviation.tolist()),
@@ -268,13 +340,15 @@ def make_lstm(
         ),
         temperature=fit.temperature,
         hmm_sha256=hmm_sha256,
+        unseen=learnt.unseen,
+        continued_from="" if start is None else start.sha256,
     )
     first = material.series[rows[0].symbol]
     images = {
         "test: accuracy": plots.accuracy_bars(_bars(metrics), LSTM_ACCURACY, "test accuracy"),
-        **lstm_images(judged, fit.history, first),
+        **lstm_images(learnt.judged, fit.history, first),
     }
-    return _archive(registry, graph, manifest, images)
+    return _archive(registry, learnt.graph, manifest, images)
 
 
 def hmm_parameters(registry: ModelRegistry, sha256: str) -> HmmParameters:

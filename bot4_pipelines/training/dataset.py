@@ -162,6 +162,7 @@ def training_set(
     window: int,
     soft: Sequence[np.ndarray] | None = None,
     soft_share: float = 0.75,
+    scaler: Scaler | None = None,
 ) -> TrainingSet:
     """Pool symbols into one training set.
 
@@ -173,6 +174,7 @@ def training_set(
         window: candles of a validation window.
         soft: a symbol's simulated label shares, float32[n, 5]; NaN where there are none.
         soft_share: weight of the simulated share in the target; the rest is the hard label.
+        scaler: of a model gone on from; fitted on the training rows when None.
 
     Raises:
         DataError: a split is empty, or no whole training segment or validation window exists.
@@ -205,7 +207,8 @@ def training_set(
             "needed: give a longer or less interrupted history"
         )
     inputs = np.concatenate([rows.inputs for rows in symbols])
-    scaler = fit_scaler(inputs[np.concatenate(learnt)])
+    if scaler is None:
+        scaler = fit_scaler(inputs[np.concatenate(learnt)])
     return TrainingSet(
         inputs=np.nan_to_num(scaler.apply(inputs)),
         labels=np.concatenate(labels),

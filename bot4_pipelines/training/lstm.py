@@ -32,6 +32,7 @@ from bot4_pipelines.training.dataset import (
     training_set,
 )
 from bot4_pipelines.training.schedule import LstmSettings
+from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.hmm import HmmParameters
 from bot4_runtime.regime.manifest import Cuts
 
@@ -106,9 +107,21 @@ def network_weights(network: "torch.nn.Module") -> dict[str, np.ndarray]:
 
 
 def load_weights(network: "torch.nn.Module", weights: Mapping[str, np.ndarray]) -> None:
-    """Put weights of `LstmFit`'s names into a network of the same shape."""
+    """Put weights of `LstmFit`'s names into a network of the same shape.
+
+    Raises:
+        ModelError: they are of another shape.
+    """
     import torch
 
+    own = network_weights(network)
+    shapes = [{name: value.shape for name, value in one.items()} for one in (weights, own)]
+    if shapes[0] != shapes[1]:
+        given, needed = (
+            f"{one['head.weight'][1]} x {sum('weight_ih' in name for name in one)}"
+            for one in shapes
+        )
+        raise ModelError(f"the weights are of an LSTM of {given}, this one is {needed}")
     named = {name: _LAYER.sub(r"lstm.\2_l\1", name) for name, _ in network.named_parameters()}
     network.load_state_dict(
         {name: torch.from_numpy(weights[public].copy()) for name, public in named.items()}
@@ -181,7 +194,10 @@ def train_lstm(
 
 
 def fit_lstm(
-    data: TrainingSet, settings: LstmSettings, progress: Progress | None = None
+    data: TrainingSet,
+    settings: LstmSettings,
+    progress: Progress | None = None,
+    start: Mapping[str, np.ndarray] | None = None,
 ) -> LstmFit:
     """Train the network; on a CPU the same data, settings and seed give the same weights.
 
@@ -189,17 +205,23 @@ def fit_lstm(
         data: pooled rows.
         settings: the schedule.
         progress: told after every iteration; may be None.
+        start: weights to go on from; None begins with random ones.
     """
     import torch
 
-    with torch.random.fork_rng(), _Training(data, settings) as training:
+    with torch.random.fork_rng(), _Training(data, settings, start) as training:
         return training.run(progress)
 
 
 class _Training:
     """One training: network, averaged network, optimiser, generators, threads."""
 
-    def __init__(self, data: TrainingSet, settings: LstmSettings) -> None:
+    def __init__(
+        self,
+        data: TrainingSet,
+        settings: LstmSettings,
+        start: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         import torch
 
         torch.manual_seed(settings.seed)
@@ -209,6 +231,8 @@ class _Training:
         self.inputs = torch.from_numpy(data.inputs).to(self.device)
         self.targets = torch.from_numpy(data.targets).to(self.device)
         self.network = build_network(settings, data.inputs.shape[1]).to(self.device)
+        if start is not None:
+            load_weights(self.network, start)
         self.parameters = list(self.network.parameters())
         self.average = copy.deepcopy(self.network)
         shards = shard_count(settings, self.device.type)

@@ -110,6 +110,32 @@ def _lstm_constants(weights: dict[str, np.ndarray], layer: int) -> dict[str, np.
     }
 
 
+def graph_weights(onnx_bytes: bytes) -> dict[str, np.ndarray]:
+    """Read back what `lstm_graph` was given as `LstmFit.weights`, to the last bit.
+
+    Args:
+        onnx_bytes: a graph of `lstm_graph`.
+    """
+    from onnx import load_from_string, numpy_helper
+
+    constants = {
+        one.name: numpy_helper.to_array(one)
+        for one in load_from_string(onnx_bytes).graph.initializer
+    }
+    weights = {f"head.{name}": constants[f"head_{name}"] for name in ("weight", "bias")}
+    for layer in range(sum(name.startswith("w_") for name in constants)):
+        bias_ih, bias_hh = np.split(constants[f"b_{layer}"][0], 2)
+        for name, value in (
+            ("weight_ih", constants[f"w_{layer}"][0]),
+            ("weight_hh", constants[f"r_{layer}"][0]),
+            ("bias_ih", bias_ih),
+            ("bias_hh", bias_hh),
+        ):
+            i, o, f, g = np.split(value, 4)
+            weights[f"lstm.{name}_l{layer}"] = np.concatenate([i, f, g, o])
+    return weights
+
+
 def open_session(onnx_bytes: bytes) -> Any:
     """Open a graph in ONNX Runtime on one thread."""
     import onnxruntime

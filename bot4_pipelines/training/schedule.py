@@ -81,12 +81,17 @@ class LstmSettings:
             )
 
     @classmethod
-    def of(cls, schedule: Schedule, *, iterations: int = 0) -> "LstmSettings":
+    def of(
+        cls, schedule: Schedule, *, iterations: int = 0, continued: bool = False
+    ) -> "LstmSettings":
         """Return a named schedule.
 
         Args:
             schedule: which.
             iterations: other than the schedule's own; 0 keeps them.
+            continued: for weights that have learnt already: a quarter of the learning rate.
         """
         settings = cls() if schedule is Schedule.QUICK else cls(iterations=2_200, batch=32)
+        if continued:
+            settings = replace(settings, learning_rate=0.25 * settings.learning_rate)
         return replace(settings, iterations=iterations) if iterations else settings

@@ -169,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         golden: at least one.
         expires_ms: from when on the model is refused, UTC.
         unseen: None when it was never measured; other symbols are then refused.
+        continued_from: sha256 of the LSTM whose weights it started from; empty without one.
     """
 
     kind: ModelKind
@@ -192,6 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     definition: HmmDefinition | None = None
     hmm_sha256: str = ""
     unseen: UnseenVerdict | None = None
+    continued_from: str = ""
     format: int = FORMAT
 
     @property

@@ -134,7 +134,11 @@ def test_the_full_schedule_is_the_default_and_another_is_chosen_by_name():
         config = {"ops": {"lstm_candidate": {"config": {"schedule": name, "iterations": 3}}}}
         return dg.validate_run_config(job, config)["ops"]["lstm_candidate"]["config"]
 
-    assert asked("QUICK") == {"schedule": "quick", "iterations": 3}
+    assert asked("QUICK") == {
+        "schedule": "quick",
+        "iterations": 3,
+        "from_model": "",
+    }
     with pytest.raises(dg.DagsterInvalidConfigError, match="LONG"):
         asked("LONG")
 
@@ -178,6 +182,20 @@ def test_a_gate_that_failed_fails_the_check_and_no_gates_do_too(tmp_path):
         "needs >= 0.9"
         in checks.gate_results(Outcome(record(gates=[bad]), False, tmp_path))[0].description
     )
+
+
+def test_a_missed_goal_warns_beside_the_gates_and_blocks_nothing(tmp_path):
+    good = {"passed": True, "says": "fine"}
+    bad = {"passed": False, "says": "test accuracy 0.94, needs >= 0.945"}
+    for goals, passed in (([good], True), ([good, bad], False), ([], False)):
+        gates, reached = checks.lstm_results(
+            Outcome(record(gates=[good], goals=goals), False, tmp_path)
+        )
+        assert gates.passed
+        assert reached.passed is passed
+        assert reached.severity is dg.AssetCheckSeverity.WARN
+    (spec,) = [one for one in checks.LSTM_CHECKS if one.name == "goals_reached"]
+    assert not spec.blocking
 
 
 def test_evidence_check_lists_what_is_significant(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, Scaler
 from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
-from bot4_pipelines.training.lstm_export import lstm_graph, open_session
+from bot4_pipelines.training.lstm_export import graph_weights, lstm_graph, open_session
 from bot4_pipelines.training.schedule import LstmSettings
 
 
@@ -33,6 +33,15 @@ def test_the_graph_names_what_torch_names(layers: int, hidden: int) -> None:
         expected = torch.softmax(network(scaled)[:, -1] / 1.3, dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_weights_come_back_from_the_graph_to_the_last_bit(layers: int) -> None:
+    fit = fitted(layers, 8, 5)[0]
+    found = graph_weights(lstm_graph(fit, 50))
+    assert found.keys() == fit.weights.keys()
+    for name, value in fit.weights.items():
+        np.testing.assert_array_equal(found[name], value)
 
 
 def test_the_interface_is_what_the_runtime_expects() -> None:

@@ -1,0 +1,81 @@
+"""Goes on from an archived LSTM: its weights and its scaler are where the next training starts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bot4_pipelines.training.dataset import INPUT_NAMES, Scaler
+from bot4_pipelines.training.lstm_export import graph_weights
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.regime.archive import MODEL, ModelArchive
+from bot4_runtime.regime.manifest import Cuts, Manifest, ModelKind
+from bot4_runtime.regime.registry import ModelRegistry
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Attributes:
+        sha256: of the model gone on from.
+        weights: as `LstmFit` has them.
+        scaler: kept, since the weights were learnt on inputs scaled by it.
+    """
+
+    sha256: str
+    weights: dict[str, np.ndarray]
+    scaler: Scaler
+
+
+def start_from(
+    registry: ModelRegistry,
+    prefix: str,
+    *,
+    interval: str,
+    cuts: Cuts,
+    held_out: tuple[str, ...] = (),
+) -> Start:
+    """Read where to go on from; the model may have expired, but must hold otherwise.
+
+    Args:
+        registry: the model store.
+        prefix: sha256 of the LSTM, or its first digits.
+        interval: of the candles to train on.
+        cuts: of the training to come.
+        held_out: symbols the next model is to be judged on as unseen.
+
+    Raises:
+        ModelError: there is no such LSTM, it does not hold, is of another interval or other
+            inputs, or has learnt from candles that the next model is to be judged on.
+    """
+    found = [one.sha256 for one in registry.list() if prefix and one.sha256.startswith(prefix)]
+    if len(found) != 1:
+        raise ModelError(
+            f"{len(found)} archived models begin with {prefix!r}; expected one: "
+            "`bot4-pipelines models` lists them"
+        )
+    manifest = registry.verify(found[0]).manifest
+    _check(found[0], manifest, interval, cuts, held_out)
+    assert manifest.scaler is not None  # _check  # noqa: S101
+    scaler = Scaler(np.array(manifest.scaler.mean), np.array(manifest.scaler.scale))
+    graph = ModelArchive(registry.root).read(found[0], MODEL)
+    return Start(found[0], graph_weights(graph), scaler)
+
+
+def _check(
+    sha256: str, manifest: Manifest, interval: str, cuts: Cuts, held_out: tuple[str, ...]
+) -> None:
+    seen = sorted(set(held_out) & set(manifest.symbols))
+    problem = ""
+    if manifest.kind is not ModelKind.LSTM or manifest.scaler is None:
+        problem = "it is no LSTM"
+    elif manifest.feature_names != INPUT_NAMES or manifest.interval != interval:
+        problem = f"it reads other inputs, or candles of {manifest.interval}, not {interval}"
+    elif manifest.cuts.validation_start_ms > cuts.validation_start_ms:
+        problem = "it was trained on candles that the next model is to be judged on"
+    elif seen:
+        problem = f"it was trained on {', '.join(seen)}, which is held out"
+    if problem:
+        raise ModelError(
+            f"cannot go on from model {sha256[:12]}: {problem}; train anew without --from-model"
+        )
