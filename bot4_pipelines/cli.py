@@ -1,4 +1,4 @@
-"""The command line, bot4-pipelines: run, evaluate, promote, rollback, models, keygen, demo, dev.
+"""The command line: bot4-pipelines run | seeds | evaluate | promote | models | keygen | demo …
 
 Exit codes: 0 done, 1 something failed or a gate refused, 2 wrong input, 130 interrupted. With
 ``--json`` exactly one JSON document goes to stdout; progress and messages go to stderr. Dagster
@@ -97,6 +97,30 @@ def run(
     from bot4_pipelines.terminal import print_models
 
     print_models(document, Console())
+
+
+@app.command()
+def seeds(
+    schedule: ScheduleOption = Schedule.FULL,
+    iterations: IterationsOption = 0,
+    count: Annotated[int, typer.Option("--seeds", min=2, help="Trainings.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the LSTM from several seeds: mean and spread of its numbers. Archives nothing."""
+    require_packages()
+    from bot4_pipelines.workflow import Workflow
+
+    with StepBars(stderr) as bars:
+        flow = Workflow(
+            Folders.from_environment(), lambda words, share: bars.update("seeds", words, share)
+        )
+        document = flow.seed_spread(schedule, iterations=iterations, seeds=count)
+    if as_json:
+        _print_json(document)
+        return
+    from bot4_pipelines.terminal import print_seeds
+
+    print_seeds(document, Console())
 
 
 @app.command()

@@ -26,6 +26,7 @@ TITLES = {
     "training_reference": "Reference",
     "evidence_records": "Evidence",
     "hyperparameter_search": "Search",
+    "seeds": "Seeds",
 }
 
 
@@ -112,6 +113,25 @@ def print_demo(document: Mapping[str, Any], console: Console) -> None:
         console.print(f"Next: {command}", f"  ({what})", markup=False, soft_wrap=True)
     seconds = f"{document['seconds']:.0f} s"
     console.print(f"Done in {seconds}. No promise of profit: regimes name the present only.")
+
+
+def print_seeds(document: Mapping[str, Any], console: Console) -> None:
+    """Print what trainings from several seeds gave: mean, deviation, least and largest."""
+    runs = document["runs"]
+    table = Table(
+        title=f"LSTM, {document['schedule']} schedule, {len(runs)} seeds from {runs[0]['seed']}",
+        box=SIMPLE_HEAD,
+    )
+    for column in ("", "mean", "deviation", "least", "largest"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, numbers in document["numbers"].items():
+        digits = 1 if name.endswith("seconds") else 4
+        cells = [
+            "-" if (value := numbers[column]) is None else f"{value:.{digits}f}"
+            for column in ("mean", "deviation", "least", "largest")
+        ]
+        table.add_row(name.replace("_", " "), *cells)
+    console.print(table)
 
 
 def print_models(document: Mapping[str, Any], console: Console) -> None:

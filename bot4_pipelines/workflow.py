@@ -276,6 +276,30 @@ class Workflow:
 
         return self._steps.run("leak_audit", stamp, work, [])
 
+    def seed_spread(
+        self, schedule: Schedule = Schedule.FULL, *, iterations: int = 0, seeds: int = 3
+    ) -> dict[str, Any]:
+        """Train the LSTM of the candidate HMM from several seeds; keep their numbers alone.
+
+        Args:
+            schedule: how long each learns.
+            iterations: training steps other than the schedule's own; 0 keeps them.
+            seeds: how many.
+
+        Raises:
+            ConfigError: fewer than 2 seeds.
+            DataError: there is no candidate, or there are too few candles.
+        """
+        from bot4_pipelines.training.candidates import hmm_parameters
+        from bot4_pipelines.training.schedule import LstmSettings
+        from bot4_pipelines.training.seeds import seed_spread
+
+        hmm = self.records.need("hmm_candidate", "hmm_candidate")
+        params = hmm_parameters(self._registry, hmm.content)
+        settings = LstmSettings.of(schedule, iterations=iterations)
+        told = seed_spread(self._material(), params, settings, seeds, self.report)
+        return {"schedule": schedule, "hmm_sha256": hmm.content, **told}
+
     def promoted_models(self) -> Outcome:
         """Judge both candidates again and point the runtime at them.
 

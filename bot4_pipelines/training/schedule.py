@@ -10,7 +10,7 @@ from bot4_runtime.regime.manifest import WINDOW
 class Schedule(StrEnum):
     """How long the LSTM learns.
 
-    FULL is for a model that is traded. QUICK, a seventh of the work, passes the gates on real
+    FULL is for a model that is traded. QUICK, a quarter of the work, passes the gates on real
     candles but stays below the goals: for a first look.
     """
 
@@ -40,11 +40,11 @@ class LstmSettings:
         device: ``auto`` takes CUDA or MPS where there is one, else the CPU.
     """
 
-    iterations: int = 600
+    iterations: int = 1_000
     batch: int = 16
     shards: int = 2
-    segment: int = 150
-    warm: int = 50
+    segment: int = 80
+    warm: int = 16
     window: int = WINDOW
     hidden: int = 128
     layers: int = 2
@@ -54,7 +54,7 @@ class LstmSettings:
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
     averaging: float = 0.995
-    check_every: int = 150
+    check_every: int = 250
     check_from: float = 0.5
     patience: int = 3
     check_windows: int = 5_000
@@ -91,7 +91,9 @@ class LstmSettings:
             iterations: other than the schedule's own; 0 keeps them.
             continued: for weights that have learnt already: a quarter of the learning rate.
         """
-        settings = cls() if schedule is Schedule.QUICK else cls(iterations=2_200, batch=32)
+        settings = cls()
+        if schedule is Schedule.FULL:
+            settings = cls(iterations=3_000, batch=24, check_every=500)
         if continued:
             settings = replace(settings, learning_rate=0.25 * settings.learning_rate)
         return replace(settings, iterations=iterations) if iterations else settings

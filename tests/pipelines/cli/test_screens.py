@@ -11,7 +11,13 @@ from rich.console import Console
 from bot4_pipelines import demo
 from bot4_pipelines.orchestrate import PipelineFailed, prepare_dagster_home, project_root
 from bot4_pipelines.records import Folders
-from bot4_pipelines.terminal import StepBars, accuracy_rows, print_demo, print_evaluation
+from bot4_pipelines.terminal import (
+    StepBars,
+    accuracy_rows,
+    print_demo,
+    print_evaluation,
+    print_seeds,
+)
 
 SPLIT = {
     "accuracy": 0.94,
@@ -192,3 +198,25 @@ def test_dagster_home_links_the_projects_file_and_leaves_an_operators_own(tmp_pa
     link.write_text("# mine\n")
     prepare_dagster_home(folders)
     assert link.read_text() == "# mine\n"
+
+
+def test_the_spread_over_seeds_is_a_table_and_an_unknown_number_a_dash():
+    def numbers(value):
+        return dict.fromkeys(("mean", "deviation", "least", "largest"), value)
+
+    document = {
+        "schedule": "full",
+        "runs": [{"seed": 5}, {"seed": 6}],
+        "numbers": {
+            "test_accuracy": numbers(0.94567),
+            "test_ece": numbers(None),
+            "cpu_seconds": numbers(201.26),
+        },
+    }
+    screen = io.StringIO()
+    print_seeds(document, Console(file=screen, width=100))
+    text = screen.getvalue()
+    assert "LSTM, full schedule, 2 seeds from 5" in text
+    assert "0.9457" in text
+    assert "201.3" in text
+    assert text.count(" - ") >= 3

@@ -73,7 +73,7 @@ def test_a_mirrored_segment_is_the_segment_of_inverted_prices(small_market) -> N
     with m._Training(data, TINY) as training:
         x, y = training.batch()
     assert x.shape == (4, 80, data.inputs.shape[1])
-    assert y.shape == (4, 30, 5)
+    assert y.shape == (4, 64, 5)
     segments = {data.inputs[s : s + 80].tobytes() for s in data.segments}
     columns, signs = m.mirror_columns()
     seen = set()
@@ -111,7 +111,7 @@ def test_settings_that_cannot_train_are_refused() -> None:
 def test_the_full_schedule_is_the_longer_one_and_iterations_overrule_both() -> None:
     quick, full = (LstmSettings.of(schedule) for schedule in (Schedule.QUICK, Schedule.FULL))
     assert quick == LstmSettings()
-    assert full.iterations * full.batch > 5 * quick.iterations * quick.batch
+    assert full.iterations * full.batch > 4 * quick.iterations * quick.batch
     assert LstmSettings.of(Schedule.FULL, iterations=7) == dataclasses.replace(full, iterations=7)
 
 
