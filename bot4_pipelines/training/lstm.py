@@ -224,6 +224,7 @@ class _Training:
     ) -> None:
         import torch
 
+        torch.set_num_threads(1)  # torch's own threads spin while they wait for a busy core
         torch.manual_seed(settings.seed)
         self.data, self.settings = data, settings
         self.device = torch.device(choose_device(settings.device))
