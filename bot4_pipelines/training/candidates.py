@@ -36,7 +36,7 @@ from bot4_pipelines.training.evaluation import (
     training_metrics,
 )
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
-from bot4_pipelines.training.hmm_export import MAX_POOL, golden_of, hmm_golden, hmm_graph, seal
+from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.lstm import LstmFit, fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
 from bot4_pipelines.training.model_card import lstm_images
@@ -50,6 +50,7 @@ from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import FeatureTable
 from bot4_runtime.features.schema import TREND_WINDOW, feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
+from bot4_runtime.regime.lookahead import MAX_POOL
 from bot4_runtime.regime.manifest import (
     WINDOW,
     Cuts,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.hmm import STATES, HmmParameters
+from bot4_runtime.regime.lookahead import BLOCK_LENGTH_KEY, BLOCKS_KEY, MAX_POOL
 from bot4_runtime.regime.manifest import (
     METADATA_KEY,
     OPSET,
@@ -25,8 +26,6 @@ from bot4_runtime.regime.manifest import (
 )
 
 IR_VERSION: Final = 8
-MAX_POOL: Final = 4_096
-BLOCKS_KEY, BLOCK_LENGTH_KEY = "return_blocks_float32", "return_block_length"
 
 
 def hmm_graph(
@@ -141,21 +140,6 @@ def _step(helper: Any, types: Any) -> Any:
             info("scale", double, ["B"]),
         ],
     )
-
-
-def return_blocks_of(metadata: Mapping[str, str]) -> npt.NDArray[np.float32]:
-    """Read the pool of blocks back from a file's metadata, float32[blocks, length].
-
-    Raises:
-        ModelError: there is none, or it is damaged.
-    """
-    try:
-        raw = base64.b64decode(metadata[BLOCKS_KEY], validate=True)
-        return np.frombuffer(raw, dtype="<f4").reshape(-1, int(metadata[BLOCK_LENGTH_KEY]))
-    except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"the HMM file carries no readable pool of return blocks ({error!r}): export it again"
-        ) from error
 
 
 def hmm_golden(onnx_bytes: bytes, params: HmmParameters) -> tuple[GoldenVector, ...]:

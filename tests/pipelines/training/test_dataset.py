@@ -1,14 +1,12 @@
 """What the LSTM learns from: inputs without gaps, a scaler and targets without a future."""
 
-from itertools import pairwise
-
 import msgspec
 import numpy as np
 import pytest
 
 from bot4_pipelines.training import dataset as d
 from bot4_pipelines.training.labels import hindsight_labels
-from bot4_pipelines.training.soft_labels import SoftLabelInput, named_states, soft_labels
+from bot4_pipelines.training.soft_labels import SoftLabelInput, soft_labels
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.regime.loader import LSTM_COLUMNS
 
@@ -136,25 +134,6 @@ def test_hard_targets_are_the_labels_and_soft_ones_lie_near_them(small_market) -
     agreement = (shares.argmax(axis=1) == labels).mean()
     assert 0.93 < agreement < 0.975
     assert abs(shares.max(axis=1).mean() - agreement) < 0.02
-
-
-def test_a_continued_viterbi_names_what_trying_all_paths_names(small_market) -> None:
-    rng = np.random.default_rng(2)
-    params, horizon, count = small_market.params, 4, 60
-    scores = -rng.exponential(2.0, size=(5, count)).astype(np.float32)
-    futures = rng.normal(0, 1, size=(horizon, count)).astype(np.float32)
-    found = named_states(scores.copy(), futures, params)
-    for path in range(count):
-        best = {}
-        for states in np.ndindex(*[5] * (horizon + 1)):
-            if any(params.transitions[a, b] < 1e-8 for a, b in pairwise(states)):
-                continue
-            total = float(scores[states[0], path])
-            emissions = params.log_emissions(futures[:, path].astype(np.float64))
-            for step, (a, b) in enumerate(pairwise(states)):
-                total += params.log_transitions[a, b] + emissions[step, b]
-            best[states] = total
-        assert found[path] == max(best, key=best.get)[0]
 
 
 def test_an_undoubted_state_has_all_the_share(small_market) -> None:

@@ -5,9 +5,10 @@ import onnxruntime
 import pytest
 
 from bot4_pipelines.training.definition_gate import reference_hmm
-from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, return_blocks_of
+from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.hmm import forward_filter
+from bot4_runtime.regime.lookahead import return_blocks_of
 
 
 @pytest.fixture(scope="module")
