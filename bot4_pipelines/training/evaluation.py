@@ -3,8 +3,9 @@
 Candles before the scored range are warm-up. Labels and the HMM filter start afresh, from the
 stationary prior, at the range's first candle and after every gap; the first 200 and the last 24
 rows of the range are not scored. The HMM is scored wherever there is a label, the LSTM, and
-everything it is compared with, wherever there is an LSTM estimate too. Pooled numbers are
-unweighted means over symbols.
+everything it is compared with, wherever there is an LSTM estimate too; the look-ahead on so many
+of those rows, evenly spread, as `LOOKAHEAD_ROWS` allows. Pooled numbers are unweighted means over
+symbols; every number has its block-bootstrap interval beside it, as ``<name>_ci``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,26 +16,45 @@ import numpy as np
 
 from bot4_pipelines.training.baselines import LAG, FittedBaselines
 from bot4_pipelines.training.cuts import SPLITS, scored, split_slices
-from bot4_pipelines.training.dataset import SymbolRows, inside, symbol_rows, window_ends
+from bot4_pipelines.training.dataset import (
+    CANDLE_FEATURES,
+    SymbolRows,
+    inside,
+    symbol_rows,
+    window_ends,
+)
 from bot4_pipelines.training.labels import filtered_regimes, hindsight_labels
-from bot4_pipelines.training.random_walk import random_walk_accuracy
+from bot4_pipelines.training.random_walk import random_walk_numbers
 from bot4_pipelines.training.scoring import (
     BLOCK,
+    Counts,
     Estimate,
-    Numbers,
     block_interval,
+    count,
+    intervals,
     pool,
     score,
 )
+from bot4_pipelines.training.soft_labels import trend_returns
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import TREND_WINDOW
 from bot4_runtime.regime.hmm import STATES, HmmParameters
+from bot4_runtime.regime.loader import LoadedModel
+from bot4_runtime.regime.lookahead import LookAhead, return_blocks_of
 from bot4_runtime.regime.manifest import WINDOW, Cuts, Metrics
 from bot4_runtime.regime.registry import ModelRegistry
 
 HMM: Final = "hmm"
 LSTM: Final = "lstm"
+LOOKAHEAD: Final = "hmm_lookahead"
+LIMIT: Final = (
+    "mean confidence of the look-ahead on its rows: the accuracy it expects of itself, which is "
+    "what any causal estimate can reach when returns go on as in blocks of training returns with "
+    "random sign; as far as it is calibrated (its ece), this is the limit for naming the present"
+)
+LOOKAHEAD_ROWS: Final = 40_000
+"""Most rows, all symbols together, that the look-ahead is asked about in one evaluation."""
 BASELINES_SECTION: Final = "fitted_baselines"
 """Section of the LSTM manifest's metrics that holds `FittedBaselines.numbers()`."""
 _BATCH: Final = 512
@@ -59,6 +79,8 @@ class Judged:
         blocks: int64[n], bootstrap block of each row's time.
         estimates: by model or baseline.
         whole: whether every LSTM estimate was made, not every k-th.
+        looked: bool[n], those of the named rows with a look-ahead estimate; None without one.
+        look_stride: about every so-many-th row has one.
     """
 
     symbol: str
@@ -68,10 +90,25 @@ class Judged:
     blocks: np.ndarray
     estimates: Mapping[str, Estimate]
     whole: bool = True
+    looked: np.ndarray | None = None
+    look_stride: int = 1
 
-    def rows(self, *, same: bool) -> np.ndarray:
-        """Return the scored rows, or those that have an LSTM estimate, bool[n]."""
+    def rows(self, *, same: bool, model: str = HMM) -> np.ndarray:
+        """Return the scored rows, or those that have an LSTM estimate, bool[n].
+
+        Args:
+            same: those with an LSTM estimate.
+            model: the look-ahead has an estimate on some of those only.
+        """
+        if model == LOOKAHEAD and self.looked is not None:
+            return self.looked
         return self.named if same else self.scored
+
+    def every(self, *, same: bool, model: str) -> bool:
+        """Whether no row was left out that could have been asked about."""
+        if model == LOOKAHEAD:
+            return self.look_stride == 1
+        return self.whole or not same
 
 
 def lstm_estimates(session: Session, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -94,6 +131,24 @@ def lstm_estimates(session: Session, inputs: np.ndarray, ends: np.ndarray) -> np
     return found
 
 
+def lookahead_estimates(look: LookAhead, rows: SymbolRows, wanted: np.ndarray) -> np.ndarray:
+    """Look ahead from some rows of a symbol.
+
+    Args:
+        look: the look-ahead of the HMM that made the rows' Viterbi scores.
+        rows: the symbol's candles.
+        wanted: bool[n].
+
+    Returns:
+        float64[n, 5], NaN where nothing was asked.
+    """
+    found = np.full((len(rows.table), STATES), np.nan)
+    at = np.flatnonzero(wanted)
+    gaps = np.expm1(rows.inputs[at, CANDLE_FEATURES:])
+    found[at] = look.posterior(trend_returns(rows.table.log_return, at), gaps)
+    return found
+
+
 def judge(
     rows: SymbolRows,
     params: HmmParameters,
@@ -103,6 +158,8 @@ def judge(
     *,
     interval_ms: int,
     stride: int = 1,
+    look: LookAhead | None = None,
+    look_stride: int = 1,
 ) -> Judged:
     """Label a range of one symbol's candles and let every model name them.
 
@@ -114,6 +171,8 @@ def judge(
         baselines: fitted baselines; None leaves them out.
         interval_ms: length of a candle.
         stride: ask the LSTM about every stride-th row only.
+        look: the HMM's look-ahead; None leaves it out.
+        look_stride: ask it about every so-many-th of the LSTM's rows only.
     """
     n, z = len(rows.table), rows.table.z
     labels = hindsight_labels(z, params, [part])
@@ -125,6 +184,11 @@ def judge(
         ends = ends[judged[ends]][::stride]
         named[ends] = True
         estimates[LSTM] = Estimate.of(lstm_estimates(session, rows.inputs, ends))
+    looked = None
+    if look is not None:
+        looked = np.zeros(n, dtype=bool)
+        looked[np.flatnonzero(named)[::look_stride]] = True
+        estimates[LOOKAHEAD] = Estimate.of(lookahead_estimates(look, rows, looked))
     if baselines is not None:
         late = np.full(n, -1)
         late[LAG:] = labels[:-LAG]
@@ -135,7 +199,17 @@ def judge(
             "logistic": Estimate.of(baselines.logistic(rows.inputs)),
         }
     blocks = rows.table.open_time_ms // (BLOCK * interval_ms)
-    return Judged(rows.symbol, labels, judged, named, blocks, estimates, stride == 1)
+    return Judged(
+        symbol=rows.symbol,
+        labels=labels,
+        scored=judged,
+        named=named,
+        blocks=blocks,
+        estimates=estimates,
+        whole=stride == 1,
+        looked=looked,
+        look_stride=stride * look_stride,
+    )
 
 
 def summarise(judged: Sequence[Judged], model: str, *, same: bool) -> dict[str, Any]:
@@ -147,32 +221,59 @@ def summarise(judged: Sequence[Judged], model: str, *, same: bool) -> dict[str, 
         same: on the rows with an LSTM estimate instead of on all scored rows.
 
     Returns:
-        ``{"pooled": numbers, "symbols": {symbol: numbers}}``, each with ``accuracy_ci``, the
-        block-bootstrap interval ``[low, high]``.
+        ``{"pooled": numbers, "symbols": {symbol: numbers}}``, each number with its
+        block-bootstrap interval ``[low, high]`` as ``<name>_ci``.
     """
     symbols: dict[str, dict[str, Any]] = {}
-    flags = []
+    counted: list[Counts] = []
+    left_out: set[str] = set()
     for one in judged:
-        rows = one.rows(same=same)
+        rows = one.rows(same=same, model=model)
         if not rows.any():
             continue
-        numbers = score(one.labels, one.estimates[model], rows)
-        if same and not one.whole:
-            numbers |= {"delay": None, "missed": None}
-        right = (one.labels == one.estimates[model].named)[rows].astype(np.float64)
-        flags.append((one.blocks[rows], right))
-        symbols[one.symbol] = _with_interval(numbers, flags[-1:])
-    plain = [{k: v for k, v in n.items() if k != "accuracy_ci"} for n in symbols.values()]
-    return {"pooled": _with_interval(pool(plain), flags), "symbols": symbols}
+        if not one.every(same=same, model=model):
+            left_out |= {"delay", "missed"}
+        counted.append(count(one.labels, one.estimates[model], rows, one.blocks))
+        symbols[one.symbol] = _with_intervals(score(counted[-1]), counted[-1:], left_out)
+    pooled = pool([score(one) for one in counted])
+    return {"pooled": _with_intervals(pooled, counted, left_out), "symbols": symbols}
 
 
-def _with_interval(
-    numbers: Numbers, flags: Sequence[tuple[np.ndarray, np.ndarray]]
+def _with_intervals(
+    numbers: Mapping[str, float | None], counted: Sequence[Counts], left_out: Collection[str] = ()
 ) -> dict[str, Any]:
-    interval = block_interval(flags)
-    result: dict[str, Any] = {"accuracy": numbers.get("accuracy")}
-    result["accuracy_ci"] = None if interval is None else list(interval)
-    return result | numbers
+    """Put intervals beside numbers; a number that is left out or unknown has none."""
+    found = intervals(counted)
+    result: dict[str, Any] = {"accuracy": None, "accuracy_ci": None}
+    for name, value in numbers.items():
+        known = None if name in left_out else value
+        interval = found.get(name) if known is not None else None
+        result |= {name: known, f"{name}_ci": None if interval is None else list(interval)}
+    return result
+
+
+def limit(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Return the accuracy that the look-ahead expects of itself, on its rows.
+
+    Returns:
+        ``{"pooled": {"accuracy", "accuracy_ci"}, "symbols": …, "definition": what it is}``.
+    """
+    symbols, values = {}, []
+    for one in judged:
+        rows, shares = one.rows(same=True, model=LOOKAHEAD), one.estimates[LOOKAHEAD].probabilities
+        if shares is None or not rows.any():
+            continue
+        values.append((one.blocks[rows], shares[rows].max(axis=1)))
+        symbols[one.symbol] = _mean_with_interval(values[-1:])
+    return {"pooled": _mean_with_interval(values), "symbols": symbols, "definition": LIMIT}
+
+
+def _mean_with_interval(values: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    interval = block_interval(values)
+    if interval is None:
+        return {"accuracy": None, "accuracy_ci": None}
+    mean = float(np.mean([column.mean() for _, column in values]))
+    return {"accuracy": mean, "accuracy_ci": list(interval)}
 
 
 def lead(judged: Sequence[Judged], model: str, other: str) -> dict[str, float | None]:
@@ -264,10 +365,15 @@ def training_metrics(
 
 
 def flat(numbers: Mapping[str, Any]) -> dict[str, float | None]:
-    """Spell ``accuracy_ci`` as two numbers, ``accuracy_low`` and ``accuracy_high``."""
-    low, high = numbers["accuracy_ci"] or (None, None)
-    rest = {name: value for name, value in numbers.items() if name != "accuracy_ci"}
-    return rest | {"accuracy_low": low, "accuracy_high": high}
+    """Spell each ``<name>_ci`` as two numbers, ``<name>_low`` and ``<name>_high``."""
+    result: dict[str, float | None] = {}
+    for name, value in numbers.items():
+        plain = name.removesuffix("_ci")
+        if plain == name:
+            result[name] = value
+        else:
+            result[f"{plain}_low"], result[f"{plain}_high"] = value or (None, None)
+    return result
 
 
 def evaluate_models(
@@ -278,6 +384,7 @@ def evaluate_models(
     *,
     since_ms: int | None = None,
     symbols: Collection[str] | None = None,
+    look: LookAhead | None = None,
 ) -> dict[str, Any]:
     """Score an HMM and its LSTM on any candles.
 
@@ -288,41 +395,94 @@ def evaluate_models(
         series: candles; one series a symbol, one interval.
         since_ms: open time from which rows are labelled and scored; earlier ones warm up.
         symbols: which of the series; None takes all.
+        look: the HMM's look-ahead; None leaves it and the limit out.
 
     Returns:
-        ``hmm``, ``lstm``, ``hmm_same_rows``, ``baselines`` (each ``{"pooled", "symbols"}``),
-        ``definition`` and ``rows``, as JSON has it.
+        ``hmm``, ``lstm``, ``hmm_same_rows``, ``hmm_lookahead``, ``limit``, ``baselines`` (each
+        ``{"pooled", "symbols"}``), ``definition`` and ``rows``, as JSON has it.
 
     Raises:
         DataError: a wanted symbol is not there, or no row can be scored.
     """
     chosen = _choose(series, symbols)
+    judged = judge_series(params, session, baselines, chosen, since_ms=since_ms, look=look)
+    return report(params, judged)
+
+
+def judge_series(
+    params: HmmParameters,
+    session: Session,
+    baselines: FittedBaselines,
+    series: Sequence[CandleSeries],
+    *,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    look: LookAhead | None = None,
+    stride: int = 1,
+) -> list[Judged]:
+    """Let every model name a range of each series.
+
+    Args:
+        params: the HMM.
+        session: the open LSTM file.
+        baselines: from the LSTM's manifest.
+        series: candles, warm-up included; later ones than the range are not looked at.
+        since_ms: open time at which the range begins; None is the first candle.
+        until_ms: open time at which it ends; None is after the last candle.
+        look: the HMM's look-ahead; None leaves it out.
+        stride: ask the LSTM about every stride-th row only.
+
+    Raises:
+        DataError: no row can be scored.
+    """
+    wanted = sum(len(one.between(since_ms, until_ms)) for one in series)
     judged = []
-    for one in chosen:
-        rows = symbol_rows(one, params)
-        start = 0 if since_ms is None else int(np.searchsorted(one.open_time_ms, since_ms))
-        part = slice(start, len(one))
-        judged.append(judge(rows, params, part, session, baselines, interval_ms=one.interval_ms))
+    for one in series:
+        rows = symbol_rows(one.between(None, until_ms), params)
+        times = rows.table.open_time_ms
+        start = 0 if since_ms is None else int(np.searchsorted(times, since_ms))
+        part = slice(start, len(times))
+        judged.append(
+            judge(
+                rows,
+                params,
+                part,
+                session,
+                baselines,
+                interval_ms=one.interval_ms,
+                stride=stride,
+                look=look,
+                look_stride=max(1, -(-wanted // (stride * LOOKAHEAD_ROWS))),
+            )
+        )
     if not any(one.scored.any() for one in judged):
         raise DataError(
             f"no candle of {', '.join(one.symbol for one in judged)} can be scored: the scored "
             "range needs more than 296 contiguous candles (72 for the trend, 200 at its start "
             "and 24 at its end are left out); give more candles or an earlier --since"
         )
-    names = [name for name in judged[0].estimates if name not in {HMM, LSTM}]
+    return judged
+
+
+def report(params: HmmParameters, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Put all numbers about judged symbols into one document, as `evaluate_models` describes.
+
+    Args:
+        params: the HMM.
+        judged: the symbols.
+    """
+    names = [name for name in judged[0].estimates if name not in {HMM, LSTM, LOOKAHEAD}]
     table = {name: summarise(judged, name, same=True) for name in names}
     same = summarise(judged, HMM, same=True)
-    accuracy, interval = random_walk_accuracy()
-    walk = {"pooled": {"accuracy": accuracy, "accuracy_ci": list(interval)}, "symbols": {}}
-    counts = {
-        LSTM: {one.symbol: int(one.named.sum()) for one in judged},
-        HMM: {one.symbol: int(one.scored.sum()) for one in judged},
-    }
-    return {
+    document: dict[str, Any] = {
         "hmm": summarise(judged, HMM, same=False),
         "lstm": summarise(judged, LSTM, same=True),
         "hmm_same_rows": same,
-        "baselines": table | {"hmm_filter": same, "random_walk_hmm": walk},
+        "baselines": table
+        | {
+            "hmm_filter": same,
+            "random_walk_hmm": {"pooled": random_walk_numbers(), "symbols": {}},
+        },
         "definition": {
             "W": TREND_WINDOW,
             "means": params.means.tolist(),
@@ -332,10 +492,21 @@ def evaluate_models(
             "state_shares": state_shares(judged),
         },
         "rows": {
-            name: {"total": sum(by_symbol.values()), "symbols": by_symbol}
-            for name, by_symbol in counts.items()
+            LSTM: _counted({one.symbol: one.named for one in judged}),
+            HMM: _counted({one.symbol: one.scored for one in judged}),
         },
     }
+    looked = {one.symbol: one.looked for one in judged if one.looked is not None}
+    if looked:
+        document[LOOKAHEAD] = summarise(judged, LOOKAHEAD, same=True)
+        document["limit"] = document["baselines"]["limit"] = limit(judged)
+        document["rows"][LOOKAHEAD] = _counted(looked) | {"stride": judged[0].look_stride}
+    return document
+
+
+def _counted(rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    by_symbol = {symbol: int(mask.sum()) for symbol, mask in rows.items()}
+    return {"total": sum(by_symbol.values()), "symbols": by_symbol}
 
 
 def _choose(series: Sequence[CandleSeries], symbols: Collection[str] | None) -> list[CandleSeries]:
@@ -354,6 +525,16 @@ def _choose(series: Sequence[CandleSeries], symbols: Collection[str] | None) -> 
             + ", ".join(one.id.key for one in series)
         )
     return [there[symbol] for symbol in wanted]
+
+
+def look_ahead(hmm: LoadedModel) -> LookAhead:
+    """Return the look-ahead of an HMM file.
+
+    Raises:
+        ModelError: the file carries no pool of blocks.
+    """
+    blocks = return_blocks_of(hmm.session.get_modelmeta().custom_metadata_map)
+    return LookAhead(hmm.parameters(), blocks)
 
 
 def evaluate_candles(
@@ -395,4 +576,5 @@ def evaluate_candles(
         series,
         since_ms=since_ms,
         symbols=symbols,
+        look=look_ahead(pair.hmm),
     ) | {"models": {"hmm_sha256": pair.hmm_sha256, "lstm_sha256": pair.lstm_sha256}}

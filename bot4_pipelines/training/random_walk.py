@@ -6,11 +6,14 @@ present is named well, not that anything is predicted.
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from bot4_pipelines.training.cuts import scored
+from bot4_pipelines.training.dataset import inside
 from bot4_pipelines.training.hmm import fit_hmm
+from bot4_pipelines.training.scoring import BLOCK, Counts, Estimate, count, pool, score
 from bot4_runtime.features.schema import TREND_WINDOW
 from bot4_runtime.regime.hmm import forward_filter, viterbi
 
@@ -27,21 +30,8 @@ def random_walk_trend(candles: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def random_walk_accuracy(
-    seed: int = 0, walks: int = WALKS, candles: int = CANDLES
-) -> tuple[float, tuple[float, float]]:
-    """Fit the HMM to random walks and score its filter on others.
-
-    Args:
-        seed: of the walks.
-        walks: how many are fitted to, and how many others are scored.
-        candles: length of each.
-
-    Returns:
-        Mean accuracy over the scored walks, and its 95 % interval by Student's t over walks.
-    """
-    from scipy.stats import t as student_t
-
+def _walks(seed: int, walks: int, candles: int) -> tuple[Counts, ...]:
+    """Fit the HMM to random walks and count how its filter names others."""
     rng = np.random.default_rng(seed)
     params = fit_hmm(
         {f"WALK{number}": [random_walk_trend(candles, rng)] for number in range(walks)}
@@ -49,8 +39,43 @@ def random_walk_accuracy(
     found = []
     for _ in range(walks):
         z = random_walk_trend(candles, rng)
-        named = forward_filter(z, params)[0].argmax(axis=1)
-        found.append(float((named == viterbi(z, params))[200:-24].mean()))
-    mean = float(np.mean(found))
-    spread = float(student_t.ppf(0.975, walks - 1) * np.std(found, ddof=1)) / walks**0.5
-    return mean, (mean - spread, mean + spread)
+        rows = inside(candles, scored(slice(0, candles)))
+        estimate = Estimate.of(forward_filter(z, params)[0])
+        found.append(count(viterbi(z, params), estimate, rows, np.arange(candles) // BLOCK))
+    return tuple(found)
+
+
+def random_walk_numbers(
+    seed: int = 0, walks: int = WALKS, candles: int = CANDLES
+) -> dict[str, Any]:
+    """Score the HMM filter on walks without regimes, fitted to others.
+
+    Args:
+        seed: of the walks.
+        walks: how many are fitted to, and how many others are scored.
+        candles: length of each.
+
+    Returns:
+        Means over the scored walks of the numbers of `scoring.score`, and as ``<name>_ci`` their
+        95 % intervals by Student's t over walks.
+    """
+    from scipy.stats import t as student_t
+
+    width = float(student_t.ppf(0.975, walks - 1)) / walks**0.5
+    scores = [score(one) for one in _walks(seed, walks, candles)]
+    numbers: dict[str, Any] = {}
+    for name, mean in pool(scores).items():
+        numbers[name] = mean
+        if mean is not None:
+            spread = width * float(np.std([one[name] or 0.0 for one in scores], ddof=1))
+            numbers[f"{name}_ci"] = [mean - spread, mean + spread]
+    return numbers
+
+
+def random_walk_accuracy(
+    seed: int = 0, walks: int = WALKS, candles: int = CANDLES
+) -> tuple[float, tuple[float, float]]:
+    """Return accuracy and interval of `random_walk_numbers`."""
+    numbers = random_walk_numbers(seed, walks, candles)
+    low, high = numbers["accuracy_ci"]
+    return numbers["accuracy"], (low, high)

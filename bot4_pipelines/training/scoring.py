@@ -21,6 +21,9 @@ BLOCK: Final = 168
 DRAWS: Final = 1_000
 LEVEL: Final = 0.95
 
+_NAMES: Final = STATES + 1
+"""What a candle may be named: nothing, or a state."""
+
 Numbers = dict[str, float | None]
 
 
@@ -44,13 +47,90 @@ class Estimate:
         return cls(named, probabilities)
 
 
-def score(labels: np.ndarray, estimate: Estimate, rows: np.ndarray) -> Numbers:
-    """Score an estimate of one symbol.
+@dataclass(frozen=True)
+class Counts:
+    """What a symbol's scores are computed from, block of time by block of time.
+
+    Attributes:
+        blocks: int64[B], increasing numbers of the blocks that hold a scored row.
+        sums: float64[B, K], over each block's scored rows; columns as `_numbers` reads them.
+        calibrated: whether the estimate has probabilities.
+    """
+
+    blocks: np.ndarray
+    sums: np.ndarray
+    calibrated: bool
+
+
+def count(labels: np.ndarray, estimate: Estimate, rows: np.ndarray, blocks: np.ndarray) -> Counts:
+    """Count label against estimate of one symbol.
 
     Args:
         labels: int64[n], hindsight labels; -1 where there are none.
         estimate: of the same candles.
         rows: bool[n], which are scored; all of them have a label.
+        blocks: int64[n], bootstrap block of each candle's time.
+    """
+    truth, named = labels[rows], estimate.named[rows]
+    numbers, place = np.unique(blocks[rows], return_inverse=True)
+    right = (truth == named).astype(np.float64)
+    near = _near_switch(labels)[rows].astype(np.float64)
+    bins, gaps = _calibration(estimate, right, rows)
+    starts, late, hit = _delays(labels, estimate.named, rows)
+    onset = np.searchsorted(numbers, blocks[starts])
+    size, cells = len(numbers), STATES * _NAMES
+    sums = np.concatenate(
+        [
+            _sum(place * cells + truth * _NAMES + named + 1, None, size, cells),
+            _sum(place * ECE_BINS + bins, gaps, size, ECE_BINS),
+            *(_sum(place, column, size) for column in (near * right, near)),
+            *(_sum(onset, column, size) for column in (late * hit, hit, np.ones(len(hit)))),
+        ],
+        axis=1,
+    )
+    return Counts(numbers, sums, estimate.probabilities is not None)
+
+
+def _sum(place: np.ndarray, values: np.ndarray | None, rows: int, columns: int = 1) -> np.ndarray:
+    """Sum values by place, float64[rows, columns]; count places when there are no values."""
+    total = np.bincount(place, values, minlength=rows * columns)
+    return np.asarray(total, dtype=np.float64).reshape(rows, columns)
+
+
+def _numbers(sums: np.ndarray, *, calibrated: bool) -> dict[str, np.ndarray]:
+    """Compute the scores from sums float64[..., K]: float64[...] each, NaN where undefined."""
+    edge = STATES * _NAMES
+    table = sums[..., :edge].reshape(*sums.shape[:-1], STATES, _NAMES)
+    gaps, (near_right, near, late, hit, segments) = (
+        sums[..., edge : edge + ECE_BINS],
+        np.moveaxis(sums[..., edge + ECE_BINS :], -1, 0),
+    )
+    states = np.arange(STATES)
+    hits, support = table[..., states, states + 1], table.sum(axis=-1)
+    answers = table[..., 1:].sum(axis=-2)
+    present = support > 0
+    wanted = present | (answers > 0)
+    right, rows = hits.sum(axis=-1), support.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(present, hits / support, 0.0)
+        f1 = np.where(wanted, 2.0 * hits / (support + answers), 0.0)
+        found = {
+            "accuracy": right / rows,
+            "balanced_accuracy": recall.sum(axis=-1) / present.sum(axis=-1),
+            "macro_f1": f1.sum(axis=-1) / wanted.sum(axis=-1),
+            "ece": np.abs(gaps).sum(axis=-1) / rows,
+            "near": near_right / near,
+            "far": (right - near_right) / (rows - near),
+            "delay": late / hit,
+            "missed": 1.0 - hit / segments,
+        }
+    if not calibrated:
+        found["ece"] = np.full(sums.shape[:-1], np.nan)
+    return found
+
+
+def score(counts: Counts) -> Numbers:
+    """Score an estimate of one symbol.
 
     Returns:
         accuracy, balanced_accuracy and macro_f1 (as scikit-learn defines them), ece (15 equal
@@ -59,27 +139,40 @@ def score(labels: np.ndarray, estimate: Estimate, rows: np.ndarray) -> Numbers:
         label's onset to its first naming, segments never named left out) and missed (the share
         of those).
     """
-    truth, named = labels[rows], estimate.named[rows]
-    right = truth == named
-    near = _near_switch(labels)[rows]
-    table = np.array([np.bincount(named[truth == k] + 1, minlength=STATES + 1)[1:]
-                      for k in range(STATES)], dtype=np.float64)  # fmt: skip
-    hits = np.diag(table)
-    support = np.bincount(truth, minlength=STATES)
-    present = support > 0
-    wanted = present | (table.sum(axis=0) > 0)
-    f1 = 2.0 * hits / np.maximum(support + table.sum(axis=0), 1.0)
-    delay, missed = _delays(labels, estimate.named, rows)
-    return {
-        "accuracy": _mean(right),
-        "balanced_accuracy": _mean((hits / np.maximum(support, 1))[present]),
-        "macro_f1": _mean(f1[wanted]),
-        "ece": _calibration_error(estimate, right, rows),
-        "near": _mean(right[near]),
-        "far": _mean(right[~near]),
-        "delay": delay,
-        "missed": missed,
-    }
+    found = _numbers(counts.sums.sum(axis=0), calibrated=counts.calibrated)
+    return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
+
+
+def intervals(symbols: Sequence[Counts], seed: int = 0) -> dict[str, tuple[float, float] | None]:
+    """Bootstrap the unweighted mean over symbols of each score.
+
+    Whole blocks of `BLOCK` candles of time are drawn with replacement, the same for all symbols.
+    Resampling adds noise to each bin of the calibration error, which is a sum of absolute values
+    and so comes out too large; its draws are moved back by that much.
+
+    Args:
+        symbols: what was counted of each.
+        seed: of the draws.
+
+    Returns:
+        The 95 % interval by name of the score; None where a draw has no such number.
+    """
+    used = [one for one in symbols if len(one.blocks)]
+    if not used:
+        return {}
+    blocks = np.unique(np.concatenate([one.blocks for one in used]))
+    drawn = _draws(len(blocks), seed)
+    found: dict[str, list[np.ndarray]] = {}
+    for one in used:
+        sums = np.zeros((len(blocks), one.sums.shape[1]))
+        sums[np.searchsorted(blocks, one.blocks)] = one.sums
+        values = _numbers(drawn @ sums, calibrated=one.calibrated)
+        if one.calibrated:
+            exact = _numbers(sums.sum(axis=0), calibrated=True)["ece"]
+            values["ece"] = np.maximum(values["ece"] - np.nanmean(values["ece"]) + exact, 0.0)
+        for name, column in values.items():
+            found.setdefault(name, []).append(column)
+    return {name: _percentiles(np.array(columns).T) for name, columns in found.items()}
 
 
 def pool(scores: Sequence[Mapping[str, float | None]]) -> Numbers:
@@ -117,13 +210,27 @@ def block_interval(
         offset += len(numbers)
         sums.append(np.bincount(place, values, minlength=len(blocks)))
         counts.append(np.bincount(place, minlength=len(blocks)))
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(blocks), np.full(len(blocks), 1.0 / len(blocks)), size=DRAWS)
+    drawn = _draws(len(blocks), seed)
     total, size = drawn @ np.array(sums).T, drawn @ np.array(counts).T
     with np.errstate(invalid="ignore"):
-        means = np.nanmean(np.where(size > 0, total / size, np.nan), axis=1)
+        return _percentiles(total / size)
+
+
+def _draws(blocks: int, seed: int) -> np.ndarray:
+    """Draw how often each block is taken, int64[DRAWS, blocks]."""
+    shares = np.full(blocks, 1.0 / blocks)
+    return np.random.default_rng(seed).multinomial(blocks, shares, size=DRAWS)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the interval of float64[draws, symbols], averaged over the symbols a draw knows."""
+    known = np.isfinite(values)
+    means = np.where(known, values, 0.0).sum(axis=1)[known.any(axis=1)]
+    if not len(means):
+        return None
+    means /= known.sum(axis=1)[known.any(axis=1)]
     tail = 50.0 * (1.0 - LEVEL)
-    low, high = np.nanpercentile(means, [tail, 100.0 - tail])
+    low, high = np.percentile(means, [tail, 100.0 - tail])
     return float(low), float(high)
 
 
@@ -143,28 +250,30 @@ def _near_switch(labels: np.ndarray) -> np.ndarray:
 
 def _delays(
     labels: np.ndarray, named: np.ndarray, rows: np.ndarray
-) -> tuple[float | None, float | None]:
-    """Return the mean delay of naming a label's segment, and the share never named."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find when each scored segment of the label is first named.
+
+    Returns:
+        Rows at which segments begin, candles until the first naming, and whether (1 or 0) it came.
+    """
     change = np.ones(len(labels), dtype=bool)
     change[1:] = (labels[1:] != labels[:-1]) | (rows[1:] != rows[:-1])
     starts = np.flatnonzero(change)
     onset = starts > 0
     onset[1:] &= (labels[starts[1:] - 1] >= 0) & rows[starts[1:] - 1]
     keep = rows[starts] & onset
-    if not keep.any():
-        return None, None
     place = np.where(labels == named, np.arange(len(labels)), len(labels))
     first = np.minimum.reduceat(place, starts)[keep]
     ends = np.append(starts[1:], len(labels))[keep]
-    hit = first < ends
-    delay = (first - starts[keep])[hit]
-    return _mean(delay), 1.0 - float(hit.mean())
+    return starts[keep], first - starts[keep], (first < ends).astype(np.float64)
 
 
-def _calibration_error(estimate: Estimate, right: np.ndarray, rows: np.ndarray) -> float | None:
-    if estimate.probabilities is None or not len(right):
-        return None
-    confidence = estimate.probabilities[rows].max(axis=1)
+def _calibration(
+    estimate: Estimate, right: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bin of each scored row's confidence, and confidence minus being right."""
+    if estimate.probabilities is None:
+        return np.zeros(len(right), dtype=np.int64), np.zeros(len(right))
+    confidence = np.nan_to_num(estimate.probabilities[rows].max(axis=1))
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    gap = np.bincount(bins, confidence - right, minlength=ECE_BINS)
-    return float(np.abs(gap).sum() / len(right))
+    return bins, confidence - right

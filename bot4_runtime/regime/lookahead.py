@@ -30,6 +30,8 @@ MAX_POOL: Final = 4_096
 """Most numbers that the pool of an HMM file holds."""
 BLOCKS_KEY: Final = "return_blocks_float32"
 BLOCK_LENGTH_KEY: Final = "return_block_length"
+_FIRST: Final = 3
+"""Candles whose net return the draw of futures is stratified by."""
 _LANES: Final = 8_192
 """Futures carried on at once: their arrays stay in the processor's cache."""
 _NEVER: Final = 1e-9
@@ -77,8 +79,8 @@ def draw_futures(
 ) -> Floats:
     """Draw one future from each stratum of equally many blocks; the second half mirrors the first.
 
-    Strata are of the size of a block's net return, which decides most of what a future does: a
-    plain draw of so few would make every confidence a little too high or too low.
+    Strata are of the size of the net return of a block's first candles, which decide most of what
+    a label becomes: confidences then depend half as much on the draw as on a plain one of so few.
 
     Args:
         blocks: float[b, length], contiguous training returns in units of rv_72.
@@ -104,7 +106,7 @@ def draw_futures(
     if not np.isfinite(pool).all():
         raise ModelError("the HMM file's blocks of returns are not finite: train it again")
     pool = pool[:, :horizon]
-    order = np.argsort(np.abs(pool.sum(axis=1)), kind="stable")
+    order = np.argsort(np.abs(pool[:, :_FIRST].sum(axis=1)), kind="stable")
     rng = np.random.default_rng(seed)
     drawn = pool[[rng.choice(stratum) for stratum in np.array_split(order, half)]]
     return np.concatenate([drawn, -drawn])

@@ -5,12 +5,14 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime
 import pytest
 from sklearn import metrics as sk
 
 from bot4_pipelines.training import evaluation as e
 from bot4_pipelines.training import scoring
 from bot4_pipelines.training.baselines import FittedBaselines, fit_baselines
+from bot4_pipelines.training.candidates import return_blocks
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.lstm import LstmFit, train_lstm
@@ -18,6 +20,7 @@ from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import feature_schema_id
+from bot4_runtime.regime.loader import LoadedModel
 from bot4_runtime.regime.manifest import (
     GateVerdict,
     HmmDefinition,
@@ -126,7 +129,9 @@ def registry(small_market, small_fit, baselines, tmp_path_factory) -> ModelRegis
         "data_sha256": "0" * 64, "created_ms": 0, "expires_ms": 2**60, "code_version": "test",
         "gates": (GateVerdict(name="test", passed=True, value=1.0, threshold=0.0),),
     }  # fmt: skip
-    graph = hmm_graph(small_market.params)
+    train = {rows.symbol: slice(0, 3_600) for rows in small_market.rows}
+    tables = {rows.symbol: rows.table for rows in small_market.rows}
+    graph = hmm_graph(small_market.params, return_blocks(tables, train))
     manifest = Manifest(
         kind=ModelKind.HMM, feature_names=("z",), metrics={},
         golden=hmm_golden(graph, small_market.params),
@@ -222,20 +227,75 @@ def test_the_lstm_and_its_comparisons_share_their_rows(
 def test_the_report_has_the_promised_form(report, registry, market_with_a_gap) -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
-        "hmm", "lstm", "hmm_same_rows", "baselines", "definition", "rows", "models",
+        "hmm", "lstm", "hmm_same_rows", "hmm_lookahead", "limit", "baselines", "definition",
+        "rows", "models",
     }  # fmt: skip
     assert set(report["baselines"]) == {
         "majority", "persistence_lag6", "static_cuts", "logistic", "hmm_filter", "random_walk_hmm",
+        "limit",
     }  # fmt: skip
-    for model in ("hmm", "lstm"):
-        pooled = report[model]["pooled"]
-        low, high = pooled["accuracy_ci"]
-        assert low < pooled["accuracy"] < high
-        assert {"balanced_accuracy", "macro_f1", "ece", "near", "far", "delay"} <= set(pooled)
+    assert report["baselines"]["limit"] == report["limit"]
+    numbers = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "near", "far", "delay"}
+    for model in ("hmm", "lstm", "hmm_lookahead"):
         assert set(report[model]["symbols"]) == {"BTCUSDT", "ETHUSDT"}
-    assert 0.88 < report["baselines"]["random_walk_hmm"]["pooled"]["accuracy"] < 0.93
+        for row in (report[model]["pooled"], *report[model]["symbols"].values()):
+            assert numbers <= set(row)
+            for name in numbers:
+                low, high = row[f"{name}_ci"]
+                assert low < row[name] < high
+    for name, baseline in report["baselines"].items():
+        low, high = baseline["pooled"]["accuracy_ci"]
+        assert low < baseline["pooled"]["accuracy"] < high, name
+    walk = report["baselines"]["random_walk_hmm"]["pooled"]
+    assert 0.88 < walk["accuracy"] < 0.93
+    for name in numbers:
+        low, high = walk[f"{name}_ci"]
+        assert low < walk[name] < high
     again = e.evaluate_candles(registry, market_with_a_gap, SINCE)
     assert again == report
+
+
+def test_looking_ahead_beats_the_filter_and_knows_how_good_it_is(report) -> None:
+    found = report["hmm_lookahead"]["pooled"]["accuracy"]
+    assert found > report["hmm_same_rows"]["pooled"]["accuracy"] + 0.02
+    assert report["limit"]["pooled"]["accuracy"] == pytest.approx(found, abs=0.02)
+    assert report["rows"]["hmm_lookahead"] == report["rows"]["lstm"] | {"stride": 1}
+    assert "calibrated" in report["limit"]["definition"]
+
+
+def test_many_candles_are_looked_ahead_from_here_and_there(
+    registry, small_market, monkeypatch
+) -> None:
+    monkeypatch.setattr(e, "LOOKAHEAD_ROWS", 1_000)
+    thin = e.evaluate_candles(registry, small_market.series, SINCE)
+    assert thin["rows"]["hmm_lookahead"]["stride"] == 4
+    for symbol, rows in thin["rows"]["lstm"]["symbols"].items():
+        assert thin["rows"]["hmm_lookahead"]["symbols"][symbol] == -(-rows // 4)
+    pooled = thin["hmm_lookahead"]["pooled"]
+    assert pooled["delay"] is pooled["delay_ci"] is pooled["missed"] is None
+    assert pooled["accuracy"] is not None
+    assert thin["lstm"]["pooled"]["delay"] is not None
+
+
+def test_an_hmm_file_without_blocks_cannot_look_ahead(registry, small_market, tmp_path) -> None:
+    with pytest.raises(ModelError, match="no readable pool"):
+        bare = hmm_graph(small_market.params)
+        session = onnxruntime.InferenceSession(bare, providers=["CPUExecutionProvider"])
+        e.look_ahead(LoadedModel("0" * 64, registry.load("1h").hmm.manifest, session))
+
+
+def test_a_range_ends_where_it_is_told_to(registry, small_market) -> None:
+    pair = registry.load("1h")
+    fitted = FittedBaselines.from_numbers(pair.lstm.manifest.metrics[e.BASELINES_SECTION])
+    args = (small_market.params, pair.lstm.session, fitted)
+    cut = 5_200 * HOUR
+    some = e.judge_series(*args, small_market.series, since_ms=SINCE, until_ms=cut)
+    short = [one.between(None, cut) for one in small_market.series]
+    for found, wanted in zip(some, e.judge_series(*args, short, since_ms=SINCE), strict=True):
+        np.testing.assert_array_equal(found.scored, wanted.scored)
+        np.testing.assert_array_equal(
+            found.estimates[e.LSTM].named, wanted.estimates[e.LSTM].named
+        )
 
 
 def test_symbols_can_be_chosen_and_what_is_not_there_is_said(
@@ -322,11 +382,16 @@ def test_the_lead_over_nothing_is_unknown() -> None:
 
 
 # ---------------------------------------------------------------------------- scoring
+def scored(labels, estimate, rows, blocks=None):
+    blocks = np.arange(len(labels)) // 50 if blocks is None else blocks
+    return scoring.score(scoring.count(np.asarray(labels), estimate, rows, blocks))
+
+
 def test_near_delay_and_misses_are_counted_as_described() -> None:
     labels = np.array([-1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3])
     named = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 0, 2, 2, 2, 2, 3, 3, 3])
     rows = labels >= 0
-    found = scoring.score(labels, scoring.Estimate(named), rows)
+    found = scored(labels, scoring.Estimate(named), rows)
     assert found["accuracy"] == pytest.approx(12 / 17)
     # switches lie before rows 5, 13 and 14: near are 2..7 and 10..16
     assert found["near"] == pytest.approx(8 / 13)
@@ -341,7 +406,7 @@ def test_calibration_error_is_the_textbook_sum() -> None:
     rng = np.random.default_rng(1)
     shares = rng.dirichlet(np.ones(5), 2_000)
     labels = rng.integers(0, 5, 2_000)
-    found = scoring.score(labels, scoring.Estimate.of(shares), np.ones(2_000, dtype=bool))
+    found = scored(labels, scoring.Estimate.of(shares), np.ones(2_000, dtype=bool))
     top, right = shares.max(axis=1), shares.argmax(axis=1) == labels
     expected = 0.0
     for low in np.arange(15) / 15:
@@ -358,10 +423,11 @@ def test_a_missing_estimate_is_wrong_and_nothing_scored_is_none() -> None:
     assert estimate.named.tolist() == [0, -1, -1]
     everything = np.ones(3, dtype=bool)
     plain = scoring.Estimate(estimate.named)
-    assert scoring.score(np.zeros(3, dtype=int), plain, everything)["accuracy"] == 1 / 3
-    nothing = scoring.score(np.zeros(3, dtype=int), estimate, ~everything)
+    assert scored(np.zeros(3, dtype=int), plain, everything)["accuracy"] == 1 / 3
+    nothing = scored(np.zeros(3, dtype=int), estimate, ~everything)
     assert set(nothing.values()) == {None}
     assert scoring.block_interval([]) is None
+    assert scoring.intervals([]) == {}
     assert scoring.pool([]) == {}
     assert scoring.pool([{"a": 1.0}, {"a": None}]) == {"a": None}
 
@@ -379,3 +445,65 @@ def test_the_block_interval_covers_the_truth_for_dependent_candles() -> None:
         widths.append(high - low)
     assert covered / 120 > 0.86
     assert np.mean(widths) > 3 * 2 * 1.96 * (0.16 / 4_000) ** 0.5 / 2
+
+
+def test_each_interval_is_that_of_scoring_the_drawn_candles_again(monkeypatch) -> None:
+    """The sums by block give what a plain bootstrap of the candles' own rows gives."""
+    monkeypatch.setattr(scoring, "DRAWS", 60)
+    rng = np.random.default_rng(4)
+    n, size = 1_200, 40
+    labels = np.repeat(rng.integers(0, 5, n // 12), 12)
+    shares = rng.dirichlet(np.ones(5), n)
+    shares[np.arange(n), labels] += 1.0
+    shares /= shares.sum(axis=1, keepdims=True)
+    rows, blocks = np.ones(n, dtype=bool), np.arange(n) // size
+    counts = scoring.count(labels, scoring.Estimate.of(shares), rows, blocks)
+    found = scoring.intervals([counts])
+    named = shares.argmax(axis=1)
+    drawn = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=scoring.DRAWS)
+    plain = []
+    for times in drawn:
+        at = np.repeat(np.arange(n), times[blocks])
+        plain.append(
+            (
+                sk.accuracy_score(labels[at], named[at]),
+                sk.balanced_accuracy_score(labels[at], named[at]),
+                sk.f1_score(labels[at], named[at], average="macro"),
+            )
+        )
+    low, high = np.percentile(plain, [2.5, 97.5], axis=0)
+    for name, one, other in zip(
+        ("accuracy", "balanced_accuracy", "macro_f1"), low, high, strict=True
+    ):
+        assert found[name] == pytest.approx((one, other), abs=1e-12)
+    right = (named == labels).astype(float)
+    assert found["accuracy"] == scoring.block_interval([(blocks, right)])
+    exact = scoring.score(counts)
+    for name, value in exact.items():
+        assert found[name][0] <= value <= found[name][1], name
+
+
+def test_an_interval_of_two_symbols_draws_the_same_weeks_for_both() -> None:
+    rng = np.random.default_rng(6)
+    labels, blocks = rng.integers(0, 5, 2_000), np.arange(2_000) // 50
+    noisy = np.where(rng.random(2_000) < 0.5 + 0.4 * (blocks % 2), labels, (labels + 1) % 5)
+    rows = np.ones(2_000, dtype=bool)
+    one = scoring.count(labels, scoring.Estimate(noisy), rows, blocks)
+    alone, twice = scoring.intervals([one]), scoring.intervals([one, one])
+    assert twice["accuracy"] == pytest.approx(alone["accuracy"])
+    assert alone["ece"] is None
+    later = scoring.count(labels, scoring.Estimate(noisy), rows, blocks + 40)
+    low, high = scoring.intervals([one, later])["accuracy"]
+    assert high - low < alone["accuracy"][1] - alone["accuracy"][0]
+
+
+def test_the_interval_of_the_calibration_error_holds_what_was_measured() -> None:
+    rng = np.random.default_rng(8)
+    shares = rng.dirichlet(np.ones(5), 3_000)
+    labels = np.array([rng.choice(5, p=row) for row in shares])
+    counts = scoring.count(
+        labels, scoring.Estimate.of(shares), np.ones(3_000, dtype=bool), np.arange(3_000) // 100
+    )
+    measured = scoring.score(counts)["ece"]
+    low, high = scoring.intervals([counts])["ece"]
+    assert 0.0 <= low < measured < high < 2.5 * measured
