@@ -31,6 +31,7 @@ from pydantic import (
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.instrument import QUOTE_ASSETS
+from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.risk.correlation import most_observations
@@ -75,7 +76,8 @@ class RuntimeSection(_Section):
     """``[runtime]``: what runs.
 
     `symbols` empty means all the source has; `account` names the journal; `quote` is the asset
-    that money is counted in, and every symbol's quote.
+    that money is counted in, and every symbol's quote. `hmm_mode` says how the HMM names regimes:
+    by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
     mode: Literal["paper"] = "paper"
@@ -86,6 +88,7 @@ class RuntimeSection(_Section):
     symbols: Names = ()
     market: Literal["spot", "usdm"] = "spot"
     quote: str = "USDT"
+    hmm_mode: Annotated[HmmMode, Field(strict=False)] = HmmMode.FILTER
 
     @field_validator("quote")
     @classmethod

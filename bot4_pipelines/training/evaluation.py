@@ -40,8 +40,7 @@ from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import TREND_WINDOW
 from bot4_runtime.regime.hmm import STATES, HmmParameters
-from bot4_runtime.regime.loader import LoadedModel
-from bot4_runtime.regime.lookahead import LookAhead, return_blocks_of
+from bot4_runtime.regime.lookahead import LookAhead
 from bot4_runtime.regime.manifest import WINDOW, Cuts, Metrics
 from bot4_runtime.regime.registry import ModelRegistry
 
@@ -527,16 +526,6 @@ def _choose(series: Sequence[CandleSeries], symbols: Collection[str] | None) -> 
     return [there[symbol] for symbol in wanted]
 
 
-def look_ahead(hmm: LoadedModel) -> LookAhead:
-    """Return the look-ahead of an HMM file.
-
-    Raises:
-        ModelError: the file carries no pool of blocks.
-    """
-    blocks = return_blocks_of(hmm.session.get_modelmeta().custom_metadata_map)
-    return LookAhead(hmm.parameters(), blocks)
-
-
 def evaluate_candles(
     registry: ModelRegistry,
     series: Sequence[CandleSeries],
@@ -576,5 +565,5 @@ def evaluate_candles(
         series,
         since_ms=since_ms,
         symbols=symbols,
-        look=look_ahead(pair.hmm),
+        look=pair.look_ahead(),
     ) | {"models": {"hmm_sha256": pair.hmm_sha256, "lstm_sha256": pair.lstm_sha256}}

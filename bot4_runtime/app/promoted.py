@@ -11,6 +11,7 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.events import ModelPromoted
 from bot4_runtime.domain.evidence import EvidenceRecord
+from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.engine import Engine
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.pair import ModelPair
@@ -29,13 +30,20 @@ class PromotedModels:
 
     Args:
         symbols: what is traded: a pair that may not be used on them is refused.
+        mode: how the HMM names regimes: a pair that cannot is refused.
     """
 
     def __init__(
-        self, registry: ModelRegistry, interval: str, clock: Clock, symbols: Sequence[str] = ()
+        self,
+        registry: ModelRegistry,
+        interval: str,
+        clock: Clock,
+        symbols: Sequence[str] = (),
+        mode: HmmMode = HmmMode.FILTER,
     ) -> None:
         self._registry = registry
         self._symbols = tuple(symbols)
+        self._mode = mode
         self._interval = interval
         self._clock = clock
         self._stamp = self._look()
@@ -66,6 +74,8 @@ class PromotedModels:
         pair = self._registry.load(self._interval, wall_ms())
         for symbol in self._symbols:
             pair.require(symbol)
+        if self._mode is HmmMode.LOOKAHEAD:
+            pair.look_ahead()
         return pair
 
     def poll(self, engine: Engine) -> ModelPromoted | None:

@@ -75,7 +75,13 @@ def build(
     models: PromotedModels | None = None
     evidence: Mapping[str, EvidenceRecord] = {}
     if strategy.needs_models:
-        models = PromotedModels(registry, settings.runtime.interval, clock, source.symbols)
+        models = PromotedModels(
+            registry,
+            settings.runtime.interval,
+            clock,
+            source.symbols,
+            settings.runtime.hmm_mode,
+        )
         evidence = models.evidence()
         notices += model_notices(models, source, start_ms)
     evidence = dict(evidence) | {
@@ -126,7 +132,11 @@ def build(
                         limits.correlation_half_life_hours, limits.correlation_min_observations
                     ),
                 ),
-                detector=RegimeDetector(models.pair) if models is not None else None,
+                detector=(
+                    RegimeDetector(models.pair, settings.runtime.hmm_mode)
+                    if models is not None
+                    else None
+                ),
                 evidence=evidence,
                 costs=round_trip_costs(settings, fees, source.market),
                 fees=fees,

@@ -31,6 +31,14 @@ class EstimateSource(StrEnum):
 
     LSTM = "lstm"
     HMM_FILTER = "hmm_filter"
+    HMM_LOOKAHEAD = "hmm_lookahead"
+
+
+class HmmMode(StrEnum):
+    """How the HMM names a candle's regime; both ways see candles up to it alone."""
+
+    FILTER = "filter"
+    LOOKAHEAD = "lookahead"
 
 
 class RegimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +47,7 @@ class RegimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         probabilities: calibrated posterior over `Regime`, length 5, sums to 1.
         confidence: its largest entry.
-        hmm_regime: the HMM filter's naming of the same candle, shown beside it.
+        hmm_regime: the HMM's naming of the same candle, shown beside it.
         volatility: standard deviation of one candle's log return over the last 72, > 0.
         model_sha256: of the ONNX file that made the estimate.
         schema_id: of the features it was made from.

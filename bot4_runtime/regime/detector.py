@@ -1,8 +1,8 @@
 """From a candle's feature row to the regime it is in: the only door between models and trading.
 
-The LSTM's estimate trades; with a pair that has no valid LSTM the HMM filter's does; where
-neither can answer there is no estimate, and nothing is entered. A missing candle restarts a
-symbol. Which files are promoted is `registry`'s business.
+The LSTM's estimate trades; with a pair that has no valid LSTM the HMM's does, by its filter or by
+looking ahead; where neither can answer there is no estimate, and nothing is entered. A missing
+candle restarts a symbol. Which files are promoted is `registry`'s business.
 """
 
 import math
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
+from bot4_runtime.domain.regime import EstimateSource, HmmMode, Regime, RegimeEstimate
 from bot4_runtime.features.incremental import FeatureRow
-from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK, ROOT_W
-from bot4_runtime.regime.hmm import ViterbiScores, viterbi_scores
+from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK, ROOT_W, TREND_WINDOW
+from bot4_runtime.regime.hmm import STATES, ViterbiScores, viterbi_scores
 from bot4_runtime.regime.loader import LSTM_COLUMNS
+from bot4_runtime.regime.lookahead import LookAhead
 from bot4_runtime.regime.manifest import WINDOW
 from bot4_runtime.regime.pair import ModelPair
 
@@ -27,17 +28,23 @@ _KEPT_TRENDS: Final = LOOKBACK + WINDOW
 _ROOM: Final = 1_024
 _PLAIN: Final = len(FEATURE_NAMES)
 
+_SOURCES: Final = {
+    HmmMode.FILTER: EstimateSource.HMM_FILTER,
+    HmmMode.LOOKAHEAD: EstimateSource.HMM_LOOKAHEAD,
+}
+
 Probabilities = tuple[float, float, float, float, float]
 
 
 class _Memory:
-    """What is remembered of one symbol's run: trends, and the rows of the LSTM's window."""
+    """What is remembered of one symbol's run: trends, returns, the rows of the LSTM's window."""
 
-    __slots__ = ("end", "log_prior", "rows", "scores", "trends", "valid")
+    __slots__ = ("end", "leading", "log_prior", "returns", "rows", "scores", "trends", "valid")
 
     def __init__(self, pair: ModelPair) -> None:
         self.rows = np.zeros((_ROOM, len(LSTM_COLUMNS)), dtype=np.float32)
         self.trends: deque[float] = deque(maxlen=_KEPT_TRENDS)
+        self.returns: deque[float] = deque(maxlen=TREND_WINDOW)
         self.restart(pair)
 
     def restart(self, pair: ModelPair) -> None:
@@ -46,6 +53,8 @@ class _Memory:
         self.end = 0
         self.valid = 0
         self.trends.clear()
+        self.returns.clear()
+        self.leading = np.full(STATES, np.nan)
         self.scores = ViterbiScores(params)
         self.log_prior: npt.NDArray[np.float64] = params.log_stationary[None]
 
@@ -58,6 +67,7 @@ class _Memory:
             return
         z = np.array(self.trends)
         again = viterbi_scores(z, params)
+        self.leading = again[-1]
         count = min(self.valid, WINDOW, len(z))
         self.rows[self.end - count : self.end, _PLAIN:] = again[len(z) - count :]
         for emission in params.log_emissions(z):
@@ -75,6 +85,13 @@ class _Memory:
         self.end += 1
         self.valid += 1
 
+    def look(self, ahead: LookAhead) -> Probabilities | None:
+        """Ask the look-ahead about the last candle; None when its trend window is not whole."""
+        if len(self.returns) < TREND_WINDOW:
+            return None
+        gaps = np.expm1(self.leading)[None]
+        return _distribution(ahead.posterior(np.array([self.returns]), gaps))
+
     def window(self) -> npt.NDArray[np.float32]:
         """Return the last rows as one batch, float32[1, 50, F + 5]; a view."""
         return self.rows[None, self.end - WINDOW : self.end]
@@ -83,7 +100,18 @@ class _Memory:
 class RegimeDetector:
     """Names the regime of each closed candle, any number of symbols side by side."""
 
-    def __init__(self, pair: ModelPair) -> None:
+    def __init__(self, pair: ModelPair, mode: HmmMode = HmmMode.FILTER) -> None:
+        """Begin with no candle seen.
+
+        Args:
+            pair: the models.
+            mode: how the HMM names regimes.
+
+        Raises:
+            ModelError: the HMM is to look ahead, and its file carries no blocks to do so.
+        """
+        self._mode = mode
+        self._look = pair.look_ahead() if mode is HmmMode.LOOKAHEAD else None
         self._pair = pair
         self._memories: dict[str, _Memory] = {}
 
@@ -93,7 +121,13 @@ class RegimeDetector:
         return self._pair
 
     def swap(self, pair: ModelPair) -> None:
-        """Ask another pair from the next candle on; windows are kept."""
+        """Ask another pair from the next candle on; windows are kept.
+
+        Raises:
+            ModelError: the new HMM cannot look ahead; the old pair is asked on.
+        """
+        if self._look is not None:
+            self._look = pair.look_ahead()
         for memory in self._memories.values():
             memory.swap(pair)
         self._pair = pair
@@ -117,8 +151,12 @@ class RegimeDetector:
         pair = self._pair
         if hmm is None or not row.valid or not pair.admits(candle.symbol):
             return None
+        if self._look is not None:
+            hmm = memory.look(self._look)
+            if hmm is None:
+                return None
         if pair.lstm is None:
-            source, model, answer = EstimateSource.HMM_FILTER, pair.hmm, hmm
+            source, model, answer = _SOURCES[self._mode], pair.hmm, hmm
         else:
             if memory.valid < WINDOW:
                 return None
@@ -152,6 +190,7 @@ class RegimeDetector:
             memory = self._memories[candle.symbol] = _Memory(self._pair)
         elif row.contiguous == 1:
             memory.restart(self._pair)
+        memory.returns.append(row.log_return)
         if not math.isfinite(row.z):
             return memory, None
         memory.trends.append(row.z)
@@ -161,9 +200,9 @@ class RegimeDetector:
         hmm = _distribution(filtered[0])
         if hmm is not None:
             memory.log_prior = log_prior
-        scores = memory.scores.update(row.z)
+        memory.leading = memory.scores.update(row.z)
         if row.valid:
-            memory.append(row.values, scores)
+            memory.append(row.values, memory.leading)
         return memory, hmm
 
 

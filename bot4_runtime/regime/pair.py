@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.loader import LoadedModel
+from bot4_runtime.regime.lookahead import LookAhead, return_blocks_of
 from bot4_runtime.regime.manifest import Manifest
 
 
@@ -54,6 +55,15 @@ class ModelPair:
     def admits(self, symbol: str) -> bool:
         """Whether the pair may name regimes of this symbol."""
         return self.deciding.admits(symbol)
+
+    def look_ahead(self) -> LookAhead:
+        """Return the look-ahead of the HMM file.
+
+        Raises:
+            ModelError: the file carries no pool of blocks, or too small a one.
+        """
+        blocks = return_blocks_of(self.hmm.session.get_modelmeta().custom_metadata_map)
+        return LookAhead(self.hmm.parameters(), blocks)
 
     def require(self, symbol: str) -> None:
         """Refuse a symbol the pair may not be used on.

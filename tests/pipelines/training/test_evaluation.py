@@ -5,7 +5,6 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import onnxruntime
 import pytest
 from sklearn import metrics as sk
 
@@ -20,7 +19,6 @@ from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import feature_schema_id
-from bot4_runtime.regime.loader import LoadedModel
 from bot4_runtime.regime.manifest import (
     GateVerdict,
     HmmDefinition,
@@ -275,13 +273,6 @@ def test_many_candles_are_looked_ahead_from_here_and_there(
     assert pooled["delay"] is pooled["delay_ci"] is pooled["missed"] is None
     assert pooled["accuracy"] is not None
     assert thin["lstm"]["pooled"]["delay"] is not None
-
-
-def test_an_hmm_file_without_blocks_cannot_look_ahead(registry, small_market, tmp_path) -> None:
-    with pytest.raises(ModelError, match="no readable pool"):
-        bare = hmm_graph(small_market.params)
-        session = onnxruntime.InferenceSession(bare, providers=["CPUExecutionProvider"])
-        e.look_ahead(LoadedModel("0" * 64, registry.load("1h").hmm.manifest, session))
 
 
 def test_a_range_ends_where_it_is_told_to(registry, small_market) -> None:

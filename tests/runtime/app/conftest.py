@@ -62,7 +62,8 @@ def hmm_file(scale: float, **changes: object) -> tuple[bytes, Manifest]:
         np.array([0.14, 0.04, 0.035, 0.04, 0.14]),
         0.95 * np.eye(5) + 0.01 * np.ones((5, 5)),
     )
-    graph = hmm_graph(parameters)
+    blocks = changes.pop("blocks", np.random.default_rng(5).normal(size=(64, 24)) / 8.5)
+    graph = hmm_graph(parameters, blocks)  # type: ignore[arg-type]
     told = manifest(
         definition=HmmDefinition.of(parameters, TREND_WINDOW),
         golden=hmm_golden(graph, parameters),
@@ -119,6 +120,7 @@ def promote(tmp_path: Path) -> Promote:
 
     def add(scale: float = 1.0, *, alone: bool = False, **changes: object) -> tuple[str, str]:
         hmm = registry.add(*hmm_file(scale, **changes), "<p>hmm</p>")
+        changes.pop("blocks", None)
         lstm = "" if alone else registry.add(*lstm_file(hmm, **changes), "<p>lstm</p>")
         registry.activate("1h", hmm, lstm)
         return hmm, lstm

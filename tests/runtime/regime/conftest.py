@@ -24,6 +24,7 @@ from bot4_runtime.regime.manifest import (
 )
 from bot4_runtime.regime.registry import ModelRegistry
 
+POOL = np.random.default_rng(5).standard_t(5, size=(64, 24)) / 11.0
 CREATED, EXPIRES = 1_700_000_000_000, 1_900_000_000_000
 
 
@@ -59,7 +60,7 @@ def plain_manifest(**changes) -> Manifest:
 
 def hmm_file(scale: float = 1.0, **changes) -> tuple[bytes, Manifest]:
     params = parameters(scale)
-    graph = hmm_graph(params)
+    graph = hmm_graph(params, changes.pop("blocks", POOL))
     fields = {
         "definition": HmmDefinition.of(params, TREND_WINDOW),
         "golden": hmm_golden(graph, params),

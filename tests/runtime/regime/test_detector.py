@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.regime import EstimateSource
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.regime import EstimateSource, HmmMode
 from bot4_runtime.features.incremental import FeatureRow
 from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK, TREND_WINDOW
 from bot4_runtime.regime.detector import RegimeDetector
@@ -35,9 +36,12 @@ def pair(hmm, make):
 
 
 def steps(count, seed=0, gap_at=None, symbol="BTCUSDT"):
-    """Yield candles with rows as features would make them, of a wandering trend."""
+    """Yield candles with rows as features would make them, of a walk's trend."""
     rng = np.random.default_rng(seed)
-    trend = np.clip(rng.normal(size=count).cumsum() / 6, -3, 3)
+    returns = np.random.default_rng(seed + 100).normal(0, 0.01, size=count + TREND_WINDOW)
+    windows = np.lib.stride_tricks.sliding_window_view(returns, TREND_WINDOW)[1:]
+    trend = windows.sum(axis=1) / np.sqrt((windows**2).sum(axis=1))
+    returns = returns[TREND_WINDOW:]
     contiguous = 0
     for number in range(count):
         missing = gap_at is not None and number >= gap_at
@@ -51,7 +55,8 @@ def steps(count, seed=0, gap_at=None, symbol="BTCUSDT"):
             Candle(symbol=symbol, interval="1h", open_time_ms=open_time, open=1.0, high=1.0,
                    low=1.0, close=1.0, volume=1.0),
             FeatureRow(open_time, values, valid, float(trend[number]) if known else math.nan,
-                       0.06 if known else math.nan, 0.0, contiguous),
+                       0.06 if known else math.nan,
+                       float(returns[number]) if contiguous > 1 else math.nan, contiguous),
         )  # fmt: skip
 
 
@@ -191,3 +196,82 @@ def test_a_row_that_is_not_finite_keeps_the_lstm_silent(pair):
     assert found[599] is not None
     # The stand-in multiplies every column, so NaN reaches its answer.
     assert found[600] is None
+
+
+# ------------------------------------------------------------------------ looking ahead
+def looked(rows, pair):
+    """The look-ahead of the last row, from all rows at once."""
+    returns = np.array([[row.log_return for _, row in rows[-TREND_WINDOW:]]])
+    z = np.array([row.z for _, row in rows if math.isfinite(row.z)])
+    gaps = np.expm1(viterbi_scores(z, pair.hmm.parameters()))
+    return pair.look_ahead().posterior(returns, gaps[[-1]])[0]
+
+
+def test_the_hmm_can_look_ahead_instead_of_filtering(hmm):
+    rows = list(steps(700))
+    pair = ModelPair("1h", hmm, None)
+    found = run(RegimeDetector(pair, HmmMode.LOOKAHEAD), rows)
+    assert [estimate is None for estimate in found] == [not row.valid for _, row in rows]
+    for at in (LOOKBACK - 1, 600, 699):
+        wanted = looked(rows[: at + 1], pair)
+        assert found[at].probabilities == tuple(wanted)
+        assert found[at].regime == found[at].hmm_regime == wanted.argmax()
+        assert found[at].confidence == found[at].hmm_confidence == wanted.max()
+        assert found[at].source is EstimateSource.HMM_LOOKAHEAD
+    assert len({estimate.confidence for estimate in found if estimate}) > 5
+
+
+def test_beside_an_lstm_the_look_ahead_is_shown_and_the_lstm_decides(pair):
+    rows = list(steps(700))
+    filtered, ahead = run(RegimeDetector(pair), rows), RegimeDetector(pair, HmmMode.LOOKAHEAD)
+    found = run(ahead, rows)[-1]
+    assert found.source is EstimateSource.LSTM
+    assert found.probabilities == filtered[-1].probabilities
+    assert found.hmm_confidence == looked(rows, pair).max()
+
+
+def test_a_look_ahead_starts_anew_after_a_gap(hmm):
+    rows = list(steps(1_300, gap_at=700))
+    pair = ModelPair("1h", hmm, None)
+    found = run(RegimeDetector(pair, HmmMode.LOOKAHEAD), rows)
+    assert not any(found[700 : 700 + LOOKBACK - 1])
+    assert found[700:] == run(RegimeDetector(pair, HmmMode.LOOKAHEAD), rows[700:])
+
+
+def test_a_look_ahead_that_saw_too_few_returns_names_nothing(hmm):
+    rows = list(steps(700))
+    detector = RegimeDetector(ModelPair("1h", hmm, None), HmmMode.LOOKAHEAD)
+    late = run(detector, rows[600:])
+    assert not any(late[: TREND_WINDOW - 1])
+    assert late[TREND_WINDOW] is not None
+
+
+def test_a_return_that_is_not_finite_keeps_the_look_ahead_silent(hmm):
+    rows = list(steps(640))
+    changed = {f: getattr(rows[600][1], f) for f in FeatureRow.__dataclass_fields__}
+    rows[600] = (rows[600][0], FeatureRow(**{**changed, "log_return": math.nan}))
+    found = run(RegimeDetector(ModelPair("1h", hmm, None), HmmMode.LOOKAHEAD), rows)
+    assert found[599] is not None
+    assert not any(found[600:])
+
+
+@pytest.mark.parametrize("at", [0, 300, 620])
+def test_a_look_ahead_swapped_in_answers_as_if_there_had_been_no_other(pair, make, at):
+    new = ModelPair("1h", load(make.hmm(scale=1.3), make), None)
+    rows = list(steps(700, seed=3))
+    detector = RegimeDetector(pair, HmmMode.LOOKAHEAD)
+    run(detector, rows[:at])
+    detector.swap(new)
+    assert run(detector, rows[at:]) == run(RegimeDetector(new, HmmMode.LOOKAHEAD), rows)[at:]
+
+
+def test_an_hmm_that_cannot_look_ahead_is_refused_and_the_old_one_asked_on(pair, make):
+    bare = ModelPair("1h", load(make.hmm(blocks=None), make), None)
+    with pytest.raises(ModelError, match="no readable pool"):
+        RegimeDetector(bare, HmmMode.LOOKAHEAD)
+    detector = RegimeDetector(pair, HmmMode.LOOKAHEAD)
+    with pytest.raises(ModelError, match="no readable pool"):
+        detector.swap(bare)
+    assert detector.pair is pair
+    assert run(detector, steps(600)) == run(RegimeDetector(pair, HmmMode.LOOKAHEAD), steps(600))
+    RegimeDetector(bare).swap(pair)
