@@ -26,7 +26,8 @@ from bot4_pipelines.training.dataset import (
     simulated_shares,
     training_set,
 )
-from bot4_pipelines.training.lstm import LstmSettings, fit_lstm
+from bot4_pipelines.training.lstm import fit_lstm
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.regime.registry import ModelRegistry
 

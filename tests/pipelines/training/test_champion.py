@@ -12,9 +12,10 @@ from bot4_pipelines.training import champion as champion_module
 from bot4_pipelines.training.champion import card_section, compare, standing
 from bot4_pipelines.training.dataset import INPUT_NAMES, training_set
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
-from bot4_pipelines.training.lstm import LstmSettings, fit_lstm
+from bot4_pipelines.training.lstm import fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.promotion import judge_against, promote
+from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.features.schema import feature_schema_id
