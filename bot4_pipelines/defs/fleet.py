@@ -227,7 +227,12 @@ def interval_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult: 
 )
 def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The LSTM candidate of one interval, pooled over its series and judged."""
-    outcome = _step(context, lambda flow: flow.lstm_candidate(iterations=config.iterations))
+    outcome = _step(
+        context,
+        lambda flow: flow.lstm_candidate(
+            config.schedule, iterations=config.iterations, from_model=config.from_model
+        ),
+    )
     return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
 
 
