@@ -14,19 +14,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from bot4_pipelines.ingest.wanted import interval_name, symbol_name
+from bot4_pipelines.ingest.wanted import interval_name, symbol_name, wanted
 from bot4_pipelines.progress import Report
 from bot4_pipelines.records import Folders, Record, Records, digest, now_ms
 from bot4_pipelines.sources import report_numbers, series_id
 from bot4_pipelines.step_numbers import candle_numbers
 from bot4_pipelines.steps import Made, Outcome, Steps
 from bot4_pipelines.workflow import Workflow
+from bot4_runtime.candles.funding import FundingStore
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import SeriesId
 from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
 
 if TYPE_CHECKING:
+    from bot4_pipelines.ingest.perpetual import FundingReport
     from bot4_pipelines.ingest.source import Source
 
 _YEAR: Final = re.compile(r"candles-(\d{4})\.json")
@@ -87,6 +89,7 @@ class Fleet:
         self.report = report
         self._store = CandleStore(folders.candles)
         self._sources: dict[str, Source] = {}
+        self._marks: dict[str, Source] = {}
 
     def candles(self, part: SeriesPart, year: int) -> Outcome:
         """Ingest a year of a series.
@@ -96,13 +99,60 @@ class Fleet:
             DataError: the folder's files are unreadable or of a longer interval.
             ConfigError: a variable has an impossible value, or the year has not begun.
         """
+        return self._year(part, year, "candles", self._source(part), self._store)
+
+    def mark(self, part: SeriesPart, year: int) -> Outcome:
+        """Ingest a year of mark prices of a USD-M perpetual.
+
+        Raises:
+            VenueUnreachable, DataError, ConfigError: as `candles`; there is no simulated mark.
+        """
+        from bot4_pipelines.ingest.perpetual import mark_source
+
+        if part.interval not in self._marks:
+            self._marks[part.interval] = mark_source(part.interval)
+        store = CandleStore(self.folders.mark)
+        return self._year(part, year, "mark", self._marks[part.interval], store)
+
+    def funding(self, symbol: str) -> "FundingReport":
+        """Ingest the funding rates of a USD-M perpetual.
+
+        Raises:
+            VenueUnreachable: Binance does not answer, or not all came in time; try again.
+            DataError: the folder has none, or a file is damaged.
+        """
+        from bot4_pipelines.ingest.perpetual import ingest_funding
+        from bot4_pipelines.ingest.plan import Progress
+
+        def tell(progress: Progress) -> None:
+            self.report(progress.message, progress.done / max(progress.total, 1))
+
+        want = wanted()
+        done = ingest_funding(
+            symbol,
+            FundingStore(self.folders.funding),
+            self.folders.candles,
+            now_ms(),
+            years=want.years,
+            progress=tell,
+            budget_s=want.budget_s,
+        )
+        if not done.complete:
+            raise VenueUnreachable(
+                f"funding of {symbol} did not come whole: {'; '.join(done.notes)}"
+            )
+        return done
+
+    def _year(
+        self, part: SeriesPart, year: int, what: str, source: "Source", store: CandleStore
+    ) -> Outcome:
         from bot4_pipelines.ingest.plan import Progress
         from bot4_pipelines.ingest.source import ingest
 
         records = self._records(part)
-        began, step = time.monotonic(), f"candles-{year}"
+        began, step = time.monotonic(), f"{what}-{year}"
         source = replace(
-            self._source(part),
+            source,
             symbols=(part.symbol,),
             from_ms=_year_ms(year),
             to_ms=_year_ms(year + 1),
@@ -113,15 +163,15 @@ class Fleet:
 
         with records.one_writer():
             before = records.find(step)
-            done = ingest(source, self._store, tell)
+            done = ingest(source, store, tell)
             numbers = report_numbers(done)
             rows = [
-                self._store.read(series_id(key), source.from_ms, source.to_ms)
+                store.read(series_id(key), source.from_ms, source.to_ms)
                 for key in numbers["series"]
             ]
             content = digest([one.content_sha256() for one in rows])
             numbers |= {"candles": sum(map(len, rows)), "year": year}
-            stamp = digest("candles", numbers["source"], content)
+            stamp = digest(what, numbers["source"], content)
             same = before is not None and before.stamp == stamp
             outcome = self._steps(part).keep(
                 step, stamp, (content, numbers, {}), began, reused=same

@@ -68,6 +68,16 @@ class Folders:
         return self.home / "candles"
 
     @property
+    def mark(self) -> Path:
+        """Root of the store of mark prices."""
+        return self.home / "mark"
+
+    @property
+    def funding(self) -> Path:
+        """Root of the store of funding rates."""
+        return self.home / "funding"
+
+    @property
     def work(self) -> Path:
         """Records, feature and label tables of the pipeline."""
         return self.home / "pipelines" / self.scope

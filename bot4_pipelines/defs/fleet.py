@@ -6,6 +6,7 @@ machine at one click; both read one candle store. Series and intervals are dynam
 ``BOT4_SYMBOLS`` and ``BOT4_INTERVALS`` add them, through the sensor `fleet_partitions`.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,11 +35,12 @@ from bot4_pipelines.defs.metadata import (
 from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.export import export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
-from bot4_pipelines.ingest.wanted import interval_name, wanted
+from bot4_pipelines.ingest.wanted import interval_name, symbol_name, wanted
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.workflow import Workflow
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import Bot4Error, VenueUnreachable
 
 # Backfill policies are beta in Dagster; its warning would greet every command.
@@ -48,11 +50,21 @@ FIRST_YEAR = "2017"
 """Binance's first."""
 
 series = dg.DynamicPartitionsDefinition(name="series")
+perpetuals = dg.DynamicPartitionsDefinition(name="perpetual")
 intervals = dg.DynamicPartitionsDefinition(name="interval")
 years = dg.TimeWindowPartitionsDefinition(
     start=FIRST_YEAR, fmt="%Y", cron_schedule="0 0 1 1 *", end_offset=1
 )
 series_years = dg.MultiPartitionsDefinition({"series": series, "year": years})
+
+FUNDING_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("time_ms", "int64", "when it was due, UTC, milliseconds, whole minutes"),
+        dg.TableColumn(
+            "rate", "float64", "share of the position's value; longs pay a positive one"
+        ),
+    ]
+)
 
 NETWORK_RETRIES = dg.RetryPolicy(
     max_retries=4, delay=5.0, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -105,18 +117,48 @@ def series_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  
     From the same source as `candles`; a series of a longer interval is made of a shorter one
     where only that is there. A backfill over many partitions is one run.
     """
+    return _years_of(context, _fleet(context).candles)
+
+
+@dg.asset(
+    group_name="perpetuals",
+    owners=OWNERS,
+    kinds={"binance", "parquet"},
+    partitions_def=series_years,
+    backfill_policy=_CHEAP,
+    retry_policy=NETWORK_RETRIES,
+    check_specs=_checks_of("series_mark", [*CANDLE_CHECKS, RESTATED]),
+    metadata={"dagster/column_schema": CANDLE_SCHEMA},
+)
+def series_mark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """A year of mark prices of one USD-M perpetual, by candle; volumes are 0.
+
+    From the folder BOT4_MARK_DIR when it is set, else Binance's public data.
+    """
+    return _years_of(context, _fleet(context).mark)
+
+
+@dg.asset(
+    group_name="perpetuals",
+    owners=OWNERS,
+    kinds={"binance", "parquet"},
+    partitions_def=perpetuals,
+    backfill_policy=_CHEAP,
+    retry_policy=NETWORK_RETRIES,
+    metadata={"dagster/column_schema": FUNDING_SCHEMA},
+)
+def funding_rates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Funding rates of one USD-M perpetual, each when it was due.
+
+    From the folder BOT4_FUNDING_DIR when it is set, else Binance's public data.
+    """
     fleet = _fleet(context)
-    outcomes = []
     with _told():
         for key in sorted(map(str, context.partition_keys)):
-            name, _, year = key.partition("|")
-            outcome = fleet.candles(SeriesPart.of(name), int(year))
-            outcomes.append(outcome)
-            context.add_asset_metadata(metadata_of(outcome), partition_key=key)
-    together = _together(outcomes)
-    return dg.MaterializeResult(
-        check_results=[*candle_results(together), restated_result(together)]
-    )
+            done = fleet.funding(symbol_name(key, "the partition"))
+            told = asdict(done) | {"notes": list(done.notes)}
+            context.add_asset_metadata(told, partition_key=key)
+    return dg.MaterializeResult()
 
 
 @dg.asset(
@@ -276,6 +318,23 @@ def _step(context: dg.AssetExecutionContext, step: Callable[[Workflow], Outcome]
         return step(_fleet(context).models(_interval(context)))
 
 
+def _years_of(
+    context: dg.AssetExecutionContext, ingest: Callable[[SeriesPart, int], Outcome]
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Ingest a run's partitions one by one; its checks speak of all of them."""
+    outcomes = []
+    with _told():
+        for key in sorted(map(str, context.partition_keys)):
+            name, _, year = key.partition("|")
+            outcome = ingest(SeriesPart.of(name), int(year))
+            outcomes.append(outcome)
+            context.add_asset_metadata(metadata_of(outcome), partition_key=key)
+    together = _together(outcomes)
+    return dg.MaterializeResult(
+        check_results=[*candle_results(together), restated_result(together)]
+    )
+
+
 def _together(outcomes: Sequence[Outcome]) -> Outcome:
     """Lay the numbers of several parts together: lists joined, counts added, the last text."""
     numbers: dict[str, object] = {}
@@ -296,6 +355,8 @@ FLEET_ASSETS = [
     series_candles,
     series_features,
     candle_table,
+    series_mark,
+    funding_rates,
     interval_hmm,
     interval_labels,
     interval_lstm,
@@ -354,9 +415,12 @@ def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     parts = [SeriesPart(symbol, one).key for symbol in want.symbols for one in want.intervals]
     held = set(context.instance.get_dynamic_partitions("series"))
     known = set(context.instance.get_dynamic_partitions("interval"))
+    funded = set(context.instance.get_dynamic_partitions("perpetual"))
     new = [part for part in parts if part not in held]
     fresh = [one for one in want.intervals if one not in known]
-    if not new and not fresh:
+    usdm = os.environ.get("BOT4_CANDLES_MARKET") == Market.USDM
+    unfunded = [one for one in want.symbols if usdm and one not in funded]
+    if not (new or fresh or unfunded):
         return dg.SkipReason(
             f"all {len(parts)} series and {len(want.intervals)} intervals are there"
         )
@@ -365,7 +429,9 @@ def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
         requests.append(series.build_add_request(new))
     if fresh:
         requests.append(intervals.build_add_request(fresh))
-    context.log.info("new partitions: %s", " ".join([*new, *fresh]))
+    if unfunded:
+        requests.append(perpetuals.build_add_request(unfunded))
+    context.log.info("new partitions: %s", " ".join([*new, *fresh, *unfunded]))
     return dg.SensorResult(dynamic_partitions_requests=requests)
 
 

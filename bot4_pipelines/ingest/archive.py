@@ -1,5 +1,7 @@
 """Binance's public archive: zips of candles by month and by day, each with its SHA-256.
 
+Mark prices lie beside the candles they belong to, funding rates by month only.
+
 Source of the layout: github.com/binance/binance-public-data. Verified zips are kept in a folder,
 so a download that was cut short goes on where it stopped.
 """
@@ -10,19 +12,23 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from bot4_pipelines.ingest.plan import Budget
 from bot4_pipelines.ingest.rate import TRIES, pause_s, retry_after_s, wait
 from bot4_runtime.candles.files import RawCandles, from_zip
+from bot4_runtime.candles.funding import FundingRates, funding_from_zip
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueRefused, VenueUnreachable
 
 ARCHIVE_URL: Final = "https://data.binance.vision"
+KLINES, MARK = "klines", "markPriceKlines"
 FOLDERS: Final = {Market.SPOT: "spot", Market.USDM: "futures/um"}
+Rows = TypeVar("Rows")
 TIMEOUT_S: Final = 8.0
 CHUNK: Final = 65_536
 BUSY: Final = frozenset({418, http.client.TOO_MANY_REQUESTS})
@@ -43,9 +49,17 @@ class Archive:
     timeout_s: float = TIMEOUT_S
 
     def month(
-        self, market: Market, symbol: str, interval: str, month: date, budget: Budget
+        self,
+        market: Market,
+        symbol: str,
+        interval: str,
+        month: date,
+        budget: Budget,
+        kind: str = KLINES,
     ) -> RawCandles | None:
-        """Fetch a month; None when the archive has none (not listed yet, not published yet).
+        """Fetch a month of `KLINES` or `MARK` prices.
+
+        None when the archive has none: not listed yet, or not published yet.
 
         Raises:
             VenueUnreachable: no answer within the timeout or the budget.
@@ -53,25 +67,44 @@ class Archive:
             DataError: the file does not have the published SHA-256, or holds no candles.
         """
         name = f"{symbol}-{interval}-{month:%Y-%m}.zip"
-        return self._file(f"{FOLDERS[market]}/monthly/klines/{symbol}/{interval}/{name}", budget)
+        return self._candles(
+            f"{FOLDERS[market]}/monthly/{kind}/{symbol}/{interval}/{name}", budget
+        )
 
     def day(
-        self, market: Market, symbol: str, interval: str, day: date, budget: Budget
+        self,
+        market: Market,
+        symbol: str,
+        interval: str,
+        day: date,
+        budget: Budget,
+        kind: str = KLINES,
     ) -> RawCandles | None:
         """Fetch a day; None when the archive has none. Raises as `month`."""
         name = f"{symbol}-{interval}-{day:%Y-%m-%d}.zip"
-        return self._file(f"{FOLDERS[market]}/daily/klines/{symbol}/{interval}/{name}", budget)
+        return self._candles(f"{FOLDERS[market]}/daily/{kind}/{symbol}/{interval}/{name}", budget)
 
-    def _file(self, place: str, budget: Budget) -> RawCandles | None:
+    def funding(self, symbol: str, month: date, budget: Budget) -> FundingRates | None:
+        """Fetch a month of a USD-M perpetual's funding rates; None as `month`, raises as it."""
+        place = f"{FOLDERS[Market.USDM]}/monthly/fundingRate/{symbol}"
+        name = f"{symbol}-fundingRate-{month:%Y-%m}.zip"
+        return self._file(f"{place}/{name}", budget, funding_from_zip)
+
+    def _candles(self, place: str, budget: Budget) -> RawCandles | None:
+        return self._file(place, budget, from_zip)
+
+    def _file(
+        self, place: str, budget: Budget, read: Callable[[bytes, str, str], Rows]
+    ) -> Rows | None:
         name = place.rsplit("/", 1)[1]
         symbol = name.split("-", 1)[0]
         kept = self.cache / place
         if kept.exists():
-            return from_zip(kept.read_bytes(), symbol, name)
+            return read(kept.read_bytes(), symbol, name)
         data = self._verified(f"{self.base_url.rstrip('/')}/data/{place}", budget)
         if data is None:
             return None
-        raw = from_zip(data, symbol, name)
+        raw = read(data, symbol, name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_bytes(data)

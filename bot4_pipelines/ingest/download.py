@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bot4_pipelines.ingest.archive import Archive
+from bot4_pipelines.ingest.archive import KLINES, MARK, Archive
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress
 from bot4_pipelines.ingest.rate import SharedRate
 from bot4_pipelines.ingest.rest import RestCandles
@@ -109,20 +109,21 @@ def _archived(
     months = plan.months()[::-1]
     steps = [(month, symbol) for month in months for symbol in plan.symbols]
     unlisted: set[str] = set()
+    kind = MARK if plan.mark else KLINES
     for done, (month, symbol) in enumerate(steps):
         if budget.spent:
             return
         if symbol in unlisted:
             continue
         progress(Progress(done, len(steps), f"{symbol} {month:%Y-%m}"))
-        raw = archive.month(plan.market, symbol, plan.interval, month, budget)
+        raw = archive.month(plan.market, symbol, plan.interval, month, budget, kind)
         if raw is not None:
             yield symbol, raw
         elif plan.age(month) >= RECENT_MONTHS:
             unlisted.add(symbol)
         else:
             for day in plan.days(month):
-                one = archive.day(plan.market, symbol, plan.interval, day, budget)
+                one = archive.day(plan.market, symbol, plan.interval, day, budget, kind)
                 if one is not None:
                     yield symbol, one
     progress(Progress(len(steps), len(steps), "archive read"))
@@ -139,7 +140,7 @@ def _latest(
     for done, (symbol, raws) in enumerate(parts.items()):
         progress(Progress(done, len(parts), f"latest candles of {symbol}"))
         start = _after(raws, plan, held.get(symbol))
-        raw = client.fetch(symbol, plan.interval, start, plan.to_ms, budget)
+        raw = client.fetch(symbol, plan.interval, start, plan.to_ms, budget, mark=plan.mark)
         if len(raw):
             raws.append(raw)
 

@@ -56,6 +56,7 @@ class DownloadPlan:
         from_ms: first open time asked for.
         to_ms: open times from here on are not asked for.
         now_ms: the present, UTC.
+        mark: mark prices instead of those that were traded.
     """
 
     market: Market
@@ -64,6 +65,7 @@ class DownloadPlan:
     from_ms: int
     to_ms: int
     now_ms: int
+    mark: bool = False
 
     def age(self, month: date) -> int:
         """Months from a month until now."""

@@ -14,6 +14,7 @@ from bot4_pipelines.ingest.plan import Budget
 from bot4_pipelines.ingest.rate import TRIES, SharedRate, pause_s, retry_after_s, wait
 from bot4_pipelines.ingest.wanted import DEFAULT_BUDGET_S
 from bot4_runtime.candles.files import RawCandles
+from bot4_runtime.candles.funding import FundingRates, funding_of
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.errors import (
     DataError,
@@ -96,9 +97,24 @@ class RestCandles:
                 )
 
     def fetch(
-        self, symbol: str, interval: str, from_ms: int, to_ms: int, budget: Budget
+        self,
+        symbol: str,
+        interval: str,
+        from_ms: int,
+        to_ms: int,
+        budget: Budget,
+        *,
+        mark: bool = False,
     ) -> RawCandles:
         """Fetch closed candles that open in [from_ms, to_ms); fewer when the budget is spent.
+
+        Args:
+            symbol: as Binance writes it.
+            interval: of the candles.
+            from_ms: first open time.
+            to_ms: open times from here on are left out.
+            budget: seconds.
+            mark: mark prices, without volume, instead of those that were traded.
 
         Raises:
             VenueUnreachable: no answer, or Binance is busy.
@@ -110,17 +126,39 @@ class RestCandles:
         name = next(m["symbol"] for m in self._client.markets.values() if m["id"] == symbol)
         step = interval_ms(interval)
         end = min(to_ms, self._venue_ms(to_ms)) // step * step
+        price = {"price": "mark"} if mark else {}
         rows: list[list[float]] = []
         start = -(-from_ms // step) * step
         while start < end and not budget.spent:
-            page = self._call("fetch_ohlcv", name, interval, start, PAGE)
+            page = self._call("fetch_ohlcv", name, interval, start, PAGE, price)
             rows += [row for row in page if start <= row[0] < end]
             if not page:
                 break
             start = max(int(page[-1][0]) + step, start + step)
-        table = np.array([row[:6] for row in rows], dtype=np.float64).reshape(-1, 6)
+        table = np.array([[*row[:5], row[5] or 0.0] for row in rows], dtype=np.float64).reshape(
+            -1, 6
+        )
         times = table[:, 0].astype(np.int64)
         return RawCandles(symbol, f"REST {symbol} {interval}", times, *table[:, 1:].T.copy())
+
+    def funding(self, symbol: str, from_ms: int, to_ms: int, budget: Budget) -> FundingRates:
+        """Fetch funding rates due in [from_ms, to_ms); fewer when the budget is spent.
+
+        Raises:
+            VenueError, DataError: as `fetch`.
+        """
+        self.check((symbol,))
+        name = next(m["symbol"] for m in self._client.markets.values() if m["id"] == symbol)
+        rows: list[dict[str, Any]] = []
+        start = from_ms
+        while start < to_ms and not budget.spent:
+            page = self._call("fetch_funding_rate_history", name, start, PAGE)
+            rows += [row for row in page if start <= row["timestamp"] < to_ms]
+            if len(page) < PAGE:
+                break
+            start = int(page[-1]["timestamp"]) + 1
+        times = [int(row["timestamp"]) for row in rows]
+        return funding_of(symbol, times, [float(row["fundingRate"]) for row in rows])
 
     def _venue_ms(self, ours_ms: int) -> int:
         try:

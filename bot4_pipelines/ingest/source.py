@@ -76,6 +76,7 @@ class Source:
         budget_s: seconds a download may take.
         from_ms: open times before it are left out; None for none.
         to_ms: open times from it on are left out; None for none.
+        mark: mark prices of perpetuals instead of those that were traded.
     """
 
     kind: SourceKind
@@ -92,6 +93,7 @@ class Source:
     budget_s: float = DEFAULT_BUDGET_S
     from_ms: int | None = None
     to_ms: int | None = None
+    mark: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -366,6 +368,7 @@ def _ingest_binance(
         from_ms=source.from_ms,
         to_ms=source.to_ms,
     )
+    plan = replace(plan, mark=source.mark)
     reach = source.reach or Reach(archive=True, rest=True)
     held = {symbol: found for symbol in plan.symbols if (found := _held(store, plan, symbol))}
     archive = Archive(store.root / ".archive", source.archive_url) if reach.archive else None

@@ -95,7 +95,7 @@ class CandleStore:
         years = series.open_time_ms.astype("datetime64[ms]").astype("datetime64[Y]").astype(int)
         edges = [0, *(np.flatnonzero(np.diff(years)) + 1).tolist(), len(series)]
         now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        with self._locked(folder):
+        with locked(folder, self._lock_wait_s):
             for start, stop in itertools.pairwise(edges):
                 if start == stop:
                     continue
@@ -191,22 +191,28 @@ class CandleStore:
         except msgspec.MsgspecError as error:
             raise DataError(f"cannot read the history {path}: {error}") from error
 
-    @contextmanager
-    def _locked(self, folder: Path) -> Iterator[None]:
-        end = time.monotonic() + self._lock_wait_s
-        with (folder / ".lock").open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() >= end:
-                        raise DataError(
-                            f"another process has been writing candles to {folder} for "
-                            f"{self._lock_wait_s:g} s; wait until it is done"
-                        ) from error
-                    time.sleep(_LOOK_AGAIN_S)
-            yield
+
+@contextmanager
+def locked(folder: Path, wait_s: float) -> Iterator[None]:
+    """Hold a folder's lock; wait for another writer.
+
+    Raises:
+        DataError: it was not free in time.
+    """
+    end = time.monotonic() + wait_s
+    with (folder / ".lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    raise DataError(
+                        f"another process has been writing candles to {folder} for "
+                        f"{wait_s:g} s; wait until it is done"
+                    ) from error
+                time.sleep(_LOOK_AGAIN_S)
+        yield
 
 
 def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries, WriteReport]:
@@ -257,6 +263,11 @@ def _replace(path: Path, series: CandleSeries) -> None:
         {"open_time_ms": series.open_time_ms} | {name: getattr(series, name) for name in COLUMNS},
         schema=SCHEMA,
     )
+    replace_file(path, frame)
+
+
+def replace_file(path: Path, frame: pl.DataFrame) -> None:
+    """Replace a Parquet file by rename, flushed, so that readers see the old one or the new."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         frame.write_parquet(file, compression="zstd")

@@ -229,6 +229,31 @@ def test_a_year_without_candles_is_empty_and_a_series_without_any_is_named(folde
         fleet.pool("6h", [part])
 
 
+def test_mark_prices_and_funding_have_stores_of_their_own(folders, tmp_path, monkeypatch):
+    from bot4_runtime.candles.funding import FundingStore
+
+    monkeypatch.setenv("BOT4_MARK_DIR", str(tmp_path / "source"))
+    monkeypatch.setenv("BOT4_FUNDING_DIR", str(tmp_path / "funding"))
+    (tmp_path / "funding").mkdir()
+    frame = pl.DataFrame({"timestamp": [START, START + 8 * HOUR], "funding_rate": [1e-4, -1e-4]})
+    frame.write_parquet(tmp_path / "funding" / "BTCUSDT.parquet")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("series", ["BTCUSDT_6h"])
+        instance.add_dynamic_partitions("perpetual", ["BTCUSDT", "ETHUSDT"])
+        mark = launch(instance, ["series_mark"], key="BTCUSDT_6h|2021")
+        assert mark.success, words_of(mark)
+        funding = launch(instance, ["funding_rates"], key="BTCUSDT")
+        assert funding.success, words_of(funding)
+        missing = launch(instance, ["funding_rates"], key="ETHUSDT")
+        assert "no funding of ETHUSDT" in words_of(missing)
+        told = instance.get_latest_materialization_event(dg.AssetKey("funding_rates"))
+    assert told.asset_materialization.metadata["rates"].value == 2
+    one = SeriesId(Origin.REAL, Market.USDM, "BTCUSDT", "6h")
+    assert len(CandleStore(folders.mark).read(one)) == 4 * 365
+    assert len(FundingStore(folders.funding).read("BTCUSDT")) == 2
+    assert CandleStore(folders.candles).list_series() == []
+
+
 def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
 
@@ -246,6 +271,10 @@ def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
         for one in asked.values():
             instance.add_dynamic_partitions(one.partitions_def_name, one.partition_keys)
         assert tick().skip_message == "all 4 series and 2 intervals are there"
+        monkeypatch.setenv("BOT4_CANDLES_MARKET", "usdm")
+        (request,) = tick().dynamic_partitions_requests
+        assert request.partitions_def_name == "perpetual"
+        assert list(request.partition_keys) == ["BTCUSDT", "ETHUSDT"]
         monkeypatch.setenv("BOT4_SYMBOLS", "BTC-USDT")
         assert "is no symbol" in tick().skip_message
 
@@ -277,7 +306,7 @@ def test_fleet_assets_are_described_owned_grouped_and_retried():
         assert len(node.description) > 40
         assert node.owners == ["team:bot4"]
         assert node.kinds
-        assert node.group_name in {"fleet", "fleet_models"}
+        assert node.group_name in {"fleet", "fleet_models", "perpetuals"}
         policy = asset.op.retry_policy
         assert asset is assets.interval_models or policy.backoff is dg.Backoff.EXPONENTIAL
     for name in ("series_candles", "series_features"):

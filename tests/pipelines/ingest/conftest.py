@@ -25,6 +25,14 @@ def jagged(series: CandleSeries) -> list[list[float]]:
     return [[c.open_time_ms, c.open, c.high, c.low, c.close, c.volume] for c in series]
 
 
+def zipped(name: str, text: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name.replace(".zip", ".csv"), (2024, 1, 1, 0, 0, 0))
+        archive.writestr(info, text)
+    return buffer.getvalue()
+
+
 class FakeBinance:
     """What the server says; tests change it."""
 
@@ -34,6 +42,7 @@ class FakeBinance:
             symbol: jagged(market.series(symbol, "1h", START, NOW + HOUR))
             for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT")
         }
+        self.funding = [(START + 8 * HOUR * k, round(1e-4 + 1e-6 * k, 8)) for k in range(226)]
         self.status: int | None = None
         self.stall = False
         self.short = False
@@ -52,21 +61,31 @@ class FakeBinance:
         # months are published when over, days when over
         if symbol not in self.rows or now.strftime("%Y-%m-%d").startswith(stamp):
             return None
+        if "-fundingRate-" in name:
+            text = "\n".join(
+                ["calc_time,funding_interval_hours,last_funding_rate"]
+                + [
+                    f"{t + 4},8,{rate}"
+                    for t, rate in self.funding
+                    if self.day(t).startswith(stamp)
+                ]
+            )
+            return zipped(name, text)
         lines = [
             ",".join(map(str, [int(r[0]), *r[1:], 0, 0, 0, 0, 0, 0]))
             for r in self.rows[symbol]
-            if datetime.fromtimestamp(r[0] / 1000, UTC).strftime("%Y-%m-%d").startswith(stamp)
+            if self.day(r[0]).startswith(stamp)
         ]
         if not lines:
             return None
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            info = zipfile.ZipInfo(name.replace(".zip", ".csv"), (2024, 1, 1, 0, 0, 0))
-            archive.writestr(info, "\n".join(lines))
-        return buffer.getvalue()
+        return zipped(name, "\n".join(lines))
+
+    @staticmethod
+    def day(time_ms: float) -> str:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d")
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
-        if path.startswith("/api/v3"):
+        if path.startswith(("/api/v3", "/fapi/v1")):
             return self.rest(path, query)
         if self.status is not None:
             return self.status, b"no"
@@ -106,11 +125,25 @@ class FakeBinance:
                     "filters": [],
                     "permissions": [],
                     "permissionSets": [["SPOT"]],
+                    "contractType": "PERPETUAL",
+                    "pair": s,
+                    "marginAsset": "USDT",
+                    "onboardDate": START,
+                    "deliveryDate": 4_133_404_800_000,
+                    "pricePrecision": 2,
+                    "quantityPrecision": 3,
                 }
                 for s in self.rows
             ]
             return 200, json.dumps({"serverTime": NOW, "symbols": symbols}).encode()
-        if path.endswith("/klines"):
+        if path.endswith("/fundingRate"):
+            due = [row for row in self.funding if row[0] >= int(query["startTime"]) - 4]
+            body = [
+                {"symbol": query["symbol"], "fundingTime": t + 4, "fundingRate": str(rate)}
+                for t, rate in due
+            ]
+            return 200, json.dumps(body).encode()
+        if path.endswith(("/klines", "/markPriceKlines")):
             self.starts.append(int(query["startTime"]))
             start, limit = int(query["startTime"]), int(query.get("limit", 500))
             rows = [r for r in self.rows[query["symbol"]] if r[0] >= start][:limit]
