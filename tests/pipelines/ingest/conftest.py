@@ -25,6 +25,16 @@ def jagged(series: CandleSeries) -> list[list[float]]:
     return [[c.open_time_ms, c.open, c.high, c.low, c.close, c.volume] for c in series]
 
 
+PERPETUAL = {
+    "contractType": "PERPETUAL",
+    "marginAsset": "USDT",
+    "onboardDate": START,
+    "deliveryDate": 4_133_404_800_000,
+    "pricePrecision": 2,
+    "quantityPrecision": 3,
+}
+
+
 def zipped(name: str, text: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -125,14 +135,8 @@ class FakeBinance:
                     "filters": [],
                     "permissions": [],
                     "permissionSets": [["SPOT"]],
-                    "contractType": "PERPETUAL",
-                    "pair": s,
-                    "marginAsset": "USDT",
-                    "onboardDate": START,
-                    "deliveryDate": 4_133_404_800_000,
-                    "pricePrecision": 2,
-                    "quantityPrecision": 3,
                 }
+                | ({} if path.startswith("/api") else PERPETUAL | {"pair": s})
                 for s in self.rows
             ]
             return 200, json.dumps({"serverTime": NOW, "symbols": symbols}).encode()
