@@ -108,6 +108,7 @@ def _archived(
     """Months newest first, days where a month is not published; ends when the budget is spent."""
     months = plan.months()[::-1]
     steps = [(month, symbol) for month in months for symbol in plan.symbols]
+    listed: set[str] = set()
     unlisted: set[str] = set()
     kind = MARK if plan.mark else KLINES
     for done, (month, symbol) in enumerate(steps):
@@ -118,9 +119,11 @@ def _archived(
         progress(Progress(done, len(steps), f"{symbol} {month:%Y-%m}"))
         raw = archive.month(plan.market, symbol, plan.interval, month, budget, kind)
         if raw is not None:
+            listed.add(symbol)
             yield symbol, raw
         elif plan.age(month) >= RECENT_MONTHS:
-            unlisted.add(symbol)
+            if symbol in listed:  # before that it may have been delisted
+                unlisted.add(symbol)
         else:
             for day in plan.days(month):
                 one = archive.day(plan.market, symbol, plan.interval, day, budget, kind)

@@ -13,7 +13,7 @@ from typing import Final
 
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
-from bot4_pipelines.ingest.rate import WEIGHTS, SharedRate
+from bot4_pipelines.ingest.rate import machine_rate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.rest import RestCandles
 from bot4_pipelines.ingest.source import Source, SourceKind, choose_source
@@ -82,7 +82,7 @@ def ingest_funding(
     Args:
         symbol: of a USD-M perpetual.
         store: written to.
-        cache: root below which the archive's zips and the request budget are kept.
+        cache: root below which the archive's zips are kept.
         now_ms: the present, UTC.
         env: ``BOT4_FUNDING_DIR`` names a folder; else Binance (``BOT4_ARCHIVE_URL``,
             ``BOT4_REST_URL``); the process's when None.
@@ -115,7 +115,7 @@ def ingest_funding(
     parts: list[FundingRates] = []
     faults: list[VenueError] = []
     archive = Archive(cache / ".archive", url) if reached.archive else None
-    rate = SharedRate(cache / f".rate-{Market.USDM.value}.json", WEIGHTS[Market.USDM])
+    rate = machine_rate(Market.USDM, rest_url, cache)
     with contextlib.ExitStack() as stack:
         client = None
         if reached.rest:

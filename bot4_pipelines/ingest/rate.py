@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,20 @@ TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 30.0
 MINUTE_MS: Final = 60_000
+
+
+def machine_rate(market: Market, rest_url: str | None, root: Path) -> "SharedRate":
+    """Return the budget of a market's requests.
+
+    Args:
+        market: whose limit it is.
+        rest_url: a proxy or another server has a count of its own, kept with the data; Binance's
+            is kept in this machine's folder of temporary files, since it counts by address.
+        root: of the data.
+    """
+    name = f"rate-{market.value}.json"
+    own = Path(tempfile.gettempdir()) / f"bot4-{os.getuid()}" / name
+    return SharedRate(own if rest_url is None else root / f".{name}", WEIGHTS[market])
 
 
 def pause_s(attempt: int, retry_after_s: float | None = None) -> float:
@@ -114,7 +129,7 @@ class SharedRate:
         return self._change(taken)
 
     def _change(self, change: Callable[[dict[str, int]], int]) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - a descriptor
             fcntl.flock(file, fcntl.LOCK_EX)

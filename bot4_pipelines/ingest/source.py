@@ -19,7 +19,7 @@ from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
 from bot4_pipelines.ingest.download import OVERLAP, download
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
 from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
-from bot4_pipelines.ingest.rate import WEIGHTS, SharedRate
+from bot4_pipelines.ingest.rate import machine_rate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
 from bot4_pipelines.ingest.wanted import (
@@ -379,7 +379,7 @@ def _ingest_binance(
         rest_url=source.rest_url,
         progress=progress,
         budget=budget,
-        rate=SharedRate(store.root / f".rate-{plan.market.value}.json", WEIGHTS[plan.market]),
+        rate=machine_rate(plan.market, source.rest_url, store.root),
         held=held,
     )
     reports = [

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from bot4_pipelines.defs import fleet as assets
-from bot4_pipelines.export import Exported, export_candles, export_url
+from bot4_pipelines.export import Exported, _prepare, export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.records import Folders
 from bot4_runtime.candles.series import CandleSeries
@@ -84,6 +84,29 @@ def test_a_server_that_does_not_answer_is_named_by_the_series(url):
     series = SimulatedMarket(1).series("BTCUSDT", "1h", START, START + HOUR)
     with pytest.raises(DataError, match=r"BTCUSDT/1h were not exported: connection"):
         export_candles(series, "postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_the_table_is_handed_to_timescaledb_when_it_says_it_is_there():
+    class Found:
+        def __init__(self, row):
+            self.row = row
+
+        def fetchone(self):
+            return self.row
+
+    class Server:
+        def __init__(self):
+            self.said = []
+
+        def execute(self, text, values=None):
+            self.said.append((text, values))
+            return Found((1,) if "pg_extension" in text else None)
+
+    server = Server()
+    assert _prepare(server) is True
+    text, values = server.said[-1]
+    assert "create_hypertable" in text
+    assert values == ("bot4_market.candle",)
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,35 @@ def test_mark_prices_and_funding_have_stores_of_their_own(folders, tmp_path, mon
     assert CandleStore(folders.candles).list_series() == []
 
 
+def test_a_series_of_two_origins_is_not_learnt_from(folders, monkeypatch):
+    fleet = Fleet(folders, silent)
+    part = SeriesPart("BTCUSDT", "6h")
+    fleet.candles(part, 2021)
+    monkeypatch.delenv("BOT4_CANDLES_DIR")
+    monkeypatch.setenv("BOT4_CANDLES_SOURCE", "simulated")
+    Fleet(folders, silent).candles(part, 2022)
+    with pytest.raises(DataError, match=r"is several series .*choose one source"):
+        fleet.features(part)
+    other = SeriesPart("ETHUSDT", "6h")
+    Fleet(folders, silent).candles(other, 2022)
+    ada = SeriesPart("BNBUSDT", "6h")
+    monkeypatch.delenv("BOT4_CANDLES_SOURCE")
+    monkeypatch.setenv("BOT4_CANDLES_DIR", str(folders.home.parent / "source"))
+    path = folders.home.parent / "source" / "BTCUSDT.parquet"
+    path.rename(path.with_name("BNBUSDT.parquet"))
+    fleet.candles(ada, 2020)
+    with pytest.raises(DataError, match="are of several markets"):
+        fleet.pool("6h", [other, ada])
+
+
+def test_what_may_pass_by_itself_is_tried_again_and_nothing_else():
+    with pytest.raises(VenueUnreachable), assets._told():
+        raise VenueUnreachable("gone for a moment")
+    with pytest.raises(dg.Failure, match="DataError: torn") as failed, assets._told():
+        raise DataError("torn")
+    assert not failed.value.allow_retries
+
+
 def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
 

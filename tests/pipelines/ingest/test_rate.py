@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bot4_pipelines.ingest.plan import Budget
-from bot4_pipelines.ingest.rate import SharedRate, pause_s, retry_after_s, wait
+from bot4_pipelines.ingest.rate import SharedRate, machine_rate, pause_s, retry_after_s, wait
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import VenueUnreachable
 
 MINUTE = 60_000
@@ -55,6 +56,14 @@ def test_it_waits_when_the_time_budget_allows_it(tmp_path: Path) -> None:
     )
     rate.take(10, Budget(5))
     rate.take(10, Budget(5))
+
+
+def test_binance_is_counted_by_machine_and_other_servers_by_home(tmp_path: Path) -> None:
+    own = machine_rate(Market.SPOT, None, tmp_path)
+    assert own.path == machine_rate(Market.SPOT, None, tmp_path / "other").path
+    assert own.path != machine_rate(Market.USDM, None, tmp_path).path
+    proxy = machine_rate(Market.SPOT, "http://127.0.0.1:1", tmp_path)
+    assert proxy.path == tmp_path / ".rate-spot.json"
 
 
 def test_a_torn_file_counts_as_nothing_used(tmp_path: Path) -> None:

@@ -108,6 +108,20 @@ def test_years_of_three_day_bars_lose_no_bar_at_new_year(tmp_path: Path, hours):
     assert store.read(held).open_time_ms.tolist() == whole.open_time_ms.tolist()
 
 
+def test_the_store_serves_whoever_wants_longer_candles(tmp_path: Path, hours):
+    folder, series = hours
+    store = CandleStore(tmp_path / "store")
+    env = {"BOT4_CANDLES_SOURCE": "stored", "BOT4_INTERVAL": "8h"}
+    with pytest.raises(DataError, match="the store holds no candles"):
+        ingest(choose_source(env), store, now_ms=NOW)
+    ingest(choose_source({"BOT4_CANDLES_DIR": str(folder)}), store, now_ms=NOW)
+    report = ingest(choose_source(env), store, now_ms=NOW)
+    assert [one.id.key for one in report.series] == ["real/spot/SOLUSDT/8h"]
+    assert store.read(report.series[0].id).close.tolist() == resample(series, "8h").close.tolist()
+    with pytest.raises(DataError, match="no candles of BTCUSDT shorter than 8h are stored"):
+        ingest(choose_source(env, symbols=["BTCUSDT"]), store, now_ms=NOW)
+
+
 def test_a_shorter_simulated_history_is_the_end_of_the_long_one(tmp_path: Path):
     env = {"BOT4_CANDLES_SOURCE": "simulated", "BOT4_SYMBOLS": "SOLUSDT", "BOT4_INTERVAL": "1d"}
     lasts = []
