@@ -25,7 +25,7 @@ TITLES = {
     "promoted_models": "Promotion",
     "training_reference": "Reference",
     "evidence_records": "Evidence",
-    "hyperparameter_search": "Search",
+    "lstm_search": "Search",
     "seeds": "Seeds",
 }
 

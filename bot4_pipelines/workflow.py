@@ -431,15 +431,14 @@ class Workflow:
         return content, {"file": str(path), "rules": rules}, plots
 
     # ------------------------------------------------------------------- search
-    def hyperparameter_search(
-        self, *, trials: int, workers: int, iterations: int, seed: int
-    ) -> Outcome:
+    def lstm_search(self, *, trials: int, workers: int, iterations: int, seed: int) -> Outcome:
         """Try other settings of the LSTM on the validation range; nothing is used by itself.
 
         The pipeline's lock is not held meanwhile: candles keep coming in.
 
         Args:
-            trials: in all, those of an earlier search on the same candles counted.
+            trials: in all, those of an earlier search on the same candles counted; 0 makes
+                none and shows those that are there.
             workers: processes.
             iterations: steps of a trial.
             seed: of sampler and trainings.
@@ -448,7 +447,12 @@ class Workflow:
             DataError: there are no labels, or every trial failed.
             ConfigError: a number that cannot be.
         """
-        from bot4_pipelines.training.search import search, search_data, search_settings
+        from bot4_pipelines.training.search import (
+            known_trials,
+            search,
+            search_data,
+            search_settings,
+        )
         from bot4_pipelines.training.search_plots import search_plots
 
         labels = self.records.need("hindsight_labels", "hindsight_labels")
@@ -456,17 +460,18 @@ class Workflow:
         base = search_settings(iterations, seed)
         study = digest("search", labels.content, source_sha256(*_TRAINING), iterations, seed)
         began = time.monotonic()
-        data, hard = search_data(self._material(), hmm.content, self._registry, base, self.report)
         folder = self.folders.work / "search" / study[:16]
-        found = search(
-            data, hard, folder, base, trials=trials, workers=workers, report=self.report
-        )
+        if trials:
+            material = self._material()
+            data = search_data(material, hmm.content, self._registry, base, self.report)
+            report = self.report
+            found = search(*data, folder, base, trials=trials, workers=workers, report=report)
+        else:
+            found = known_trials(folder, base)
         with self.records.one_writer():
             stamp = digest(study, len(found.trials))
             made: Made = (stamp, search_numbers(found, folder.name), search_plots(found))
-            return self._steps.keep(
-                "hyperparameter_search", stamp, made, began, reused=not found.made
-            )
+            return self._steps.keep("lstm_search", stamp, made, began, reused=not found.made)
 
     # ------------------------------------------------------------------- shared
     @property

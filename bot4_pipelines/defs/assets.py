@@ -63,9 +63,12 @@ class LstmConfig(dg.Config):
 
 
 class SearchConfig(dg.Config):
-    """How much is searched: trials in all, processes, steps a trial, the seed of the sampler."""
+    """How much is searched: trials in all, processes, steps a trial, the seed of the sampler.
 
-    trials: int = 20
+    Without trials those that are there are shown: "Materialize all" starts no search.
+    """
+
+    trials: int = 0
     workers: int = 2
     iterations: int = 600
     seed: int = 20_180_101
@@ -242,16 +245,14 @@ def evidence_records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     pool=TRAINING_POOL,
     metadata={"dagster/column_schema": TRIAL_SCHEMA},
 )
-def hyperparameter_search(
-    context: dg.AssetExecutionContext, config: SearchConfig
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def lstm_search(context: dg.AssetExecutionContext, config: SearchConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Trials of other LSTM settings on the validation range, and what they cost.
 
     Trials run on a process pool, hopeless ones are stopped early, and a search that was cut
     short goes on where it stopped. The best settings are shown; training does not take them by
     itself. The test range is not looked at.
     """
-    outcome = _workflow(context).hyperparameter_search(
+    outcome = _workflow(context).lstm_search(
         trials=config.trials,
         workers=config.workers,
         iterations=config.iterations,
@@ -272,4 +273,4 @@ PIPELINE = [
 ]
 """What one training is: the job ``pipeline`` makes these."""
 
-ASSETS = [*PIPELINE, hyperparameter_search]
+ASSETS = [*PIPELINE, lstm_search]

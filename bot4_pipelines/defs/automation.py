@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from bot4_pipelines.defs.assets import PIPELINE, candles, hyperparameter_search
+from bot4_pipelines.defs.assets import PIPELINE, candles, lstm_search
+
+SEARCH_TRIALS = 20
 
 WRITES = {"bot4/writes": "store"}
 """The queue runs one job with this tag at a time (dagster.yaml)."""
@@ -23,9 +25,10 @@ candles_job = dg.define_asset_job(
 
 search_job = dg.define_asset_job(
     "search",
-    selection=dg.AssetSelection.assets(hyperparameter_search),
-    description="Trials of other LSTM settings; hours of processor time, so never started by "
-    "itself.",
+    selection=dg.AssetSelection.assets(lstm_search),
+    description="Twenty trials of other LSTM settings: half an hour of processor time and more, "
+    "so nothing starts it by itself.",
+    config={"ops": {"lstm_search": {"config": {"trials": SEARCH_TRIALS}}}},
 )
 
 retrain_weekly = dg.ScheduleDefinition(

@@ -140,6 +140,12 @@ def search(
     return result
 
 
+def known_trials(folder: Path, base: LstmSettings) -> SearchResult:
+    """Return the trials of a study as it stands; none when there is no study."""
+    found = _trials(folder, base) if (folder / STUDY).is_file() else ()
+    return SearchResult(trials=found, made=0, cpu_s=sum(one.cpu_s for one in found))
+
+
 # ------------------------------------------------------------------------ one trial
 def _one_trial(folder: Path, settings: bytes) -> str:
     """Make one trial in this process; return why it failed, or nothing."""

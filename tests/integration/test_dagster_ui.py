@@ -1,5 +1,6 @@
-"""An operator in a browser: opens Dagster's UI, sees the graph, materialises an asset by a click."""
+"""An operator in a browser: Dagster's graph, a run by a click, a check that blocks, a plot."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,14 +11,22 @@ import time
 import urllib.request
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from bot4_runtime.candles.files import read_candle_folder
+from bot4_runtime.candles.series import COLUMNS
+from bot4_runtime.candles.simulated import SimulatedMarket
+from bot4_runtime.domain.candle import Market
+
+HOUR = 3_600_000
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "models": ("hmm_candidate", "lstm_candidate", "promoted_models"),
+    "models": ("hmm_candidate", "lstm_candidate", "promoted_models", "training_reference"),
     "regimes": ("hindsight_labels",),
     "evidence": ("evidence_records",),
     "features": ("features",),
+    "search": ("lstm_search",),
     "candles": ("candles",),
 }
 QUIET = [
@@ -43,6 +52,7 @@ pytestmark = [
 def ui(tmp_path_factory):
     """Webserver and daemon over a fresh BOT4_HOME, as `bot4-pipelines dev` starts them."""
     home = tmp_path_factory.mktemp("home")
+    offer(home / "offered", torn=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,7 +60,7 @@ def ui(tmp_path_factory):
         **os.environ,
         "BOT4_HOME": str(home),
         "BOT4_MODELS": str(home / "models"),
-        "BOT4_CANDLES_SOURCE": "simulated",
+        "BOT4_CANDLES_DIR": str(home / "offered"),
         "OMP_NUM_THREADS": "1",
     }
     script = "from bot4_pipelines.cli import main; main()"
@@ -73,6 +83,28 @@ def ui(tmp_path_factory):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         log.close()
+
+
+def real_candles():
+    named = os.environ.get("BOT4_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def offer(folder, *, torn):
+    """Put two months of one symbol in the folder of candles; torn, one high lies below its low."""
+    data = real_candles()
+    if data is None:
+        series = SimulatedMarket(3).series("BTCUSDT", "1h", 450_000 * HOUR, 451_500 * HOUR)
+    else:
+        (series,) = read_candle_folder(data / "spot" / "1h", Market.SPOT, ["BTCUSDT"])
+        series = series.rows(slice(-1_500, None))
+    columns = {name: getattr(series, name).copy() for name in COLUMNS}
+    if torn:
+        columns["high"][700] = columns["low"][700] * 0.9
+    folder.mkdir(exist_ok=True)
+    times = pl.Series(series.open_time_ms).cast(pl.Datetime("ms", "UTC"))
+    pl.DataFrame({"timestamp": times} | columns).write_parquet(folder / "BTCUSDT.parquet")
 
 
 def wait_for(url, process, seconds):
@@ -124,19 +156,68 @@ def test_the_graph_shows_every_asset_in_its_group(ui, page):
         shoot(page, f"group_{group}")
 
 
+def test_materialise_all_stops_at_the_check_that_blocks_and_says_why(ui, page):
+    url, home = ui
+    page.goto(f"{url}/asset-groups/", wait_until="load")
+    page.get_by_role("button", name="Materialize all").click(timeout=90_000)
+    assert ended_run(url, home, "FAILURE") is not None
+    page.goto(f"{url}/assets/candles?view=checks", wait_until="load")
+    page.get_by_text("no_error_codes", exact=False).first.click(timeout=60_000)
+    page.get_by_text("OHLC", exact=False).first.wait_for(timeout=60_000)
+    shoot(page, "check_blocks")
+    assert not (home / "pipelines" / "features.json").exists()
+    page.goto(f"{url}/runs", wait_until="load")
+    page.get_by_text("Failure", exact=False).first.wait_for(timeout=60_000)
+    shoot(page, "runs")
+
+
 def test_a_click_materialises_an_asset_and_the_ui_shows_its_numbers(ui, page):
     url, home = ui
+    offer(home / "offered", torn=False)
     page.goto(f"{url}/assets/candles", wait_until="load")
     page.get_by_text("Materialize", exact=False).first.wait_for(timeout=60_000)
     page.get_by_role("button", name="Materialize").first.click()
-    record = home / "pipelines" / "candles.json"
-    end = time.monotonic() + 180
-    while not record.exists() and time.monotonic() < end:
-        time.sleep(0.5)
-    assert record.exists(), (home / "dev.log").read_text()[-2000:]
+    assert ended_run(url, home, "SUCCESS") is not None
     page.goto(f"{url}/assets/candles?view=overview", wait_until="load")
-    page.get_by_text("no real prices", exact=False).first.wait_for(timeout=60_000)
+    page.get_by_text("folder offered", exact=False).first.wait_for(timeout=60_000)
     shoot(page, "candles")
+
+
+def test_a_plot_opens_from_the_numbers_of_an_asset(ui, page):
+    url, _ = ui
+    page.goto(f"{url}/assets/candles?view=overview", wait_until="load")
+    page.get_by_text("plot: price history", exact=False).first.wait_for(timeout=60_000)
+    page.get_by_text("Show Markdown", exact=False).first.click(timeout=60_000)
+    plot = page.locator("img[alt='price history']").last
+    plot.wait_for(timeout=60_000)
+    page.wait_for_timeout(500)
+    assert plot.evaluate("image => image.complete && image.naturalWidth") > 500
+    shoot(page, "plot")
+
+
+def test_sensors_and_schedules_are_listed_and_off(ui, page):
+    url, _ = ui
+    page.goto(f"{url}/automation", wait_until="load")
+    for name in ("retrain_on_drift", "retrain_on_live_accuracy", "candles_hourly"):
+        page.get_by_text(name, exact=True).first.wait_for(timeout=60_000)
+    assert page.locator("input[type=checkbox]:checked").count() == 0
+    shoot(page, "automation")
+
+
+def ended_run(url, home, status):
+    """Return the newest run's id once one has this status; runs are asked for as the UI does."""
+    query = {"query": "{runsOrError(limit: 1){... on Runs{results{runId status}}}}"}
+    request = urllib.request.Request(
+        f"{url}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    )
+    end = time.monotonic() + 180
+    while time.monotonic() < end:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            runs = json.load(answer)["data"]["runsOrError"]["results"]
+        if runs and runs[0]["status"] == status:
+            return runs[0]["runId"]
+        time.sleep(1)
+    return pytest.fail(f"no {status} in 180 s: {(home / 'dev.log').read_text()[-2000:]}")
 
 
 def test_no_request_left_this_machine(page):

@@ -55,7 +55,7 @@ def test_every_asset_is_described_owned_and_grouped():
     fleet = {asset.key for asset in FLEET_ASSETS}
     keys = [key for key in graph.toposorted_asset_keys if key not in fleet]
     names = [key.to_user_string() for key in keys]
-    assert set(names) == {*ORDER, "hyperparameter_search"}
+    assert set(names) == {*ORDER, "lstm_search"}
     places = [names.index(name) for name in ORDER]
     assert places == sorted(places)
     for key in keys:
@@ -85,7 +85,7 @@ def test_every_asset_says_its_columns_when_it_is_stale_and_its_pool():
         assert all(column.type for column in columns)
         assert node.pools in ({"store"}, {"training"})
         stale = node.freshness_policy
-        if key.to_user_string() == "hyperparameter_search":
+        if key.to_user_string() == "lstm_search":
             assert stale is None  # made when somebody wants it
         else:
             assert stale.warn_window.to_timedelta() < stale.fail_window.to_timedelta()

@@ -48,6 +48,8 @@ def test_a_search_makes_the_trials_it_was_asked_for_and_goes_on_later(found, dat
     done = s.search(*data, folder, TINY, trials=6, workers=2)
     assert done.made == 0
     assert done.trials == again.trials
+    assert s.known_trials(folder, TINY) == done
+    assert s.known_trials(folder / "none", TINY) == s.SearchResult((), 0, 0)
 
 
 def test_every_trial_says_its_settings_its_accuracy_and_its_cost(found):
