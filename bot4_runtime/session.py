@@ -33,6 +33,7 @@ from bot4_runtime.domain.events import (
     CancelRequested,
     JournaledEvent,
     ModelPromoted,
+    ModelTrial,
     OperatorCommand,
     OrderClosed,
     OrderEvent,
@@ -103,10 +104,10 @@ class Ledger:
 
 
 class ModelWatcher(Protocol):
-    """Notices a newly promoted pair of models."""
+    """Tries out a newly promoted pair of models, and goes back from a bad one."""
 
-    def poll(self, engine: Engine) -> ModelPromoted | None:
-        """Swap the engine's models when the pointer moved; return what was promoted."""
+    def poll(self, engine: Engine) -> Sequence[ModelPromoted | ModelTrial]:
+        """Swap the engine's models when one must; return what happened."""
         ...
 
 
@@ -288,9 +289,10 @@ class Session:
         if self._keeper is not None:
             self._protect(self._keeper.turn())
         if self._watcher is not None:
-            promoted = self._watcher.poll(self._engine)
-            if promoted is not None:
-                self._ledger.emit(promoted)
+            happened = self._watcher.poll(self._engine)
+            for event in happened:
+                self._ledger.emit(event)
+            if happened:
                 self._ledger.commit()
         if self._commands is not None:
             for command in self._commands.poll():

@@ -34,6 +34,7 @@ from bot4_runtime.domain.instrument import QUOTE_ASSETS
 from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.liquidation import STEPS, LiquidationLimits
@@ -216,6 +217,18 @@ class StateSection(_Section):
     series: bool = False
 
 
+class PromotionSection(_Section):
+    """``[promotion]``: how a newly promoted pair of models is taken up; see `TrialBounds`."""
+
+    trial_candles: Annotated[int, Field(ge=0, le=10_000)] = 24
+    least_agreement: Annotated[float, Field(ge=0, le=1)] = 0.6
+    latency_budget_ms: Annotated[float, Field(gt=0, le=60_000)] = 100.0
+
+    def bounds(self) -> TrialBounds:
+        """Return what a pair must keep to."""
+        return TrialBounds(self.trial_candles, self.least_agreement, self.latency_budget_ms)
+
+
 class TelemetrySection(_Section):
     """``[telemetry]``: logs and metrics. `metrics_port` 0 serves none; it binds to loopback."""
 
@@ -243,6 +256,7 @@ class Settings(_Section):
     liquidation: LiquidationSection = LiquidationSection()
     fees: FeesSection = FeesSection()
     state: StateSection = StateSection()
+    promotion: PromotionSection = PromotionSection()
     telemetry: TelemetrySection = TelemetrySection()
     bridge: BridgeSection = BridgeSection()
 

@@ -16,6 +16,7 @@ from bot4_runtime.book_risk import Candles, book_risk, recent_candles
 from bot4_runtime.commands import waiting_orders
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.events import (
+    ModelTrial,
     OperatorCommand,
     OrderRejected,
     OverrideSet,
@@ -67,6 +68,7 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
             interval: {"hmm_sha256": m.hmm_sha256, "lstm_sha256": m.lstm_sha256}
             for interval, m in sorted(state.models.items())
         },
+        "model_trials": told.trials,
         "books": {name.value: _book(state, name, candles) for name in state.books},
         "overrides": [_override(each) for each in state.overrides if now_ns < each.expires_ts_ns],
         "queued_orders": [
@@ -82,16 +84,20 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
 
 @dataclass(slots=True)
 class _Told:
-    """What the fold does not keep: orders obeyed, rejections by code, why entries waited last."""
+    """What the fold does not keep: orders obeyed, rejections by code, why entries waited last.
+
+    And, by interval, what became of the pair of models that was promoted last.
+    """
 
     obeyed: set[str] = field(default_factory=set)
     rejected: Counter[str] = field(default_factory=Counter)
     entries_wait: str = ""
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def _told_since(journal: JournalReader) -> _Told:
     told = _Told()
-    kinds = (SessionStarted, OrderRejected, OperatorCommand, OverrideSet)
+    kinds = (SessionStarted, OrderRejected, OperatorCommand, OverrideSet, ModelTrial)
     for _, event in journal.events(kinds=kinds):
         match event:
             case SessionStarted():
@@ -102,9 +108,24 @@ def _told_since(journal: JournalReader) -> _Told:
                     told.entries_wait = event.reason
             case OperatorCommand() | OverrideSet():
                 told.obeyed.add(event.command_id)
+            case ModelTrial():
+                told.trials[event.interval] = _trial(event)
             case _:
                 pass
     return told
+
+
+def _trial(event: ModelTrial) -> dict[str, Any]:
+    return {
+        "time": datetime.fromtimestamp(event.ts_event_ns / 1e9, UTC).isoformat(),
+        "outcome": event.outcome,
+        "hmm_sha256": event.hmm_sha256,
+        "lstm_sha256": event.lstm_sha256,
+        "candles": event.candles,
+        "agreement": event.agreement,
+        "latency_ms": event.latency_ms,
+        "reason": event.reason,
+    }
 
 
 def _override(event: OverrideSet) -> dict[str, Any]:
@@ -179,6 +200,10 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     if found["rejected"]:
         counts = ", ".join(f"{code} {count}" for code, count in found["rejected"].items())
         lines.append(f"Rejected by the gate or the venue: {counts}")
+    for interval, trial in found["model_trials"].items():
+        pair = (trial["lstm_sha256"] or trial["hmm_sha256"])[:12] or "unknown"
+        reason = f": {trial['reason']}" if trial["reason"] else ""
+        lines.append(f"Promoted {interval} models {pair}: {trial['outcome']}{reason}")
     if found["entries_wait"]:
         lines.append(f"Entries waited last because {found['entries_wait']}")
     for name, book in found["books"].items():

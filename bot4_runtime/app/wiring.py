@@ -1,6 +1,6 @@
 """Settings become a session ready to run: source, store, models, engine and gate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,6 @@ from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.clock import NS_PER_MS, Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle
-from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Book
 from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
@@ -24,7 +23,6 @@ from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.fees.calculator import BNB
 from bot4_runtime.market import MarketMemory
-from bot4_runtime.regime.detector import RegimeDetector
 from bot4_runtime.regime.evidence import synthetic_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
@@ -73,21 +71,17 @@ def build(
     clock: Clock = LiveClock() if live else ManualClock(start_ms * NS_PER_MS)
     notices = source_notices(source)
     models: PromotedModels | None = None
-    evidence: Mapping[str, EvidenceRecord] = {}
     if strategy.needs_models:
         models = PromotedModels(
             registry,
             settings.runtime.interval,
             clock,
             source.symbols,
-            settings.runtime.hmm_mode,
+            mode=settings.runtime.hmm_mode,
+            market=source.market,
+            bounds=settings.promotion.bounds(),
         )
-        evidence = models.evidence()
         notices += model_notices(models, source, start_ms)
-    evidence = dict(evidence) | {
-        rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
-        for rule in strategy.synthetic_rules
-    }
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
@@ -98,6 +92,12 @@ def build(
     store = open_store(settings, mode, folder)
     try:
         recovery = store.recover()
+        if models is not None and mode != "replay":
+            models.go_on(store.state)
+        evidence = dict(models.evidence() if models is not None else {}) | {
+            rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
+            for rule in strategy.synthetic_rules
+        }
         first = store.state.first_session
         fees, tier = account_fees(
             settings, source.market, start_ms if first is None else first.start_ms, in_bnb=in_bnb
@@ -132,11 +132,7 @@ def build(
                         limits.correlation_half_life_hours, limits.correlation_min_observations
                     ),
                 ),
-                detector=(
-                    RegimeDetector(models.pair, settings.runtime.hmm_mode)
-                    if models is not None
-                    else None
-                ),
+                detector=models.detector if models is not None else None,
                 evidence=evidence,
                 costs=round_trip_costs(settings, fees, source.market),
                 fees=fees,

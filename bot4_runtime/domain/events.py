@@ -271,6 +271,29 @@ class ModelPromoted(Event, frozen=True, kw_only=True, gc=False, tag=True):
     schema_id: str
 
 
+class ModelTrial(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """What became of a promoted pair of models: tried beside the one that trades, then judged.
+
+    Attributes:
+        outcome: ``refused`` before it was tried or after, ``begun``, ``adopted``, ``kept`` once
+            the former pair is not needed beside it any more, or ``rolled back`` to that one.
+        hmm_sha256: of the pair that is judged; empty when the pointer itself is unreadable.
+        candles: closing times it was compared on.
+        agreement: share of the last answers that named the same regime; None without any.
+        latency_ms: median time of an answer; None before there were enough.
+        reason: in words, empty when nothing was wrong.
+    """
+
+    interval: str
+    hmm_sha256: str
+    lstm_sha256: str
+    outcome: str
+    candles: int = 0
+    agreement: float | None = None
+    latency_ms: float | None = None
+    reason: str = ""
+
+
 class Reconciled(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """The account at the venue was read whole, its trades booked, and the rest compared.
 
@@ -330,6 +353,7 @@ SystemEvent = (
     | InstrumentDefined
     | RegimeNamed
     | ModelPromoted
+    | ModelTrial
     | Reconciled
     | OperatorCommand
 )

@@ -74,6 +74,16 @@ class _Memory:
             self.scores.follow(emission)
         self.log_prior = pair.hmm.run({"obs": z[None, :, None], "log_prior": self.log_prior})[1]
 
+    def copy(self, pair: ModelPair) -> "_Memory":
+        """Return a memory of the same candles under another pair."""
+        other = _Memory(pair)
+        other.rows[: self.end] = self.rows[: self.end]
+        other.trends.extend(self.trends)
+        other.returns.extend(self.returns)
+        other.end, other.valid = self.end, self.valid
+        other.swap(pair)
+        return other
+
     def append(self, values: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> None:
         """Take a valid row into the window."""
         if self.end == _ROOM:
@@ -114,6 +124,8 @@ class RegimeDetector:
         self._look = pair.look_ahead() if mode is HmmMode.LOOKAHEAD else None
         self._pair = pair
         self._memories: dict[str, _Memory] = {}
+        self.faults = 0
+        """Answers of the models that were no distribution."""
 
     @property
     def pair(self) -> ModelPair:
@@ -131,6 +143,12 @@ class RegimeDetector:
         for memory in self._memories.values():
             memory.swap(pair)
         self._pair = pair
+
+    def fork(self, pair: ModelPair) -> "RegimeDetector":
+        """Return a detector of another pair that has seen the same candles."""
+        other = RegimeDetector(pair, self._mode)
+        other._memories = {symbol: memory.copy(pair) for symbol, memory in self._memories.items()}
+        return other
 
     def warm(self, candle: Candle, row: FeatureRow) -> None:
         """Take a candle of the past into memory without naming it."""
@@ -163,6 +181,7 @@ class RegimeDetector:
             source, model = EstimateSource.LSTM, pair.lstm
             named = _distribution(model.run({"features": memory.window()})[0])
             if named is None:
+                self.faults += 1
                 return None
             answer = named
         confidence = max(answer)
@@ -200,6 +219,8 @@ class RegimeDetector:
         hmm = _distribution(filtered[0])
         if hmm is not None:
             memory.log_prior = log_prior
+        else:
+            self.faults += 1
         memory.leading = memory.scores.update(row.z)
         if row.valid:
             memory.append(row.values, memory.leading)

@@ -24,6 +24,7 @@ from bot4_runtime.domain.events import (
     InstrumentDefined,
     JournaledEvent,
     ModelPromoted,
+    ModelTrial,
     OperatorCommand,
     OrderAccepted,
     OrderClosed,
@@ -160,6 +161,7 @@ class TradingState:
             InstrumentDefined: self._instrument_defined,
             RegimeNamed: self._regime_named,
             ModelPromoted: self._model_promoted,
+            ModelTrial: self._model_trial,
             Reconciled: self._reconciled,
             OperatorCommand: self._operator_command,
         }
@@ -549,6 +551,10 @@ class TradingState:
     def _model_promoted(self, event: ModelPromoted) -> bool:
         self.models[event.interval] = event
         self._count("ModelPromoted")
+        return True
+
+    def _model_trial(self, event: ModelTrial) -> bool:
+        self._count(f"ModelTrial:{event.outcome}")
         return True
 
     def _protection_alarm(self, event: ProtectionAlarm) -> bool:

@@ -72,12 +72,12 @@ def hmm_file(scale: float, **changes: object) -> tuple[bytes, Manifest]:
     return seal(graph, told), told
 
 
-def lstm_file(hmm_sha256: str, **changes: object) -> tuple[bytes, Manifest]:
-    """Name the state whose Viterbi score is least."""
+def lstm_file(hmm_sha256: str, gain: float = 4.0, **changes: object) -> tuple[bytes, Manifest]:
+    """Name the state whose Viterbi score is least; with a negative gain, the one least likely."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.zeros((len(LSTM_COLUMNS), 5), dtype=np.float32)
-    weights[len(FEATURE_NAMES) :] = -4.0 * np.eye(5)
+    weights[len(FEATURE_NAMES) :] = -gain * np.eye(5)
     width = len(LSTM_COLUMNS)
     model = helper.make_model(
         helper.make_graph(
@@ -118,10 +118,12 @@ def promote(tmp_path: Path) -> Promote:
     """Archive and activate a pair; `alone` leaves the LSTM out."""
     registry = ModelRegistry(tmp_path / "models")
 
-    def add(scale: float = 1.0, *, alone: bool = False, **changes: object) -> tuple[str, str]:
+    def add(
+        scale: float = 1.0, *, alone: bool = False, gain: float = 4.0, **changes: object
+    ) -> tuple[str, str]:
         hmm = registry.add(*hmm_file(scale, **changes), "<p>hmm</p>")
         changes.pop("blocks", None)
-        lstm = "" if alone else registry.add(*lstm_file(hmm, **changes), "<p>lstm</p>")
+        lstm = "" if alone else registry.add(*lstm_file(hmm, gain, **changes), "<p>lstm</p>")
         registry.activate("1h", hmm, lstm)
         return hmm, lstm
 

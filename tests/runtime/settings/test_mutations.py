@@ -22,6 +22,7 @@ from bot4_runtime.settings import Settings, load_settings
 NO_RISK = {
     "home",  # another folder is another account, with its own journal
     "models",  # which models decide is checked and journaled by their hashes
+    "promotion",  # how a new pair is judged before it decides; each verdict is journaled
     "state",  # how the account is remembered
     "telemetry",
     "bridge",

@@ -20,6 +20,7 @@ from bot4_runtime.domain.events import (
     InstrumentDefined,
     JournaledEvent,
     ModelPromoted,
+    ModelTrial,
     OperatorCommand,
     OrderAccepted,
     OrderClosed,
@@ -356,6 +357,17 @@ class Scenario:
                 GapSeen(ts_event_ns=now_ns, symbol=symbol, interval="1h", from_ms=0, to_ms=HOUR_MS)
             )
         if rng.random() < 0.05:
+            say(
+                ModelTrial(
+                    ts_event_ns=now_ns,
+                    interval="1h",
+                    hmm_sha256="a" * 64,
+                    lstm_sha256="b" * 64,
+                    outcome="adopted",
+                    candles=24,
+                    agreement=0.9,
+                )
+            )
             say(
                 ModelPromoted(
                     ts_event_ns=now_ns,

@@ -1,0 +1,382 @@
+"""A promoted pair is tried beside the one that trades, adopted, watched, and left if it must be."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bot4_runtime import app
+from bot4_runtime.app import promoted
+from bot4_runtime.clock import ManualClock
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.events import ModelPromoted, ModelTrial, RegimeNamed
+from bot4_runtime.features.incremental import FeatureState
+from bot4_runtime.regime.loader import LoadedModel
+from bot4_runtime.regime.pair import ModelPair
+from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.regime.trial import TrialBounds, WatchedDetector
+from bot4_runtime.state.reader import JournalReader
+
+HOUR = 3_600_000
+START = 1_735_689_600_000
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the pointer of promoted models with every candle."""
+    monkeypatch.setattr(promoted, "POLL_SECONDS", 0.0)
+
+
+class Sick:
+    """A session of ONNX Runtime that behaves as told from some answer on."""
+
+    def __init__(self, session, ill: "Illness") -> None:
+        self._session, self._ill = session, ill
+
+    def run(self, outputs, inputs):
+        return self._ill(self._session.run(outputs, inputs), "features" in inputs)
+
+
+class Illness:
+    """What befalls the LSTM of a pair after so many of its answers."""
+
+    def __init__(self, kind: str, after: int) -> None:
+        self.kind, self.after, self.answers, self.now_ns = kind, after, 0, 0
+
+    def timer(self) -> int:
+        return self.now_ns
+
+    def __call__(self, answer, lstm: bool):
+        if not lstm:
+            return answer
+        self.answers += 1
+        if self.answers <= self.after:
+            return answer
+        if self.kind == "not finite":
+            return [np.full_like(answer[0], np.nan)]
+        if self.kind == "raises":
+            raise RuntimeError("the library gave up")
+        if self.kind == "different":
+            return [answer[0][:, ::-1].copy() * 0 + np.array([[0.0, 0.0, 0.0, 0.0, 1.0]])]
+        self.now_ns += 500_000_000
+        return answer
+
+
+class Clinic(ModelRegistry):
+    """A registry that opens one pair with an illness."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.ill: dict[str, Illness] = {}
+
+    def open(self, interval, hmm_sha256, lstm_sha256="", now_ms=None, **more) -> ModelPair:
+        pair = super().open(interval, hmm_sha256, lstm_sha256, now_ms, **more)
+        ill = self.ill.get(lstm_sha256)
+        if ill is None or pair.lstm is None:
+            return pair
+        lstm = pair.lstm
+        sick = LoadedModel(lstm.sha256, lstm.manifest, Sick(lstm.session, ill))
+        return ModelPair(interval, pair.hmm, sick)
+
+
+class Desk:
+    """Candles through a detector, polled between them, as a session does it."""
+
+    def __init__(self, models: promoted.PromotedModels) -> None:
+        from bot4_runtime.candles.simulated import SimulatedMarket
+
+        self.models, self.told = models, []
+        self.believed: list[int] = []
+        self.features = {s: FeatureState(s, "1h") for s in ("BTCUSDT", "ETHUSDT")}
+        self.candles = sorted(
+            (candle for symbol in self.features
+             for candle in SimulatedMarket(7).series(symbol, "1h", START - 800 * HOUR, START + 900 * HOUR)),
+            key=lambda candle: candle.open_time_ms,
+        )  # fmt: skip
+        self.at, self.named = 0, []
+        while self.candles[self.at].open_time_ms < START:
+            candle = self._next()
+            models.detector.warm(candle, self.features[candle.symbol].update(candle))
+
+    def _next(self):
+        self.at += 1
+        return self.candles[self.at - 1]
+
+    def swap(self, pair, evidence) -> None:
+        self.models.detector.swap(pair)
+
+    def believe(self, evidence) -> None:
+        self.believed.append(self.at)
+
+    def hours(self, count: int) -> None:
+        for _ in range(2 * count):
+            self.told += self.models.poll(self)
+            candle = self._next()
+            estimate = self.models.detector.update(
+                candle, self.features[candle.symbol].update(candle)
+            )
+            self.named.append(None if estimate is None else estimate.model_sha256)
+
+    def outcomes(self) -> list[str]:
+        return [e.outcome if isinstance(e, ModelTrial) else "swap" for e in self.told]
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    return Clinic(tmp_path / "models")
+
+
+@pytest.fixture
+def desk(clinic, promote) -> Callable[..., Desk]:
+    def make(
+        candles: int = 24, timer: Callable[[], int] | None = None, least: float = 0.6
+    ) -> Desk:
+        promote()
+        models = promoted.PromotedModels(
+            clinic, "1h", ManualClock(START * 1_000_000), ("BTCUSDT", "ETHUSDT"),
+            market=Market.SPOT, bounds=TrialBounds(candles, least),
+        )  # fmt: skip
+        if timer is not None:
+            models.detector._timer = timer
+        return Desk(models)
+
+    return make
+
+
+def test_a_good_pair_is_tried_adopted_and_kept(desk, promote) -> None:
+    at = desk()
+    at.hours(3)
+    second = promote(1.1)
+    at.hours(23)
+    assert at.outcomes() == ["begun"]
+    assert second[1] not in at.named
+    at.hours(1)
+    assert at.outcomes() == ["begun", "adopted", "swap"]
+    _, adopted, swapped = at.told
+    assert (swapped.hmm_sha256, swapped.lstm_sha256) == second
+    assert adopted.candles == 24
+    assert 0.6 <= adopted.agreement <= 1.0
+    assert adopted.latency_ms > 0.0
+    assert at.models.detector.beside is not None
+    assert at.named[-1] == second[1]
+    at.hours(24)
+    assert at.outcomes()[3:] == ["kept"]
+    assert at.models.detector.beside is None
+    at.hours(5)
+    assert len(at.told) == 4
+
+
+def test_without_a_trial_a_pair_is_taken_up_at_once(desk, promote) -> None:
+    at = desk(0)
+    at.hours(1)
+    second = promote(1.1)
+    at.hours(1)
+    assert at.outcomes() == ["adopted", "swap"]
+    assert set(at.named[-2:]) == {second[1]}
+    at.hours(30)
+    assert len(at.told) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "candles"),
+    [
+        ("not finite", "1 of its answers are no distribution (BTCUSDT at", 5),
+        ("raises", "(RuntimeError: the library gave up)", 5),
+        ("slow", "its answers take 500 ms in the median; expected at most 100", 8),
+        ("different", "of the regimes as the other pair did; expected at least 60%", 24),
+    ],
+)
+def test_a_bad_pair_is_refused_while_it_only_looks_on(
+    desk, promote, clinic, kind, why, candles
+) -> None:
+    ill = Illness(kind, after=10 if kind != "different" else 0)
+    at = desk(timer=ill.timer)
+    at.hours(1)
+    first, second = at.models.pair.lstm_sha256, promote(1.1)
+    clinic.ill[second[1]] = ill
+    at.hours(40)
+    assert at.outcomes() == ["begun", "refused"]
+    assert why in at.told[1].reason
+    assert at.told[1].candles == pytest.approx(candles, abs=1)
+    assert set(at.named) == {first}
+    assert at.models.detector.beside is None
+    evidence = promoted.evidence_path(clinic.root, "1h")
+    evidence.parent.mkdir(parents=True)
+    evidence.write_text("")
+    at.hours(30)
+    assert len(at.told) == 2, "a refused promotion is taken up once"
+    promote(1.1)
+    at.hours(1)
+    assert at.outcomes()[2] == "begun"
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "lost"),
+    [
+        ("not finite", "are no distribution (", 1),
+        ("raises", "(RuntimeError: the library gave up)", 1),
+        ("slow", "its answers take 500 ms in the median", 0),
+        ("different", "of the regimes as the other pair did", 0),
+    ],
+)
+@pytest.mark.parametrize("after", [60, 200])
+def test_an_adopted_pair_that_turns_bad_is_rolled_back_by_itself(
+    desk, promote, clinic, kind, why, lost, after
+) -> None:
+    ill = Illness(kind, after)
+    at = desk(timer=ill.timer)
+    at.hours(1)
+    first, second = at.models.pair, promote(1.1)
+    clinic.ill[second[1]] = ill
+    at.hours(75 if after == 60 else 130)
+    if kind == "different" and after == 200:
+        assert at.outcomes() == ["begun", "adopted", "swap", "kept"], "nobody looks on any more"
+        return
+    kept = ["kept"] * (after == 200)
+    assert at.outcomes() == ["begun", "adopted", "swap", *kept, "rolled back", "swap"]
+    assert why in at.told[-2].reason
+    assert at.told[-2].lstm_sha256 == second[1]
+    assert at.told[-1].lstm_sha256 == first.lstm_sha256
+    assert at.named.count(None) == lost
+    assert set(at.named[-20:]) == {first.lstm_sha256}
+    assert at.models.pair.lstm_sha256 == first.lstm_sha256
+
+
+def test_a_pair_with_no_way_back_raises_what_it_raises(desk, promote, clinic) -> None:
+    ill = Illness("raises", 0)
+    at = desk()
+    clinic.ill[at.models.pair.lstm_sha256] = ill
+    at.models.detector.swap(clinic.open("1h", *at.models._pointed()))
+    with pytest.raises(RuntimeError, match="gave up"):
+        at.hours(1)
+
+
+def test_a_promotion_taken_back_ends_its_trial(desk, promote, clinic) -> None:
+    at = desk()
+    first = clinic.current("1h").shas
+    at.hours(1)
+    promote(1.1)
+    at.hours(2)
+    clinic.activate("1h", *first)
+    at.hours(1)
+    assert at.outcomes() == ["begun", "refused"]
+    assert at.told[-1].reason == "it is not promoted any more"
+    assert at.models.detector.beside is None
+
+
+def test_a_newer_promotion_begins_a_trial_of_its_own(desk, promote) -> None:
+    at = desk()
+    at.hours(1)
+    second = promote(1.1)
+    at.hours(5)
+    third = promote(0.95)
+    at.hours(26)
+    assert at.outcomes() == ["begun", "begun", "adopted", "swap"]
+    assert [e.lstm_sha256 for e in at.told] == [second[1], third[1], third[1], third[1]]
+
+
+def test_a_pair_that_turns_bad_is_left_while_the_next_is_tried(desk, promote, clinic) -> None:
+    at = desk()
+    at.hours(1)
+    ill = Illness("not finite", 70)
+    first, second = at.models.pair, promote(1.1)
+    clinic.ill[second[1]] = ill
+    at.hours(26)
+    third = promote(0.95)
+    at.hours(45)
+    names = {first.lstm_sha256: 1, second[1]: 2, third[1]: 3}
+    assert [(o, names[e.lstm_sha256]) for o, e in zip(at.outcomes(), at.told, strict=True)] == [
+        ("begun", 2), ("adopted", 2), ("swap", 2), ("begun", 3),
+        ("rolled back", 2), ("swap", 1), ("begun", 3), ("adopted", 3), ("swap", 3),
+    ]  # fmt: skip
+
+
+def test_an_unreadable_pointer_is_told_and_trading_goes_on(desk, clinic) -> None:
+    at = desk()
+    at.hours(1)
+    (clinic.root / "current.json").write_text("{")
+    at.hours(2)
+    assert at.outcomes() == ["refused"]
+    assert at.told[0].hmm_sha256 == ""
+    assert "unreadable" in at.told[0].reason
+    (clinic.root / "current.json").unlink()
+    at.hours(1)
+    assert "no models are promoted" in at.told[1].reason
+
+
+def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:
+    at = desk()
+    at.hours(1)
+    promote(market=Market.USDM)
+    at.hours(1)
+    assert "trained on the usdm market; expected spot" in at.told[0].reason
+    with pytest.raises(ModelError, match="usdm market"):
+        promoted.PromotedModels(clinic, "1h", ManualClock(0), (), market=Market.SPOT)
+
+
+def test_a_fork_answers_as_if_it_had_seen_every_candle(promote, clinic) -> None:
+    """The HMM's filter forgets: after 500 candles nobody can tell when it began."""
+    promote()
+    one = promoted.PromotedModels(clinic, "1h", ManualClock(START * 1_000_000))
+    at = Desk(one)
+    pair = clinic.open("1h", *promote(1.1))
+    other = WatchedDetector(pair)
+    features = {s: FeatureState(s, "1h") for s in at.features}
+    for candle in at.candles[: at.at]:
+        other.warm(candle, features[candle.symbol].update(candle))
+    fork = one.detector.fork(pair)
+    for candle in at.candles[at.at : at.at + 200]:
+        row = features[candle.symbol].update(candle)
+        expected, found = other.update(candle, row), fork.update(candle, row)
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+        assert found.hmm_confidence == pytest.approx(expected.hmm_confidence, abs=1e-6)
+
+
+# ------------------------------------------------------------------ whole sessions
+def events_of(folder: Path) -> list[object]:
+    with JournalReader.open(folder / "journal.sqlite") as journal:
+        return [event for _, event in journal.events()]
+
+
+def test_a_restart_goes_on_with_the_pair_that_traded_and_tries_the_new_one(
+    promote, make_settings, tmp_path: Path
+) -> None:
+    first = promote()
+    settings = make_settings(BOT4_PROMOTION__TRIAL_CANDLES="6")
+
+    def run(hours: int) -> app.Run:
+        options = app.RunOptions(source="simulated:7", to_ms=START + hours * HOUR)
+        return app.build(settings, options, mode="paper", folder=tmp_path / "run")
+
+    run(10).execute(threading.Event())
+    second = promote(1.1)
+    restarted = run(30)
+    assert restarted.models["lstm_sha256"] == first[1]
+    restarted.execute(threading.Event())
+    events = events_of(tmp_path / "run")
+    told = [e for e in events if isinstance(e, ModelTrial | ModelPromoted)]
+    assert [getattr(e, "outcome", "swap") for e in told] == ["begun", "adopted", "swap", "kept"]
+    assert told[2].lstm_sha256 == second[1]
+    named = [e.estimate.model_sha256 for e in events if isinstance(e, RegimeNamed)]
+    assert named == [first[1]] * 31 + [second[1]] * 29
+
+
+def test_what_traded_last_and_does_not_hold_any_more_gives_way(
+    promote, make_settings, tmp_path: Path
+) -> None:
+    first = promote(alone=True)
+    options = app.RunOptions(source="simulated:7", to_ms=START + 5 * HOUR)
+    app.build(make_settings(), options, mode="paper", folder=tmp_path / "run").execute(
+        threading.Event()
+    )
+    second = promote(1.1)
+    again = app.build(make_settings(), options, mode="paper", folder=tmp_path / "run")
+    assert again.models["hmm_sha256"] == first[0]
+    again.store.close()
+    (tmp_path / "models" / "archive" / first[0] / "model.onnx").write_bytes(b"torn")
+    again = app.build(make_settings(), options, mode="paper", folder=tmp_path / "run")
+    assert again.models["lstm_sha256"] == second[1]
+    again.store.close()
