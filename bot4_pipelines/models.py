@@ -1,5 +1,7 @@
 """The archived models, as the command line has them: promoted, rolled back, listed, scored."""
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,7 @@ def promote_pair(
         ]
 
     made = promote(registry, interval, hmm, lstm, now_ms(), candles=candles, despite=despite)
+    _announce(interval)
     return pair_numbers(interval, made, registry.activations(interval)[-1])
 
 
@@ -65,7 +68,19 @@ def rollback_pair(folders: Folders, interval: str) -> dict[str, Any]:
     from bot4_pipelines.training.promotion import rollback
     from bot4_runtime.regime.registry import ModelRegistry
 
-    return pair_numbers(interval, rollback(ModelRegistry(folders.models), interval, now_ms()))
+    made = rollback(ModelRegistry(folders.models), interval, now_ms())
+    _announce(interval)
+    return pair_numbers(interval, made)
+
+
+def _announce(interval: str) -> None:
+    """Tell running processes, where there is a Redis; they notice by themselves else."""
+    from bot4_runtime.regime.notice import REDIS_URL, announce
+
+    url = os.environ.get(REDIS_URL, "")
+    failed = announce(url, interval) if url else ""
+    if failed:
+        sys.stderr.write(f"{failed}\n")
 
 
 def list_models(folders: Folders) -> list[dict[str, Any]]:

@@ -21,8 +21,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -31,17 +30,13 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import AnyEvent, MarketEvent, OrderEvent, RiskEvent
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.event_queue import DEFAULT_CAPACITY, Overflow
-
-if TYPE_CHECKING:
-    import redis
+from bot4_runtime.redis_client import SOCKET_SECONDS, connect, shown
 
 FAMILIES: Final = ("market", "orders", "risk", "system")
 MAX_LENGTH: Final = 100_000
 """Entries a stream keeps, about."""
 BATCH: Final = 500
 """Entries sent, or read, at a time."""
-SOCKET_SECONDS: Final = 1.0
-"""How long Redis may take to answer before it counts as away."""
 IDLE_SECONDS: Final = 0.01
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -100,7 +95,7 @@ class RedisBridge:
     def __init__(
         self, bus: EventBus, url: str, account: str, capacity: int = DEFAULT_CAPACITY
     ) -> None:
-        self._client: Final = _client(url)
+        self._client: Final = connect(url)
         self._where: Final = shown(url)
         self._streams: Final = {name: stream_name(account, name) for name in FAMILIES}
         self._bus: Final = bus
@@ -260,7 +255,7 @@ def read_stream(
             f"unknown family {', '.join(unknown) or '(none)'}; "
             f"expected some of {' '.join(FAMILIES)}"
         )
-    client = _client(url)
+    client = connect(url)
     decoder = msgspec.json.Decoder(AnyEvent, strict=False)  # numbers may be spelled out
     log, unreadable = structlog.get_logger("bridge"), 0
     family_by_stream = {stream_name(account, family).encode(): family for family in families}
@@ -306,13 +301,6 @@ def read_stream(
         client.close()
 
 
-def shown(url: str) -> str:
-    """Return where a URL leads, without user and password."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
 def ping(url: str) -> None:
     """Ask Redis whether it is there.
 
@@ -321,7 +309,7 @@ def ping(url: str) -> None:
     """
     from redis.exceptions import RedisError
 
-    client = _client(url)
+    client = connect(url)
     try:
         client.ping()
     except RedisError as error:
@@ -331,23 +319,3 @@ def ping(url: str) -> None:
         ) from None
     finally:
         client.close()
-
-
-def _client(url: str) -> "redis.Redis":
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            client_name="bot4",
-        )
-    except ValueError:
-        raise ConfigError(
-            f"bridge.redis_url leads to {shown(url)!r}; expected redis://host:port/db, rediss:// "
-            "or unix://, or nothing for no bridge"
-        ) from None

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bot4_runtime.bridge import ping, shown
+from bot4_runtime.bridge import ping
 from bot4_runtime.build import require_fresh
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import Bot4Error, JournalMissing
+from bot4_runtime.redis_client import shown
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings

@@ -34,6 +34,7 @@ class Run:
         models: what the manifests say of the models that trade; None when none do.
         bridge: forwards the events to other processes; None when it is off.
         series: writes tables for dashboards; None when it is off.
+        notice: hears of promotions; None when Redis is off.
     """
 
     session: Session
@@ -46,19 +47,18 @@ class Run:
     models: dict[str, Any] | None
     bridge: RedisBridge | None = None
     series: Service | None = None
+    notice: Service | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
         """Run to the end, or until `stop` is set; the journal is closed in any case."""
         try:
-            if self.bridge is not None:
-                self.bridge.start()
-            if self.series is not None:
-                self.series.start()
+            for service in (self.bridge, self.series, self.notice):
+                if service is not None:
+                    service.start()
             with collector.seldom():
                 return self.session.run(stop, self.recovery)
         finally:
             self.store.close()
-            if self.bridge is not None:
-                self.bridge.stop()
-            if self.series is not None:
-                self.series.stop()
+            for service in (self.bridge, self.series, self.notice):
+                if service is not None:
+                    service.stop()

@@ -1,5 +1,6 @@
 """Settings become a session ready to run: source, store, models, engine and gate."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.fees.calculator import BNB
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.evidence import synthetic_evidence
+from bot4_runtime.regime.notice import PromotionNotice
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
@@ -32,7 +34,7 @@ from bot4_runtime.risk.manager import RiskManager
 from bot4_runtime.session import Identity, Ledger, Session
 from bot4_runtime.settings import Settings
 from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
-from bot4_runtime.sources import RecordedSource, wall_ms
+from bot4_runtime.sources import CandleSource, RecordedSource, wall_ms
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.strategy.protocol import load_strategy
@@ -71,16 +73,9 @@ def build(
     clock: Clock = LiveClock() if live else ManualClock(start_ms * NS_PER_MS)
     notices = source_notices(source)
     models: PromotedModels | None = None
+    notice: PromotionNotice | None = None
     if strategy.needs_models:
-        models = PromotedModels(
-            registry,
-            settings.runtime.interval,
-            clock,
-            source.symbols,
-            mode=settings.runtime.hmm_mode,
-            market=source.market,
-            bounds=settings.promotion.bounds(),
-        )
+        models, notice = _models(settings, registry, clock, source, mode)
         notices += model_notices(models, source, start_ms)
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
@@ -181,7 +176,28 @@ def build(
         models=describe(models.pair) if models is not None else None,
         bridge=bridge,
         series=series,
+        notice=notice,
     )
+
+
+def _models(
+    settings: Settings, registry: ModelRegistry, clock: Clock, source: CandleSource, mode: str
+) -> tuple[PromotedModels, PromotionNotice | None]:
+    """Return the promoted models, and what hears of newer ones where there is a Redis."""
+    heard, notice = threading.Event(), None
+    if settings.bridge.redis_url and mode == "paper":
+        notice = PromotionNotice(settings.bridge.redis_url, heard)
+    models = PromotedModels(
+        registry,
+        settings.runtime.interval,
+        clock,
+        source.symbols,
+        mode=settings.runtime.hmm_mode,
+        market=source.market,
+        bounds=settings.promotion.bounds(),
+        notice=heard,
+    )
+    return models, notice
 
 
 def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:
