@@ -5,13 +5,17 @@ cannot be reached any more, the candles it gave before are used; without any, th
 market, which every output calls simulated.
 """
 
+import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from bot4_pipelines.ingest.wanted import DEFAULT_INTERVAL, DEFAULT_YEARS, wanted
 from bot4_pipelines.progress import Report
 from bot4_pipelines.records import Record, now_ms
+from bot4_runtime.candles.series import COLUMNS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
 from bot4_runtime.domain.errors import VenueError
@@ -19,6 +23,8 @@ from bot4_runtime.domain.errors import VenueError
 BINANCE, SIMULATED = "binance", "simulated"
 SHOWN = 100
 """Restated values that a record lists; the store's history has all."""
+LISTED: Final = 20
+"""Open times that a finding lists."""
 
 
 def series_id(key: str) -> SeriesId:
@@ -102,6 +108,55 @@ def _as_before(before: Record | None, why: str) -> dict[str, Any]:
     return {**numbers, "why": f"{why}; the candles downloaded before are used"}
 
 
+def _times(finding: Any) -> list[int]:
+    """Return the open times of the first rows of a finding that are shown."""
+    if finding.shown is None:
+        return []
+    first = finding.worst - _place(finding)
+    places = finding.rows - first
+    inside = places[(places >= 0) & (places < len(finding.shown))]
+    return [int(time) for time in finding.shown.open_time_ms[inside][:LISTED]]
+
+
+def _place(finding: Any) -> int:
+    """Return the place of the worst row among those shown."""
+    from bot4_pipelines.ingest.quality.finding import SHOWN as AROUND
+
+    return int(min(finding.worst, AROUND))
+
+
+def _worst(finding: Any) -> dict[str, float]:
+    """Return the values of the worst row, its open time among them."""
+    if finding.shown is None or _place(finding) >= len(finding.shown):
+        return {}
+    row, place = finding.shown, _place(finding)
+    values = {name: float(getattr(row, name)[place]) for name in COLUMNS}
+    known = {name: value for name, value in values.items() if math.isfinite(value)}
+    return {"open_time_ms": int(row.open_time_ms[place])} | known
+
+
+def _excerpts(done: Any) -> list[dict[str, Any]]:
+    """Return the candles around the worst of each code, for plots; the largest finding's."""
+    largest: dict[str, Any] = {}
+    for one in done.series:
+        for finding in one.findings:
+            code = finding.code.value
+            if finding.shown is not None and (
+                code not in largest or finding.count > largest[code].count
+            ):
+                largest[code] = finding
+    return [
+        {
+            "code": code,
+            "symbol": finding.shown.symbol,
+            "marked": _place(finding),
+            "open_time_ms": finding.shown.open_time_ms.tolist(),
+        }
+        | {name: np.nan_to_num(getattr(finding.shown, name)).tolist() for name in COLUMNS}
+        for code, finding in largest.items()
+    ]
+
+
 def report_numbers(done: Any) -> dict[str, Any]:
     """Return an `ingest.source.IngestReport` as JSON has it; keys as `take_candles` has them."""
     source = done.source
@@ -112,6 +167,9 @@ def report_numbers(done: Any) -> dict[str, Any]:
             "symbol": one.id.symbol,
             "count": finding.count,
             "first_ms": finding.first_ms,
+            "last_ms": finding.last_ms,
+            "times_ms": _times(finding),
+            "worst": _worst(finding),
             "message": finding.message,
         }
         for one in done.series
@@ -136,6 +194,7 @@ def report_numbers(done: Any) -> dict[str, Any]:
             for one in done.series
             for time_ms, column, old, new in one.restatements
         ][:SHOWN],
+        "excerpts": _excerpts(done),
         "conflicts": sum(one.conflicts for one in done.series),
         **{
             name: sum(getattr(one, name) for one in done.series)

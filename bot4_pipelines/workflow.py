@@ -34,6 +34,9 @@ from bot4_runtime.domain.candle import SeriesId, interval_ms
 from bot4_runtime.domain.errors import DataError, ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from bot4_pipelines.training.candidates import Material
     from bot4_runtime.features.batch import FeatureTable
     from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
@@ -82,7 +85,7 @@ class Workflow:
             series = self._series(taken["series"])
             content = digest([one.content_sha256() for one in series])
             numbers = candle_numbers(series) | taken
-            plots = _price_plot(series)
+            plots = _price_plot(series) | _finding_plots(taken.get("excerpts", ()))
             stamp = digest("candles", taken["source"], content)
             same = before is not None and before.stamp == stamp
             return self._steps.keep(
@@ -520,6 +523,7 @@ class Workflow:
         ids = _ids(self._candles)
         tables = {one.symbol: self._table(one) for one in ids}
         series = {one.symbol: self._candles_of(one, tables[one.symbol]) for one in ids}
+        self.report("asking which candles may be learnt from", 0.0)
         ranges = {
             symbol: (int(one.open_time_ms[0]), int(one.open_time_ms[-1]))
             for symbol, one in series.items()
@@ -529,11 +533,27 @@ class Workflow:
             series={symbol: one for symbol, one in series.items() if symbol not in held_out},
             tables={symbol: one for symbol, one in tables.items() if symbol not in held_out},
             held_out={symbol: series[symbol] for symbol in held_out},
+            masked={
+                symbol: self._masked(one)
+                for symbol, one in series.items()
+                if symbol not in held_out
+            },
             cuts=choose_cuts(ranges, ids[0].interval),
             data_sha256=self._candles.content,
             code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",
             now_ms=now_ms(),
         )
+
+    def _masked(self, series: CandleSeries) -> "NDArray[np.bool_]":
+        """Return which candles nothing is learnt from: those that findings name."""
+        from bot4_pipelines.ingest.quality import judge_series, training_mask
+        from bot4_pipelines.ingest.source import finer_series
+        from bot4_runtime.features.schema import TREND_WINDOW
+
+        finer = finer_series(self._store, series.id, int(series.open_time_ms[0]))
+        findings = judge_series(series, finer=finer)
+        mask: NDArray[np.bool_] = ~training_mask(findings, len(series), memory=TREND_WINDOW)
+        return mask
 
     def _model_step(self, name: str, stamp: str, work: Callable[[], Made]) -> Outcome:
         before = self.records.find(name)
@@ -560,6 +580,12 @@ def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
         return {}
     closes = {one.id.symbol: (one.open_time_ms, one.close) for one in series}
     return {"price history": price_history(closes)}
+
+
+def _finding_plots(excerpts: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    from bot4_pipelines.finding_plot import finding_plot
+
+    return {f"finding {one['code']}": finding_plot(one) for one in excerpts}
 
 
 def _promoted(registry: "ModelRegistry", interval: str) -> "CurrentPair":

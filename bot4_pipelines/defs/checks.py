@@ -8,22 +8,20 @@ from typing import Any
 
 import dagster as dg
 
+from bot4_pipelines.defs.metadata import rows_table
+from bot4_pipelines.ingest.quality_codes import BLOCKING, RULES
 from bot4_pipelines.steps import Outcome
 
 CANDLE_CHECKS = [
     dg.AssetCheckSpec(
-        "no_error_codes",
+        code.value.lower(),
         asset="candles",
-        blocking=True,
-        description="No DUPLICATE, TIME_ORDER, OHLC, FORMING_PERSISTED or NOT_THIS_MARKET.",
-    ),
-    dg.AssetCheckSpec(
-        "no_warning_codes",
-        asset="candles",
-        description="GAP, FLAT_ZERO_VOLUME and UNCONFIRMED_LAST are listed and masked from "
-        "training; they block nothing.",
-    ),
+        blocking=code in BLOCKING,
+        description=rule + ("" if code in BLOCKING else " Blocks nothing."),
+    )
+    for code, rule in RULES.items()
 ]
+"""One check a code; one whose finding is an ERROR blocks what is made of the candles."""
 
 
 def _gates(asset: str) -> list[dg.AssetCheckSpec]:
@@ -59,31 +57,41 @@ EVIDENCE_CHECKS = [
 
 
 def candle_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
-    """Judge what the quality rules found, errors and warnings apart."""
-    found: dict[str, list[dict[str, Any]]] = {"ERROR": [], "WARN": []}
+    """Tell what each quality rule found: symbol, rows, times, values, and a picture of the worst.
+
+    A rule passes when it found nothing to be done about; what is only told passes.
+    """
+    by_code: dict[str, list[dict[str, Any]]] = {code.value: [] for code in RULES}
     for finding in outcome.record.numbers["findings"]:
-        found[finding["severity"]].append(finding)
-    return [
-        dg.AssetCheckResult(
-            check_name="no_error_codes",
-            passed=not found["ERROR"],
-            severity=dg.AssetCheckSeverity.ERROR,
-            description="; ".join(map(_told, found["ERROR"])) or "no candle is wrong",
-            metadata={"findings": found["ERROR"]},
-        ),
-        dg.AssetCheckResult(
-            check_name="no_warning_codes",
-            passed=not found["WARN"],
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{len(found['WARN'])} findings, masked from training",
-            metadata={"findings": found["WARN"]},
-        ),
-    ]
+        by_code[finding["code"]].append(finding)
+    pictures = outcome.plots()
+    return [_candle_result(code, found, pictures) for code, found in by_code.items()]
 
 
-def _told(finding: dict[str, Any]) -> str:
-    """Say a finding in words; its message names series, rows and remedy."""
-    return f"{finding['code']}: {finding['message']}"
+def _candle_result(
+    code: str, found: list[dict[str, Any]], pictures: dict[str, bytes]
+) -> dg.AssetCheckResult:
+    from bot4_pipelines.training.plots import as_markdown
+
+    severities = {finding["severity"] for finding in found}
+    metadata: dict[str, Any] = {
+        "findings": len(found),
+        "rows": sum(finding["count"] for finding in found),
+    }
+    if found:
+        metadata["symbols"] = sorted({finding["symbol"] for finding in found})
+        metadata["found"] = rows_table(found)
+    title = f"finding {code}"
+    if title in pictures:
+        metadata["worst"] = dg.MetadataValue.md(as_markdown(pictures[title], title))
+    error = "ERROR" in severities
+    return dg.AssetCheckResult(
+        check_name=code.lower(),
+        passed=severities <= {"INFO"},
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description="; ".join(finding["message"] for finding in found) or "nothing found",
+        metadata=metadata,
+    )
 
 
 def gate_results(outcome: Outcome) -> list[dg.AssetCheckResult]:

@@ -7,6 +7,8 @@ import dagster as dg
 from bot4_pipelines.steps import Outcome
 
 OWNERS = ["team:bot4"]
+_DRAWN = {"excerpts"}
+"""Numbers that are shown as plots alone."""
 
 CANDLE_SCHEMA = dg.TableSchema(
     columns=[
@@ -133,14 +135,21 @@ def metadata_of(outcome: Outcome) -> dict[str, dg.MetadataValue[Any]]:
         "seconds": dg.MetadataValue.float(outcome.record.seconds),
         "content": dg.MetadataValue.text(outcome.record.content),
     }
-    values |= {name: _value(value) for name, value in outcome.record.numbers.items()}
+    values |= {
+        name: _value(value) for name, value in outcome.record.numbers.items() if name not in _DRAWN
+    }
     return values
+
+
+def rows_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table."""
+    return dg.MetadataValue.table([dg.TableRecord(_flat(row)) for row in rows])
 
 
 def _value(value: Any) -> dg.MetadataValue[Any]:
     """Wrap a JSON value; rows become a table."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return dg.MetadataValue.table([dg.TableRecord(_flat(row)) for row in value])
+        return rows_table(value)
     if isinstance(value, list | dict):
         return dg.MetadataValue.json(value)
     if isinstance(value, str):

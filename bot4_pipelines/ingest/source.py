@@ -18,7 +18,13 @@ import numpy as np
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
 from bot4_pipelines.ingest.download import OVERLAP, download
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
-from bot4_pipelines.ingest.quality import Finding, errors, judge, order_findings
+from bot4_pipelines.ingest.quality import (
+    Finding,
+    errors,
+    judge,
+    order_findings,
+    same_series,
+)
 from bot4_pipelines.ingest.rate import machine_rate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
 from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
@@ -32,6 +38,7 @@ from bot4_pipelines.ingest.wanted import (
 from bot4_runtime.candles.files import (
     RawCandles,
     common_interval,
+    concatenate,
     merge,
     read_raw_folder,
     to_series,
@@ -303,6 +310,9 @@ def _ingest_folder(
     interval = source.interval or own
     notes = () if interval == own else (f"{interval} candles were made of {own} ones",)
     source = replace(source, interval=interval)
+    twins = same_series(
+        {symbol: concatenate(raws) for symbol, raws in files.items()}, interval_ms(own)
+    )
     reports = []
     for done, (symbol, raws) in enumerate(sorted(files.items())):
         progress(Progress(done, len(files), f"checking {symbol}"))
@@ -310,7 +320,8 @@ def _ingest_folder(
         reach_ms = interval_ms(interval) - interval_ms(own)
         held = [part for raw in raws if len(part := _within(raw, source, reach_ms))]
         if held:
-            reports.append(_write(store, identity, held, now_ms, source, own))
+            found = twins.get(symbol, ())
+            reports.append(_write(store, identity, held, now_ms, source, own, found))
     progress(Progress(len(files), len(files), "candles are in the store"))
     return IngestReport(source, tuple(reports), complete=True, notes=notes)
 
@@ -427,14 +438,26 @@ def _write(
     now_ms: int | None,
     source: Source,
     interval: str = "",
+    twins: Sequence[Finding] = (),
 ) -> SeriesReport:
     """Judge the rows and, without an ERROR, write them, resampled if they are of a shorter one."""
     merged = merge(raws)
     interval = interval or identity.interval
     raw, step = merged.candles, interval_ms(interval)
+    judged = replace(identity, interval=interval)
     findings = [found for one in raws for found in order_findings(one, step)]
-    stored = _trusted(store, identity)
-    findings += judge(raw, step, origin=identity.origin, now_ms=now_ms, stored=stored)
+    findings += [
+        *twins,
+        *judge(
+            raw,
+            step,
+            origin=identity.origin,
+            market=identity.market,
+            now_ms=now_ms,
+            stored=_trusted(store, judged),
+            finer=finer_series(store, judged, int(raw.open_time_ms[0])),
+        ),
+    ]
     blocked = bool(errors(findings))
     done = WriteReport(0, 0, 0, ())
     if not blocked:
@@ -470,6 +493,24 @@ def _trusted(store: CandleStore, identity: SeriesId) -> CandleSeries | None:
     ]
     kin.sort(key=lambda other: other.interval != identity.interval)
     return store.read(kin[0]) if kin else None
+
+
+def finer_series(store: CandleStore, identity: SeriesId, from_ms: int) -> CandleSeries | None:
+    """Return the stored series of the longest shorter interval its candles are made of."""
+    length = interval_ms(identity.interval)
+    kin = [
+        other
+        for other in store.list_series()
+        if other.symbol == identity.symbol
+        and (other.origin, other.market) == (identity.origin, identity.market)
+        and interval_ms(other.interval) < length
+        and length % interval_ms(other.interval) == 0
+    ]
+    for other in sorted(kin, key=lambda other: -interval_ms(other.interval)):
+        known = store.range(other)
+        if known is not None and known[1] >= from_ms:
+            return store.read(other, from_ms)
+    return None
 
 
 def _raw(series: CandleSeries) -> RawCandles:

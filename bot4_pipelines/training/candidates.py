@@ -83,6 +83,7 @@ class Material:
         code_version: of what trains.
         now_ms: when, UTC.
         held_out: by symbol, never trained on; their features are made when they are judged.
+        masked: by symbol bool[n], candles that nothing is learnt from; none where left out.
     """
 
     series: Mapping[str, CandleSeries]
@@ -92,13 +93,20 @@ class Material:
     code_version: str
     now_ms: int
     held_out: Mapping[str, CandleSeries] = field(default_factory=dict)
+    masked: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def rows(self, params: HmmParameters) -> list[SymbolRows]:
         """Return every training symbol's inputs under an HMM."""
         return [
-            symbol_rows(series, params, self.tables[symbol])
+            symbol_rows(series, params, self.tables[symbol], self.masked.get(symbol))
             for symbol, series in self.series.items()
         ]
+
+    def trend(self, symbol: str) -> np.ndarray:
+        """Return a symbol's z, float64[n]; NaN where nothing may be learnt from it."""
+        z = self.tables[symbol].z
+        masked = self.masked.get(symbol)
+        return z if masked is None else np.where(masked, np.nan, z)
 
     @property
     def interval_ms(self) -> int:
@@ -130,7 +138,7 @@ def make_hmm(material: Material, registry: ModelRegistry, report: Report) -> Can
     train = {
         symbol: split_slices(table.open_time_ms, cuts)["train"] for symbol, table in tables.items()
     }
-    runs = {symbol: known_runs(table.z, train[symbol]) for symbol, table in tables.items()}
+    runs = {symbol: known_runs(material.trend(symbol), train[symbol]) for symbol in tables}
     fit = fit_hmm(runs)
     report(f"scoring the causal filter after {fit.iterations} iterations", 0.5)
     metrics = _hmm_metrics(material, fit.params)

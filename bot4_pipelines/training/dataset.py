@@ -36,7 +36,7 @@ class SymbolRows:
         symbol: as the exchange spells it.
         table: candle features.
         inputs: float64[n, 28], columns `INPUT_NAMES`, unscaled; NaN where not valid.
-        dead: bool[n], flat candles without volume, which nothing is learnt from.
+        dead: bool[n], flat candles without volume and those in doubt; nothing is learnt from them.
     """
 
     symbol: str
@@ -51,7 +51,10 @@ class SymbolRows:
 
 
 def symbol_rows(
-    series: CandleSeries, params: HmmParameters, table: FeatureTable | None = None
+    series: CandleSeries,
+    params: HmmParameters,
+    table: FeatureTable | None = None,
+    masked: np.ndarray | None = None,
 ) -> SymbolRows:
     """Compute a symbol's inputs: candle features and the causal Viterbi scores under an HMM.
 
@@ -59,11 +62,14 @@ def symbol_rows(
         series: the candles.
         params: the HMM whose file the LSTM will name.
         table: the series' features, when they are computed already.
+        masked: bool[n], candles in doubt, which nothing is learnt from; None for none.
     """
     table = compute(series) if table is None else table
     inputs = np.concatenate([table.values, causal_scores(table.z, params)], axis=1)
     inputs[~table.valid] = np.nan
     dead = (series.volume <= 0.0) & (series.high <= series.low)
+    if masked is not None:
+        dead |= masked
     return SymbolRows(series.id.symbol, table, inputs, dead)
 
 

@@ -13,6 +13,7 @@ from bot4_pipelines.definitions import defs
 from bot4_pipelines.defs import audits, automation, checks, sensors
 from bot4_pipelines.defs.fleet import FLEET_ASSETS
 from bot4_pipelines.defs.metadata import metadata_of
+from bot4_pipelines.ingest.quality_codes import BLOCKING
 from bot4_pipelines.progress import listening, reporter
 from bot4_pipelines.records import Folders, Record, Records, digest, source_sha256
 from bot4_pipelines.steps import Outcome
@@ -119,7 +120,7 @@ def test_checks_block_where_a_model_would_be_promoted():
         if spec.blocking
     }
     assert blocking == {
-        ("candles", "no_error_codes"),
+        *(("candles", code.value.lower()) for code in BLOCKING),
         ("hmm_candidate", "gates_passed"),
         ("lstm_candidate", "gates_passed"),
         ("lstm_candidate", "nothing_looks_ahead"),
@@ -161,18 +162,45 @@ def test_nothing_starts_by_itself():
     assert all(one.minimum_interval_seconds >= 60 for one in sensors.SENSORS)
 
 
-def test_candle_findings_fail_the_check_of_their_severity(tmp_path):
-    gap = {"severity": "WARN", "code": "GAP"}
-    torn = {"severity": "ERROR", "code": "OHLC", "message": "BTCUSDT: 3 candles are torn"}
-    for found, passed in (
-        ([], [True, True]),
-        ([gap], [True, False]),
-        ([gap, torn], [False, False]),
-    ):
-        outcome = Outcome(record(findings=found), False, tmp_path)
-        results = checks.candle_results(outcome)
-        assert [result.passed for result in results] == passed
-    assert results[0].description == "OHLC: BTCUSDT: 3 candles are torn"
+def finding(severity, code, message=""):
+    return {
+        "severity": severity,
+        "code": code,
+        "symbol": "BTCUSDT",
+        "count": 3,
+        "times_ms": [0, 60_000],
+        "message": message,
+    }
+
+
+def test_candle_findings_fail_the_check_of_their_rule(tmp_path):
+    told = [
+        finding("INFO", "GAP"),
+        finding("WARN", "SPIKE"),
+        finding("ERROR", "OHLC", "BTCUSDT: 3 candles are torn"),
+    ]
+    (tmp_path / "finding OHLC.png").write_bytes(b"png")
+    results = {
+        result.check_name: result
+        for result in checks.candle_results(Outcome(record(findings=told), False, tmp_path))
+    }
+    assert len(results) == len(checks.CANDLE_CHECKS)
+    assert {name for name, result in results.items() if not result.passed} == {"spike", "ohlc"}
+    assert results["spike"].severity is dg.AssetCheckSeverity.WARN
+    ohlc = results["ohlc"]
+    assert ohlc.severity is dg.AssetCheckSeverity.ERROR
+    assert ohlc.description == "BTCUSDT: 3 candles are torn"
+    assert ohlc.metadata["rows"].value == 3
+    assert ohlc.metadata["found"].records[0].data["times_ms"] == "[0, 60000]"
+    assert "data:image/png;base64,cG5n" in ohlc.metadata["worst"].value
+    assert results["duplicate"].description == "nothing found"
+
+
+def test_a_rule_blocks_exactly_when_its_finding_is_an_error(tmp_path):
+    blocking = {spec.name: spec.blocking for spec in checks.CANDLE_CHECKS}
+    assert blocking["spike"]
+    assert not blocking["gap"]
+    assert not blocking["torn"]
 
 
 def test_a_gate_that_failed_fails_the_check_and_no_gates_do_too(tmp_path):
