@@ -38,13 +38,18 @@ def finding_plot(excerpt: Mapping[str, Any]) -> bytes:
     FigureCanvasAgg(figure)
     prices, volumes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for axes in (prices, volumes):
-        axes.axvspan(excerpt["marked"] - 0.5, excerpt["marked"] + 0.5, color=MARK, alpha=0.5)
+        axes.axvspan(excerpt["marked"] - 0.5, excerpt["marked"] + 0.5, color=MARK, alpha=0.3)
         axes.grid(visible=True, alpha=0.25)
         axes.tick_params(labelsize=7)
     prices.vlines(x, columns["low"], columns["high"], colors=colours, linewidth=0.8)
     bottom = np.minimum(columns["open"], columns["close"])
     height = np.abs(columns["close"] - columns["open"])
-    prices.bar(x, height, bottom=bottom, width=0.7, color=colours)
+    prices.bar(
+        x, height, bottom=bottom, width=0.7, color=colours, edgecolor=colours, linewidth=0.8
+    )
+    if excerpt["marked"] < len(times):
+        close = columns["close"][excerpt["marked"]]
+        prices.plot([excerpt["marked"]], [close], "o", color="black", markersize=4, mfc="none")
     low = columns["low"][columns["low"] > 0.0]
     if low.size and columns["high"].max() > 3.0 * low.min():
         prices.set_yscale("log")

@@ -45,6 +45,7 @@ DEFAULT_MAX_AGE_HOURS: Final = 24.0
 """Age up to which downloaded candles are taken as they are."""
 EVIDENCE_SEED: Final = 20_180_101
 _TRAINING: Final = (
+    "bot4_pipelines.ingest.quality",
     "bot4_pipelines.training",
     "bot4_runtime.features",
     "bot4_runtime.regime",

@@ -153,5 +153,5 @@ def _restated(
     other = mine[~agree]
     if not other.size:
         return []
-    message = f"candles are stored with other values; they replace those of {agree.size} compared"
+    message = f"candles of {agree.size} compared are stored with other values: restated"
     return [found(raw, Code.RESTATED, Severity.INFO, message, other)]

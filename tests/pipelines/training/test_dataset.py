@@ -66,6 +66,15 @@ def test_dead_candles_are_not_learnt_from(small_market) -> None:
     assert not ((data.segments <= 2_000) & (data.segments > 2_000 - 150)).any()
 
 
+def test_candles_in_doubt_are_not_learnt_from(small_market) -> None:
+    masked = np.zeros(len(small_market.series[0]), dtype=bool)
+    masked[2_000:2_073] = True
+    rows = d.symbol_rows(small_market.series[0], small_market.params, None, masked)
+    assert not rows.learnable[2_000:2_073].any()
+    assert rows.learnable[1_999]
+    assert rows.learnable[2_073]
+
+
 def test_flat_candles_without_volume_are_dead(small_market) -> None:
     series = small_market.series[0]
     columns = {n: getattr(series, n).copy() for n in ("open", "high", "low", "close", "volume")}
