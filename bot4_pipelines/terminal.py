@@ -24,6 +24,7 @@ TITLES = {
     "leak_audit": "Leak audit",
     "promoted_models": "Promotion",
     "training_reference": "Reference",
+    "evaluation": "Figures",
     "evidence_records": "Evidence",
     "lstm_search": "Search",
     "seeds": "Seeds",

@@ -366,6 +366,28 @@ class Workflow:
 
         return self._steps.run("training_reference", stamp, work, [path])
 
+    # --------------------------------------------------------------- evaluation
+    def evaluation(self) -> Outcome:
+        """Score the promoted pair on every range of candles, against the goals.
+
+        Raises:
+            ModelError: nothing is promoted.
+        """
+        candles = self._candles
+        interval = str(candles.numbers["interval"])
+        promoted = _promoted(self._registry, interval)
+        stamp = digest("evaluation", candles.content, promoted.shas, source_sha256(*_TRAINING))
+
+        def work() -> Made:
+            from bot4_pipelines.training.evaluation_report import evaluation_report
+
+            series = [self._store.read(one) for one in _ids(candles)]
+            pair = self._registry.load(interval)
+            numbers, plots = evaluation_report(pair, series, self.report)
+            return digest(numbers), numbers, plots
+
+        return self._steps.run("evaluation", stamp, work, [])
+
     # ----------------------------------------------------------------- evidence
     def evidence_records(self) -> Outcome:
         """Follow every built-in rule through training and validation; write its record.

@@ -1,4 +1,4 @@
-"""The asset graph: candles → features → HMM → labels → LSTM → promotion → evidence, reference.
+"""The asset graph: candles → features → HMM → labels → LSTM → promotion → figures and evidence.
 
 Each asset runs one step of `bot4_pipelines.workflow` and tells its numbers. What a step makes
 lies in Bot4's own stores below BOT4_HOME and in models/, so assets return no values. (Their
@@ -17,6 +17,7 @@ from bot4_pipelines.defs.checks import (
     gate_results,
     lstm_results,
 )
+from bot4_pipelines.defs.evaluation import evaluation
 from bot4_pipelines.defs.metadata import (
     CANDLE_SCHEMA,
     EVIDENCE_SCHEMA,
@@ -269,6 +270,7 @@ PIPELINE = [
     lstm_candidate,
     promoted_models,
     training_reference,
+    evaluation,
     evidence_records,
 ]
 """What one training is: the job ``pipeline`` makes these."""

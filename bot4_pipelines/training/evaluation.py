@@ -77,7 +77,7 @@ class Judged:
         named: bool[n], those of them with an LSTM estimate.
         blocks: int64[n], bootstrap block of each row's time.
         estimates: by model or baseline.
-        whole: whether every LSTM estimate was made, not every k-th.
+        stride: about every so-many-th row has an LSTM estimate.
         looked: bool[n], those of the named rows with a look-ahead estimate; None without one.
         look_stride: about every so-many-th row has one.
     """
@@ -88,7 +88,7 @@ class Judged:
     named: np.ndarray
     blocks: np.ndarray
     estimates: Mapping[str, Estimate]
-    whole: bool = True
+    stride: int = 1
     looked: np.ndarray | None = None
     look_stride: int = 1
 
@@ -107,7 +107,7 @@ class Judged:
         """Whether no row was left out that could have been asked about."""
         if model == LOOKAHEAD:
             return self.look_stride == 1
-        return self.whole or not same
+        return self.stride == 1 or not same
 
 
 def lstm_estimates(session: Session, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ def judge(
         named=named,
         blocks=blocks,
         estimates=estimates,
-        whole=stride == 1,
+        stride=stride,
         looked=looked,
         look_stride=stride * look_stride,
     )

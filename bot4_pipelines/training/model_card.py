@@ -55,7 +55,7 @@ def confusion(judged: Sequence[Judged], model: str = HMM) -> np.ndarray:
     """Count label against estimate over the rows with an LSTM estimate, int64[5, 5]."""
     table = np.zeros((STATES, STATES), dtype=np.int64)
     for one in judged:
-        rows = one.rows(same=True) & (one.estimates[model].named >= 0)
+        rows = one.rows(same=True, model=model) & (one.estimates[model].named >= 0)
         np.add.at(table, (one.labels[rows], one.estimates[model].named[rows]), 1)
     return table
 
@@ -64,7 +64,7 @@ def calibration(judged: Sequence[Judged], model: str = LSTM) -> np.ndarray:
     """Return mean confidence, accuracy and share of rows in ten equal bins, float64[10, 3]."""
     confidence, right = [], []
     for one in judged:
-        rows, estimate = one.rows(same=True), one.estimates[model]
+        rows, estimate = one.rows(same=True, model=model), one.estimates[model]
         if estimate.probabilities is not None:
             confidence.append(estimate.probabilities[rows].max(axis=1))
             right.append(estimate.named[rows] == one.labels[rows])

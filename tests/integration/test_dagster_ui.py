@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS = {
     "models": ("hmm_candidate", "lstm_candidate", "promoted_models", "training_reference"),
     "regimes": ("hindsight_labels",),
-    "evidence": ("evidence_records",),
+    "evidence": ("evaluation", "evidence_records"),
     "features": ("features",),
     "search": ("lstm_search",),
     "candles": ("candles",),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bot4_pipelines.definitions import defs
-from bot4_pipelines.defs import audits, automation, checks, sensors
+from bot4_pipelines.defs import audits, automation, checks, evaluation, sensors
 from bot4_pipelines.defs.fleet import FLEET_ASSETS
 from bot4_pipelines.defs.metadata import metadata_of
 from bot4_pipelines.ingest.quality_codes import BLOCKING
@@ -28,6 +28,7 @@ ORDER = [
     "hindsight_labels",
     "lstm_candidate",
     "promoted_models",
+    "evaluation",
     "evidence_records",
     "training_reference",
 ]
@@ -236,6 +237,17 @@ def test_evidence_check_lists_what_is_significant(tmp_path):
     assert result.metadata["significant"].value == ["a"]
 
 
+def test_missed_goals_are_told_and_block_nothing(tmp_path):
+    goals = [{"goal": "LSTM accuracy", "met": True}, {"goal": "ece", "met": False}]
+    for missed, passed in (([], True), (["test ece 0.02, goal <= 0.01"], False)):
+        outcome = Outcome(record("evaluation", goals=goals, missed=missed), False, tmp_path)
+        (result,) = evaluation.evaluation_results(outcome)
+        assert result.passed is passed
+        assert result.severity is dg.AssetCheckSeverity.WARN
+        assert result.description == ("all 2 goals met" if passed else missed[0])
+    assert not evaluation.EVALUATION_CHECKS[0].blocking
+
+
 def test_numbers_become_values_tables_and_plots(tmp_path):
     (tmp_path / "price history.png").write_bytes(b"png")
     numbers = {"n": 3, "x": 0.5, "ok": True, "none": None, "t": "x", "d": {"a": 1}, "l": [1]}
@@ -271,6 +283,8 @@ def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
             getattr(flow, step)()
     with pytest.raises(DataError, match="materialise the asset"):
         flow.promoted_models()
+    with pytest.raises(DataError, match="materialise the asset 'candles'"):
+        flow.evaluation()
 
 
 def test_feature_tables_and_labels_come_back_exactly(tmp_path):

@@ -9,10 +9,12 @@ import pytest
 from sklearn import metrics as sk
 
 from bot4_pipelines.training import evaluation as e
+from bot4_pipelines.training import evaluation_report as evaluation_report_module
 from bot4_pipelines.training import scoring
 from bot4_pipelines.training.baselines import FittedBaselines, fit_baselines
 from bot4_pipelines.training.candidates import return_blocks
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES
+from bot4_pipelines.training.evaluation_report import Goal, evaluation_report
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.lstm import LstmFit, train_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
@@ -26,6 +28,7 @@ from bot4_runtime.regime.manifest import (
     ModelKind,
     Scaler,
 )
+from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import ModelRegistry
 
 HOUR = 3_600_000
@@ -370,6 +373,81 @@ def test_the_manifest_metrics_cover_every_split_and_agree_with_the_report(
 def test_the_lead_over_nothing_is_unknown() -> None:
     assert e.lead([], e.LSTM, e.HMM) == {"difference": None, "low": None, "high": None}
     assert e.summarise([], e.HMM, same=True)["pooled"] == {"accuracy": None, "accuracy_ci": None}
+
+
+# ---------------------------------------------------------------------------- the asset
+@pytest.fixture(scope="module")
+def figures(registry, small_market, make_walk):
+    heard = []
+    series = [*small_market.series, make_walk(6_000, 3, "XRPUSDT")]
+    numbers, images = evaluation_report(
+        registry.load("1h"), series, lambda what, share: heard.append((what, share))
+    )
+    assert [share for _, share in heard] == sorted(share for _, share in heard)
+    return numbers, images
+
+
+def test_figures_are_told_for_validation_later_candles_and_unseen_symbols(
+    figures, registry, small_market
+) -> None:
+    numbers, images = figures
+    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    ranges = {row["range"]: row for row in numbers["ranges"]}
+    assert {name: row["symbols"] for name, row in ranges.items()} == {
+        "validation": "BTCUSDT, ETHUSDT", "test": "BTCUSDT, ETHUSDT", "unseen": "XRPUSDT",
+    }  # fmt: skip
+    cuts = small_market.cuts
+    assert ranges["validation"]["to_ms"] == ranges["test"]["from_ms"] == cuts.test_start_ms
+    assert ranges["unseen"]["to_ms"] == cuts.end_ms
+    wanted = e.evaluate_candles(registry, small_market.series, cuts.test_start_ms)
+    for model in ("lstm", "hmm", "hmm_lookahead"):
+        assert numbers["documents"]["test"][model] == wanted[model]
+    rows = [row for row in numbers["figures"] if row["range"] == "test"]
+    told = {(row["model"], row["symbol"]): row for row in rows}
+    assert told["lstm", "ETHUSDT"]["accuracy"] == wanted["lstm"]["symbols"]["ETHUSDT"]["accuracy"]
+    assert told["lstm", "all"]["ece_low"] == wanted["lstm"]["pooled"]["ece_ci"][0]
+    assert told["limit", "all"]["near"] is None
+    assert len(told) == 3 * 3 + 7
+    assert len(images) == 3 * 2 + 2 * 4
+    assert all(png.startswith(b"\x89PNG") for png in images.values())
+
+
+def test_every_goal_is_judged_and_the_missed_ones_are_named(figures) -> None:
+    numbers, _ = figures
+    goals = {(goal["range"], goal["goal"]): goal for goal in numbers["goals"]}
+    assert len(goals) == len(numbers["goals"]) == 3 * 8 + 1
+    looked = goals["test", "HMM look-ahead accuracy"]
+    assert looked["met"] == (looked["value"] >= 0.95)
+    lstm = goals["validation", "LSTM accuracy"]
+    assert not lstm["met"]
+    assert f"validation LSTM accuracy {lstm['value']:.4f}, goal >= 0.945" in numbers["missed"]
+    overfit = goals["validation", "LSTM training accuracy above validation"]
+    assert overfit["value"] is None
+    assert not overfit["met"]
+    assert len(numbers["missed"]) == sum(not goal["met"] for goal in goals.values())
+
+
+def test_a_goal_is_met_on_its_own_side_only() -> None:
+    assert Goal("test", "a", 0.945, ">=", 0.945).met
+    assert not Goal("test", "a", 0.9449, ">=", 0.945).met
+    assert Goal("test", "ece", 0.01, "<=", 0.01).met
+    assert not Goal("test", "ece", 0.0101, "<=", 0.01).met
+    assert str(Goal("test", "a", None, ">=", 0.9)) == "test a unknown, goal >= 0.9"
+
+
+def test_without_unseen_symbols_and_with_many_windows_less_is_asked(
+    registry, small_market, monkeypatch
+) -> None:
+    monkeypatch.setattr(evaluation_report_module, "LSTM_WINDOWS", 500)
+    numbers, _ = evaluation_report(registry.load("1h"), small_market.series, lambda *_: None)
+    ranges = {row["range"]: row for row in numbers["ranges"]}
+    assert list(ranges) == ["validation", "test"]
+    assert ranges["test"]["lstm_every"] == 5
+    assert ranges["test"]["lookahead_rows"] == ranges["test"]["lstm_rows"]
+    assert numbers["documents"]["test"]["lstm"]["pooled"]["delay"] is None
+    hmm_alone = ModelPair("1h", registry.load("1h").hmm, None)
+    with pytest.raises(ModelError, match="no LSTM is promoted"):
+        evaluation_report(hmm_alone, small_market.series, lambda *_: None)
 
 
 # ---------------------------------------------------------------------------- scoring
