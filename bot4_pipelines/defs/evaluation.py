@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from bot4_pipelines.defs.metadata import OWNERS, metadata_of
+from bot4_pipelines.defs.metadata import FIGURE_SCHEMA, OWNERS, metadata_of
+from bot4_pipelines.defs.policies import MODELS_FRESH, TRAINING_POOL
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.steps import Outcome
@@ -24,6 +25,9 @@ EVALUATION_CHECKS = [
     kinds={"numpy", "onnx"},
     deps=["candles", "promoted_models"],
     check_specs=EVALUATION_CHECKS,
+    freshness_policy=MODELS_FRESH,
+    pool=TRAINING_POOL,
+    metadata={"dagster/column_schema": FIGURE_SCHEMA},
 )
 def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """How well the pair that trades names the present regime, against hindsight.

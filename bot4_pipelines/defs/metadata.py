@@ -7,6 +7,8 @@ import dagster as dg
 from bot4_pipelines.steps import Outcome
 
 OWNERS = ["team:bot4"]
+
+FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "near", "far", "delay", "ece")
 _DRAWN = {"excerpts"}
 """Numbers that are shown as plots alone."""
 
@@ -55,6 +57,26 @@ LIMIT_SCHEMA = dg.TableSchema(
         dg.TableColumn("feature", "string", "column of the feature table"),
         dg.TableColumn("psi_limit", "float64", "population stability index it may reach"),
         dg.TableColumn("ks_limit", "float64", "Kolmogorov-Smirnov distance it may reach"),
+    ]
+)
+
+FIGURE_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("range", "string", "validation, test or unseen"),
+        dg.TableColumn("model", "string", "model or baseline"),
+        dg.TableColumn("symbol", "string", "or pooled"),
+        *(
+            dg.TableColumn(name, "float64", "with its interval, name_low and name_high")
+            for name in (
+                "accuracy",
+                "balanced_accuracy",
+                "macro_f1",
+                "near",
+                "far",
+                "delay",
+                "ece",
+            )
+        ),
     ]
 )
 
