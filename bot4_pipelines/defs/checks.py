@@ -9,17 +9,20 @@ from typing import Any
 import dagster as dg
 
 from bot4_pipelines.defs.metadata import rows_table
-from bot4_pipelines.ingest.quality_codes import BLOCKING, RULES
+from bot4_pipelines.ingest.quality_codes import BLOCKING, RULES, Code
 from bot4_pipelines.steps import Outcome
+
+CHECKED = [code for code in RULES if code is not Code.RESTATED]
+"""Codes with a check of their own here; what was restated, the store knows: `defs.restated`."""
 
 CANDLE_CHECKS = [
     dg.AssetCheckSpec(
         code.value.lower(),
         asset="candles",
         blocking=code in BLOCKING,
-        description=rule + ("" if code in BLOCKING else " Blocks nothing."),
+        description=RULES[code] + ("" if code in BLOCKING else " Blocks nothing."),
     )
-    for code, rule in RULES.items()
+    for code in CHECKED
 ]
 """One check a code; one whose finding is an ERROR blocks what is made of the candles."""
 
@@ -61,9 +64,10 @@ def candle_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
 
     A rule passes when it found nothing to be done about; what is only told passes.
     """
-    by_code: dict[str, list[dict[str, Any]]] = {code.value: [] for code in RULES}
+    by_code: dict[str, list[dict[str, Any]]] = {code.value: [] for code in CHECKED}
     for finding in outcome.record.numbers["findings"]:
-        by_code[finding["code"]].append(finding)
+        if finding["code"] in by_code:
+            by_code[finding["code"]].append(finding)
     pictures = outcome.plots()
     return [_candle_result(code, found, pictures) for code, found in by_code.items()]
 

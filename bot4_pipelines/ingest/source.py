@@ -444,7 +444,7 @@ def _write(
     merged = merge(raws)
     interval = interval or identity.interval
     raw, step = merged.candles, interval_ms(interval)
-    judged = replace(identity, interval=interval)
+    judged = SeriesId(identity.origin, identity.market, identity.symbol, interval)
     findings = [found for one in raws for found in order_findings(one, step)]
     findings += [
         *twins,

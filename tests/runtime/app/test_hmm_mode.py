@@ -44,9 +44,11 @@ def test_a_pair_that_cannot_look_ahead_is_refused_at_the_start_and_when_promoted
     monkeypatch.setattr(promoted, "POLL_SECONDS", 0.0)
     good, _ = promote()
     registry = ModelRegistry(make_settings().models)
-    watched = PromotedModels(registry, "1h", ManualClock(), (), HmmMode.LOOKAHEAD)
+    watched = PromotedModels(registry, "1h", ManualClock(), mode=HmmMode.LOOKAHEAD)
     promote(1.2, blocks=None)
-    assert watched.poll(None) is None
+    (told,) = watched.poll(None)
+    assert told.outcome == "refused"
+    assert "no readable pool" in told.reason
     assert watched.pair.hmm_sha256 == good
     options = app.RunOptions(source="simulated:7", to_ms=START + 3_600_000)
     with pytest.raises(ModelError, match="no readable pool"):
