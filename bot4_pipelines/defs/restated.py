@@ -8,7 +8,7 @@ import dagster as dg
 from bot4_pipelines.steps import Outcome
 
 RESTATED = dg.AssetCheckSpec(
-    "restated",
+    "history_unchanged",
     asset="candles",
     description="No stored candle was changed by this run's data. What changed is kept in the "
     "store's restatements.jsonl: old and new value, when, and from which source.",

@@ -445,6 +445,9 @@ def _write(
     interval = interval or identity.interval
     raw, step = merged.candles, interval_ms(interval)
     judged = SeriesId(identity.origin, identity.market, identity.symbol, interval)
+    at_ms = now_ms
+    if now_ms is not None and source.to_ms is not None:  # a past year is judged as of its end
+        now_ms = min(now_ms, max(source.to_ms, int(raw.open_time_ms[-1]) + step))
     findings = [found for one in raws for found in order_findings(one, step)]
     findings += [
         *twins,
@@ -464,7 +467,7 @@ def _write(
         rows = to_series(raw, identity.market, interval, identity.origin)
         series = resample(rows, identity.interval).between(source.from_ms, source.to_ms)
         blocked = not len(series)
-        done = store.write(series, source=source.label, now_ms=now_ms)
+        done = store.write(series, source=source.label, now_ms=at_ms)
     return SeriesReport(
         id=identity,
         rows=len(raw),

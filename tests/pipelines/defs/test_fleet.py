@@ -92,7 +92,7 @@ def test_one_backfill_run_ingests_series_and_years_and_features_follow(folders):
         assert [told[key]["candles"].value for key in keys] == [4 * 366, 4 * 365] * 2
         checks = {one.check_name: one for one in done.get_asset_check_evaluations()}
         assert checks["no_error_codes"].passed
-        assert checks["restated"].passed
+        assert checks["history_unchanged"].passed
         features = launch(instance, ["series_features"], between=("BTCUSDT_6h", "ETHUSDT_6h"))
         assert features.success, words_of(features)
     store = CandleStore(folders.candles)
@@ -156,7 +156,9 @@ def test_a_restated_year_says_what_changed_and_stops_nothing(folders, tmp_path):
         done = launch(instance, ["series_candles"], key="BTCUSDT_6h|2021")
         assert done.success
         (check,) = [
-            one for one in done.get_asset_check_evaluations() if one.check_name == "restated"
+            one
+            for one in done.get_asset_check_evaluations()
+            if one.check_name == "history_unchanged"
         ]
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
