@@ -200,20 +200,36 @@ def test_sensors_and_schedules_are_listed_and_off(ui, page):
     page.goto(f"{url}/automation", wait_until="load")
     for name in ("retrain_on_drift", "retrain_on_live_accuracy", "candles_hourly"):
         page.get_by_text(name, exact=True).first.wait_for(timeout=60_000)
-    assert page.locator("input[type=checkbox]:checked").count() == 0
+    where = '(repositorySelector: {repositoryName: "__repository__", '
+    where += 'repositoryLocationName: "bot4_pipelines"})'
+    found = ask(
+        url,
+        f"{{sensorsOrError{where}{{... on Sensors{{results{{sensorState{{status}}}}}}}} "
+        f"schedulesOrError{where}{{... on Schedules{{results{{scheduleState{{status}}}}}}}}}}",
+    )
+    sensors = [one["sensorState"]["status"] for one in found["sensorsOrError"]["results"]]
+    schedules = [one["scheduleState"]["status"] for one in found["schedulesOrError"]["results"]]
+    assert sensors == ["STOPPED"] * 6
+    assert schedules == ["STOPPED"] * 2
+    page.wait_for_timeout(4_000)  # the switches come after the names
     shoot(page, "automation")
 
 
+def ask(url, query):
+    """Ask the webserver as its pages do."""
+    body = json.dumps({"query": query}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/graphql", body, headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["data"]
+
+
 def ended_run(url, home, status):
-    """Return the newest run's id once one has this status; runs are asked for as the UI does."""
-    query = {"query": "{runsOrError(limit: 1){... on Runs{results{runId status}}}}"}
-    request = urllib.request.Request(
-        f"{url}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
+    """Return the newest run's id once one has this status."""
+    query = "{runsOrError(limit: 1){... on Runs{results{runId status}}}}"
     end = time.monotonic() + 180
     while time.monotonic() < end:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            runs = json.load(answer)["data"]["runsOrError"]["results"]
+        runs = ask(url, query)["runsOrError"]["results"]
         if runs and runs[0]["status"] == status:
             return runs[0]["runId"]
         time.sleep(1)
