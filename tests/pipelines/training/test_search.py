@@ -1,5 +1,7 @@
 """A search of settings: every trial counted and costed, gone on with, the data as it was."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -32,20 +34,20 @@ def found(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     told = []
     first = s.search(
-        *data, folder, TINY, trials=3, workers=2, report=lambda *said: told.append(said)
+        *data, folder, TINY, trials=2, workers=2, report=lambda *said: told.append(said)
     )
-    again = s.search(*data, folder, TINY, trials=6, workers=2)
+    again = s.search(*data, folder, TINY, trials=5, workers=1)
     return folder, first, again, told
 
 
 def test_a_search_makes_the_trials_it_was_asked_for_and_goes_on_later(found, data):
     folder, first, again, told = found
-    assert first.made == 3
-    assert [one.number for one in first.trials] == [0, 1, 2]
-    assert told[-1] == ("trial 3 of 3", 1.0)
+    assert first.made == 2
+    assert [one.number for one in first.trials] == [0, 1]
+    assert told[-1] == ("trial 2 of 2", 1.0)
     assert again.made == 3
-    assert again.trials[:3] == first.trials
-    done = s.search(*data, folder, TINY, trials=6, workers=2)
+    assert again.trials[:2] == first.trials
+    done = s.search(*data, folder, TINY, trials=5, workers=2)
     assert done.made == 0
     assert done.trials == again.trials
     assert s.known_trials(folder, TINY) == done
@@ -62,7 +64,7 @@ def test_every_trial_says_its_settings_its_accuracy_and_its_cost(found):
         assert 0.0 < trial.accuracy < 1.0
         assert trial.cpu_s > 0.0
         assert trial.iterations == 12 or trial.state == "PRUNED"
-    assert len({trial.params["learning_rate"] for trial in again.trials}) == 6
+    assert len({trial.params["learning_rate"] for trial in again.trials}) == 5
     assert again.cpu_s == pytest.approx(sum(trial.cpu_s for trial in again.trials))
     assert again.best.accuracy == max(
         trial.accuracy for trial in again.trials if trial.state == "COMPLETE"
@@ -73,9 +75,9 @@ def test_numbers_and_plots_show_the_search(found):
     _, _, again, _ = found
     numbers = search_numbers(again, "study")
     assert numbers["best_settings"] == again.best.params
-    assert numbers["complete"] + numbers["pruned"] == 6
+    assert numbers["complete"] + numbers["pruned"] == 5
     assert numbers["cpu_seconds"] == round(again.cpu_s, 2)
-    assert [row["trial"] for row in numbers["trials"]] == list(range(6))
+    assert [row["trial"] for row in numbers["trials"]] == list(range(5))
     plots = search_plots(again)
     assert set(plots) == {"trials", "settings"}
     assert all(png.startswith(b"\x89PNG") for png in plots.values())
@@ -83,25 +85,31 @@ def test_numbers_and_plots_show_the_search(found):
     assert search_numbers(s.SearchResult((), 0, 0.0), "study")["best_settings"] == {}
 
 
-def test_a_hopeless_trial_is_stopped(data, tmp_path):
-    """Four trials at random, then one that cannot learn: its first look is below their median."""
+@pytest.fixture
+def study(found, tmp_path):
+    """A study of its own with the trials that were made."""
+    shutil.copytree(found[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_hopeless_trial_is_stopped(data, study):
+    """Four trials at random and one, then one that names nothing right at its first look."""
     import optuna
 
-    s.search(*data, tmp_path, TINY, trials=4, workers=1)
-    study = s.open_study(tmp_path, TINY)
-    trial = study.ask()
+    opened = s.open_study(study, TINY)
+    trial = opened.ask()
     trial.report(0.0, 2)
     assert trial.should_prune()
-    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    assert s.search(*data, tmp_path, TINY, trials=5, workers=1).made == 0  # it counts
+    opened.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert s.search(*data, study, TINY, trials=6, workers=1).made == 0  # it counts
 
 
-def test_what_a_killed_search_left_running_is_made_anew(data, tmp_path):
-    s.search(*data, tmp_path, TINY, trials=1, workers=1)
-    s.open_study(tmp_path, TINY).ask()
-    again = s.search(*data, tmp_path, TINY, trials=2, workers=1)
+def test_what_a_killed_search_left_running_is_made_anew(data, study):
+    s.open_study(study, TINY).ask()
+    again = s.search(*data, study, TINY, trials=6, workers=1)
     assert again.made == 1
-    assert [one.state for one in again.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert [one.state for one in again.trials][5] == "FAIL"
+    assert len(again.trials) == 7
 
 
 def test_the_data_comes_back_with_its_targets_mixed(data, tmp_path):
