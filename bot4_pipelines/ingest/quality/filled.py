@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot4_pipelines.ingest.quality.finding import Finding, Severity, found
-from bot4_pipelines.ingest.quality.measures import Measured, long_runs
+from bot4_pipelines.ingest.quality.measures import Measured, long_runs, runs
 from bot4_pipelines.ingest.quality_codes import Code
 from bot4_runtime.candles.series import COLUMNS, PRICE_COLUMNS
 
+TICKS: Final = 8
+"""Ticks in the median range below which rows repeat by chance and most rules are silent."""
 REPEATED: Final = 4
 """Rows in a row that are copies of earlier ones, all of the same lag; good candles: none."""
 FROZEN: Final = 6
@@ -47,7 +49,7 @@ ENOUGH: Final = 48
 
 def filled_findings(rows: Measured) -> list[Finding]:
     """Find rows that somebody filled in."""
-    if not rows.fine:
+    if rows.span_ticks < TICKS:
         return _copies(rows, Severity.WARN)
     return _copies(rows, Severity.ERROR) + _frozen(rows) + _one_volume(rows) + _lines(rows)
 
@@ -80,16 +82,27 @@ def _frozen(rows: Measured) -> list[Finding]:
     """Find runs of flat candles of one price that were traded."""
     raw = rows.raw
     flat = rows.span == 0.0
+    moving = raw.volume[~flat & (raw.volume > 0.0)]
     if rows.traded:
-        moving = raw.volume[~flat]
-        flat &= raw.volume >= FROZEN_VOLUME * (np.median(moving) if moving.size else np.inf)
+        flat &= raw.volume > 0.0
     again = np.append(False, flat[1:] & (raw.close[1:] == raw.close[:-1]))
     frozen = long_runs(again, FROZEN - 1, RARE)
+    if rows.traded and frozen.size:
+        frozen = _well_traded(rows, frozen, FROZEN_VOLUME * float(np.median(moving)))
     if not frozen.size:
         return []
     severity = Severity.ERROR if rows.traded else Severity.WARN
     message = "candles of one and the same price, though traded: filled forward"
     return [found(raw, Code.STALE, severity, message, frozen)]
+
+
+def _well_traded(rows: Measured, frozen: NDArray[np.intp], least: float) -> NDArray[np.intp]:
+    """Keep the runs whose median volume is at least that."""
+    flags = np.zeros(len(rows), dtype=bool)
+    flags[frozen] = True
+    for start, stop in zip(*runs(flags), strict=True):
+        flags[start:stop] = np.median(rows.raw.volume[start:stop]) >= least
+    return np.flatnonzero(flags)
 
 
 def _one_volume(rows: Measured) -> list[Finding]:

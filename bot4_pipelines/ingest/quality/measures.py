@@ -63,10 +63,16 @@ class Measured:
         return np.asarray(np.sign(apart) * np.maximum(np.abs(apart) - spread, 0.0))
 
     @cached_property
+    def span_ticks(self) -> float:
+        """Ticks in the median range of the rows that have any; 0 where none has."""
+        spans = self.span[self.span > 0.0]
+        tick = float(np.median(self.ticks))
+        return float(np.median(spans)) / max(tick, 1e-300) if spans.size else 0.0
+
+    @property
     def fine(self) -> bool:
         """Whether a usual range holds many ticks, so that equal prices are no chance."""
-        spans = self.span[self.span > 0.0]
-        return bool(spans.size and np.median(spans) >= FINE_TICKS * np.median(self.ticks))
+        return self.span_ticks >= FINE_TICKS
 
 
 def ticks(raw: RawCandles, block: int = 480) -> NDArray[np.float64]:
@@ -107,6 +113,12 @@ def most_within(flags: NDArray[np.bool_], width: int) -> int:
     return int((sums[width:] - sums[:-width]).max())
 
 
+def runs(flags: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where runs of set flags start, and the places after their ends."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return edges[::2], edges[1::2]
+
+
 def long_runs(flags: NDArray[np.bool_], least: int, usual_share: float) -> NDArray[np.intp]:
     """Return the rows of runs of set flags that are no chance.
 
@@ -115,8 +127,7 @@ def long_runs(flags: NDArray[np.bool_], least: int, usual_share: float) -> NDArr
         least: rows of a run.
         usual_share: the share of set flags outside such runs above which none is reported.
     """
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
-    starts, stops = edges[::2], edges[1::2]
+    starts, stops = runs(flags)
     long = stops - starts >= least
     inside = np.zeros(len(flags), dtype=bool)
     for start, stop in zip(starts[long], stops[long], strict=True):

@@ -1,12 +1,10 @@
 """VOLUME_UNIT: volume that is not counted in the base asset, or not in one unit throughout.
 
-Three signs. The level: the median of 48 volumes against that of the 48 before. The product: a
-volume that divided by its own price needs fewer decimals than itself is amount times price. The
-grid: Binance books quote amounts with eight decimals, so decimals of prices and of base volumes
-together are at most eight.
+Two signs. The level: the median of 48 volumes against that of the 48 before. The product: a
+volume that needs fewer decimals when divided by its own price is amount times price.
 
 Good candles (1m to 1d, 2018 to 2025): the level moves by e^3.3 at most (minutes), e^2.5 in hours;
-no volume shortens when divided by its price; decimals add up to at most eight.
+no volume gets shorter when divided by its price.
 """
 
 import math
@@ -27,11 +25,10 @@ LASTS: Final = 0.6
 """... and the share of it by which all volumes after, up to 500, must differ from all before."""
 AS_THE_PRICE: Final = 0.7
 """ln by which the step may differ from the price itself to be an ERROR: base to quote."""
-QUOTE_DECIMALS: Final = 8
 SAMPLE: Final = 400
 """Rows whose decimals are looked at, at either end and in the middle."""
-SHORTER: Final = 2
-"""Decimals fewer after dividing by the price that tell a product; good candles: 0 or less."""
+MOVING: Final = 10
+"""Prices among those rows that are needed: divided by one price, decimals tell nothing."""
 
 
 def volume_findings(rows: Measured) -> list[Finding]:
@@ -39,7 +36,7 @@ def volume_findings(rows: Measured) -> list[Finding]:
     traded = np.flatnonzero(rows.raw.volume > 0.0)
     if traded.size < 2 * LEVEL_ROWS:
         return []
-    return _level(rows, traded) or _product(rows, traded) or _grid(rows, traded)
+    return _level(rows, traded) or _product(rows, traded)
 
 
 def _level(rows: Measured, traded: NDArray[np.intp]) -> list[Finding]:
@@ -58,10 +55,9 @@ def _level(rows: Measured, traded: NDArray[np.intp]) -> list[Finding]:
         return []
     price = math.log(float(np.median(raw.close[traded[max(0, at - 24) : at + 24]])))
     as_price = abs(abs(step) - abs(price)) <= AS_THE_PRICE and abs(step) > LEVEL_STEP
-    after = traded[at:]
-    message = (
-        f"volumes on another level than those before, by a factor of {math.exp(abs(step)):.4g}"
-        + (", which is the price: counted in quote, not in base" if as_price else "")
+    after = traded[at:] if as_price else traded[max(0, at - LEVEL_ROWS) : at + LEVEL_ROWS]
+    message = f"volumes where their level changes by a factor of {math.exp(abs(step)):.4g}" + (
+        ", which is the price: counted in quote, not in base" if as_price else ""
     )
     severity = Severity.ERROR if as_price else Severity.WARN
     return [found(raw, Code.VOLUME_UNIT, severity, message, after)]
@@ -87,23 +83,11 @@ def _product(rows: Measured, traded: NDArray[np.intp]) -> list[Finding]:
     for part in _sample(traded):
         own = decimals(raw.volume[part])
         for price in (raw.close, raw.open):
-            if own - decimals(raw.volume[part] / price[part]) >= SHORTER:
+            moving = np.unique(price[part]).size >= MOVING
+            if moving and decimals(raw.volume[part] / price[part]) < own:
                 message = (
                     "volumes are amounts times prices: divided by the price they need "
                     "fewer decimals; expected volume in the base asset"
                 )
                 return [found(raw, Code.VOLUME_UNIT, Severity.ERROR, message, traded)]
-    return []
-
-
-def _grid(rows: Measured, traded: NDArray[np.intp]) -> list[Finding]:
-    raw = rows.raw
-    for part in _sample(traded):
-        prices, volumes = decimals(raw.close[part]), decimals(raw.volume[part])
-        if prices + volumes > QUOTE_DECIMALS:
-            message = (
-                f"volumes of {volumes} decimals at prices of {prices}, which together are more "
-                f"than {QUOTE_DECIMALS}: counted in quote, or not Binance's"
-            )
-            return [found(raw, Code.VOLUME_UNIT, Severity.WARN, message, traded)]
     return []

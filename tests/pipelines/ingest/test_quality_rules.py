@@ -187,13 +187,6 @@ def test_volume_in_quote_throughout_is_known_by_its_decimals() -> None:
     assert "amounts times prices" in unit.message
 
 
-def test_more_decimals_than_a_quote_amount_has_are_a_warning() -> None:
-    raw = made()
-    generator = np.random.default_rng(3)
-    raw.volume[:] = np.round(raw.volume * generator.uniform(0.9, 1.1, len(raw)), 8)
-    assert found(raw, Code.VOLUME_UNIT).severity is Severity.WARN
-
-
 def test_candles_stored_before_agree_or_are_another_market() -> None:
     raw = made()
     before = stored(raw)
