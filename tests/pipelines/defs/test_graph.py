@@ -18,7 +18,8 @@ from bot4_pipelines.progress import listening, reporter
 from bot4_pipelines.records import Folders, Record, Records, digest, source_sha256
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.tables import read_features, read_labels, write_features, write_labels
-from bot4_pipelines.workflow import Workflow
+from bot4_pipelines.training.schedule import Schedule
+from bot4_pipelines.workflow import Workflow, lstm_stamp
 from bot4_runtime.domain.errors import ConfigError, DataError
 
 ORDER = [
@@ -130,7 +131,6 @@ def test_checks_block_where_a_model_would_be_promoted():
 
 def test_the_full_schedule_is_the_default_and_another_is_chosen_by_name():
     from bot4_pipelines.defs.assets import LstmConfig
-    from bot4_pipelines.training.schedule import Schedule
 
     assert LstmConfig().schedule is Schedule.FULL
     job = defs.resolve_job_def("pipeline")
@@ -274,6 +274,19 @@ def test_steps_run_in_a_fresh_home_offline_and_are_reused(folders):
     again = Workflow(folders, silent)
     assert again.candles().record.content == first.record.content
     assert again.features().reused
+
+
+def test_a_full_candidate_serves_who_asks_for_the_quick_schedule(folders):
+    flow = Workflow(folders, silent)
+    for step, content in (("hmm_candidate", "h" * 64), ("hindsight_labels", "labels")):
+        flow.records.write(record(step, content=content))
+    full = record("lstm_candidate", stamp=lstm_stamp("labels", Schedule.FULL), content="l" * 64)
+    flow.records.write(full)
+    (folders.models / "archive" / full.content).mkdir(parents=True)
+    for schedule in Schedule:
+        assert flow.lstm_candidate(schedule).record == full
+    with pytest.raises(DataError, match="'candles'"):
+        flow.lstm_candidate(Schedule.QUICK, iterations=3)
 
 
 def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
