@@ -1,4 +1,4 @@
-"""The command line: bot4-pipelines run, seeds, evaluate, promote, rollback, models and more.
+"""The command line, from `run` to `dev`; ``bot4-pipelines --help`` lists what there is.
 
 Exit codes: 0 done, 1 something failed or a gate refused, 2 wrong input, 130 interrupted. With
 ``--json`` exactly one JSON document goes to stdout; progress and messages go to stderr. Dagster

@@ -69,7 +69,7 @@ def real_demo(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo
 @pytest.fixture(scope="session")
 def simulated_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The demo on the simulated market, with a shorter training."""
-    return run_demo(tmp_path_factory.mktemp("simulated"), None, "--iterations", "400")
+    return run_demo(tmp_path_factory.mktemp("simulated"), None, "--iterations", "600")
 
 
 @pytest.fixture(scope="session")
