@@ -42,10 +42,12 @@ def candle_numbers(series: Sequence[CandleSeries]) -> dict[str, Any]:
 
 def model_numbers(made: "Candidate") -> dict[str, Any]:
     """Return what there is to say of a candidate: numbers by split, verdicts, dates."""
+    from bot4_pipelines.training.card import card_markdown
     from bot4_pipelines.training.goals import judge_goals
 
     manifest = made.manifest
     goals = judge_goals(manifest.metrics) if manifest.kind.value == "lstm" else []
+    page = f"The page with every plot: `models/archive/{made.sha256}/card.html`"
     kept = {
         name: section
         for name, section in manifest.metrics.items()
@@ -54,6 +56,7 @@ def model_numbers(made: "Candidate") -> dict[str, Any]:
     tests = manifest.metrics.get("test", {})
     return {
         "sha256": made.sha256,
+        "card": f"{card_markdown(manifest)}\n\n{page}",
         "kind": manifest.kind.value,
         "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
         "test_accuracy": tests.get("accuracy"),

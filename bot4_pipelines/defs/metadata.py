@@ -160,6 +160,8 @@ def metadata_of(outcome: Outcome) -> dict[str, dg.MetadataValue[Any]]:
     values |= {
         name: _value(value) for name, value in outcome.record.numbers.items() if name not in _DRAWN
     }
+    if "card" in outcome.record.numbers:
+        values["card"] = dg.MetadataValue.md(outcome.record.numbers["card"])
     return values
 
 

@@ -37,9 +37,10 @@ from bot4_pipelines.training.evaluation import (
 )
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
+from bot4_pipelines.training.hmm_figures import hmm_images, hmm_metrics, judge_hmm
 from bot4_pipelines.training.lstm import LstmFit, fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
-from bot4_pipelines.training.model_card import lstm_images
+from bot4_pipelines.training.model_card import drift_samples, lstm_images
 from bot4_pipelines.training.promotion import LSTM_ACCURACY
 from bot4_pipelines.training.promotion import judge as judge_gates
 from bot4_pipelines.training.random_walk import random_walk_accuracy
@@ -50,7 +51,7 @@ from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import FeatureTable
 from bot4_runtime.features.schema import TREND_WINDOW, feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
-from bot4_runtime.regime.lookahead import MAX_POOL
+from bot4_runtime.regime.lookahead import MAX_POOL, LookAhead
 from bot4_runtime.regime.manifest import (
     WINDOW,
     Cuts,
@@ -154,7 +155,11 @@ def make_hmm(material: Material, registry: ModelRegistry, report: Report) -> Can
     }
     accuracy, (low, high) = random_walk_accuracy()
     metrics["random_walk"] = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    graph = hmm_graph(fit.params, return_blocks(tables, train))
+    report("looking ahead", 0.8)
+    blocks = return_blocks(tables, train)
+    judged = judge_hmm(tables, LookAhead(fit.params, blocks), cuts, material.interval_ms)
+    metrics |= hmm_metrics(judged)
+    graph = hmm_graph(fit.params, blocks)
     report("judging and archiving", 0.9)
     manifest = _manifest(
         material,
@@ -174,7 +179,8 @@ def make_hmm(material: Material, registry: ModelRegistry, report: Report) -> Can
     images = {
         "states": plots.hmm_states(
             fit.params.means, fit.params.variances, fit.params.transitions, everything
-        )
+        ),
+        **hmm_images(judged, fit.loglik, next(iter(material.series.values()))),
     }
     return _archive(registry, graph, manifest, images)
 
@@ -355,7 +361,7 @@ def make_lstm(
     first = material.series[rows[0].symbol]
     images = {
         "test: accuracy": plots.accuracy_bars(_bars(metrics), LSTM_ACCURACY, "test accuracy"),
-        **lstm_images(learnt.judged, fit.history, first),
+        **lstm_images(learnt.judged, fit.history, first, drift_samples(rows, material.cuts)),
     }
     return _archive(registry, learnt.graph, manifest, images)
 

@@ -22,14 +22,24 @@ td,th{border-color:#444}.note{background:#262626}img{background:#fff}}
 _SPLITS = ("train", "validation", "test")
 _ROWS = (
     "accuracy",
-    "accuracy_low",
-    "accuracy_high",
     "balanced_accuracy",
     "macro_f1",
     "ece",
     "near",
     "far",
     "delay",
+)
+_NOTE = (
+    "The model names the state the market is in, in units of its own volatility. Accuracy is "
+    "agreement with labels made in hindsight. It predicts nothing: on a random walk the same "
+    "procedure agrees about as often."
+)
+_SOURCE = (
+    "Each number is the unweighted mean over the symbols named above; behind it is its 95 % "
+    "interval, from resampling weeks, the same for all symbols. Rows are those that were scored: "
+    "the first 200 and the last 24 of a split are not, and of training and validation the LSTM "
+    "was asked about every few only. Near is within 3 candles of a switch of the label; delay is "
+    "in candles."
 )
 
 
@@ -47,19 +57,6 @@ def model_card(manifest: Manifest, images: Mapping[str, bytes]) -> str:
         if manifest.origin.value == "simulated"
         else ""
     )
-    cuts = manifest.cuts
-    facts = {
-        "candles": f"{manifest.origin.value} {manifest.market.value} {manifest.interval}, "
-        + ", ".join(manifest.symbols),
-        "training": f"{_day(cuts.train_start_ms)} to {_day(cuts.validation_start_ms)}",
-        "validation": f"to {_day(cuts.test_start_ms)}",
-        "test": f"to {_day(cuts.end_ms)}",
-        "made": _day(manifest.created_ms),
-        "expires": _day(manifest.expires_ms),
-        "feature schema": manifest.schema_id[:16],
-        "code": manifest.code_version,
-        "HMM it belongs to": manifest.hmm_sha256[:16] or "itself",
-    }
     plots = "".join(
         f'<h2>{escape(title)}</h2><img alt="{escape(title)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
@@ -70,12 +67,11 @@ def model_card(manifest: Manifest, images: Mapping[str, bytes]) -> str:
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>Bot4 {name} regime model</title><style>{_STYLE}</style>"
         f"<h1>{name} regime model</h1>{simulated}"
-        '<p class="note">The model names the state the market is in, in units of its own '
-        "volatility. Accuracy is agreement with labels made in hindsight. It predicts nothing: on "
-        "a random walk the same procedure agrees about as often.</p>"
-        + _table({key: (value,) for key, value in facts.items()}, ())
+        f'<p class="note">{escape(_NOTE)}</p>'
+        + _table({key: (value,) for key, value in _facts(manifest).items()}, ())
         + "<h2>Accuracy</h2>"
         + _table(_metric_rows(manifest), _SPLITS)
+        + f"<p>{escape(_SOURCE)}</p>"
         + _baselines(manifest)
         + "<h2>Gates</h2>"
         + _gates(manifest)
@@ -84,25 +80,78 @@ def model_card(manifest: Manifest, images: Mapping[str, bytes]) -> str:
     )
 
 
-def _metric_rows(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+def card_markdown(manifest: Manifest) -> str:
+    """Return the card's tables as markdown, for where its plots are shown already."""
+    parts = [
+        _NOTE,
+        _markdown({key: (value,) for key, value in _facts(manifest).items()}, ("",)),
+        "### Accuracy",
+        _markdown(_metric_rows(manifest), _SPLITS),
+        _SOURCE,
+    ]
+    compared = _compared(manifest)
+    if compared:
+        parts += ["### Compared with", _markdown(compared, _SPLITS)]
+    return "\n\n".join(parts)
+
+
+def _markdown(rows: Mapping[str, tuple[str, ...]], head: tuple[str, ...]) -> str:
+    body = [(name, *row) for name, row in rows.items()]
+    lines = [("", *head), ("---",) * (len(head) + 1), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    """Say what the model was made from: candles, symbols, dates of the splits, code."""
+    cuts = manifest.cuts
     return {
-        row.replace("_", " "): tuple(
-            _number(manifest.metrics.get(split, {}).get(row)) for split in _SPLITS
-        )
+        "candles": f"{manifest.origin.value} {manifest.market.value} {manifest.interval}, "
+        + ", ".join(manifest.symbols),
+        "training": f"{_day(cuts.train_start_ms)} to {_day(cuts.validation_start_ms)}",
+        "validation": f"{_day(cuts.validation_start_ms)} to {_day(cuts.test_start_ms)}",
+        "test": f"{_day(cuts.test_start_ms)} to {_day(cuts.end_ms)}",
+        "made": _day(manifest.created_ms),
+        "expires": _day(manifest.expires_ms),
+        "sha256 of the candles": manifest.data_sha256[:16],
+        "feature schema": manifest.schema_id[:16],
+        "code": manifest.code_version,
+        "HMM it belongs to": manifest.hmm_sha256[:16] or "itself",
+    }
+
+
+def _metric_rows(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    sections = [manifest.metrics.get(split, {}) for split in _SPLITS]
+    counts = tuple("–" if one.get("rows") is None else f"{one['rows']:,.0f}" for one in sections)
+    rows = {
+        row.replace("_", " "): tuple(_measured(section, row) for section in sections)
         for row in _ROWS
     }
+    return {"rows": counts, **rows}
+
+
+def _measured(section: Mapping[str, float | None], name: str) -> str:
+    """Return a number with its interval."""
+    low, high = section.get(f"{name}_low"), section.get(f"{name}_high")
+    interval = "" if low is None or high is None else f" ({low:.4f}–{high:.4f})"
+    return _number(section.get(name)) + interval
+
+
+def _compared(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Return what stands beside the model, by split: accuracies."""
+    sections = [manifest.metrics.get(f"baselines_{split}", {}) for split in _SPLITS]
+    rows = {
+        name.replace("_", " "): tuple(_number(section.get(name)) for section in sections)
+        for name in sorted({name for section in sections for name in section})
+    }
+    walk = manifest.metrics.get("random_walk", {})
+    if walk:
+        rows["this HMM's procedure on a random walk"] = ("", "", _measured(walk, "accuracy"))
+    return rows
 
 
 def _baselines(manifest: Manifest) -> str:
-    sections = [manifest.metrics.get(f"baselines_{split}", {}) for split in _SPLITS]
-    names = sorted({name for section in sections for name in section})
-    if not names:
-        return ""
-    rows = {
-        name.replace("_", " "): tuple(_number(section.get(name)) for section in sections)
-        for name in names
-    }
-    return "<h2>Compared with</h2>" + _table(rows, _SPLITS)
+    rows = _compared(manifest)
+    return "<h2>Compared with</h2>" + _table(rows, _SPLITS) if rows else ""
 
 
 def _gates(manifest: Manifest) -> str:

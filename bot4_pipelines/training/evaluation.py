@@ -78,7 +78,8 @@ class Judged:
         blocks: int64[n], bootstrap block of each row's time.
         estimates: by model or baseline.
         stride: about every so-many-th row has an LSTM estimate.
-        looked: bool[n], those of the named rows with a look-ahead estimate; None without one.
+        looked: bool[n], rows with a look-ahead estimate: of the named ones, or where no LSTM was
+            asked of the valid ones; None without any.
         look_stride: about every so-many-th row has one.
     """
 
@@ -186,7 +187,8 @@ def judge(
     looked = None
     if look is not None:
         looked = np.zeros(n, dtype=bool)
-        looked[np.flatnonzero(named)[::look_stride]] = True
+        possible = judged & rows.table.valid if session is None else named
+        looked[np.flatnonzero(possible)[::look_stride]] = True
         estimates[LOOKAHEAD] = Estimate.of(lookahead_estimates(look, rows, looked))
     if baselines is not None:
         late = np.full(n, -1)

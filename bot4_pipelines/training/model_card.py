@@ -1,4 +1,4 @@
-"""Plots of how a model was judged, for its card: confusion, calibration, regimes on price.
+"""Plots of how a model was judged, for its card: confusion, calibration, regimes, drift.
 
 The page itself is `card`'s, the plots that need no judged rows are `plots`'s.
 """
@@ -10,10 +10,13 @@ from typing import Any, Final
 import numpy as np
 
 from bot4_pipelines.training import plots
+from bot4_pipelines.training.cuts import split_slices
+from bot4_pipelines.training.dataset import INPUT_NAMES, SymbolRows, inside
 from bot4_pipelines.training.evaluation import HMM, LSTM, Judged
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.regime.hmm import STATES
+from bot4_runtime.regime.manifest import Cuts
 
 _BINS: Final = 10
 
@@ -22,6 +25,7 @@ def lstm_images(
     judged: Mapping[str, Sequence[Judged]],
     history: Sequence[Mapping[str, float]],
     series: CandleSeries | None = None,
+    drift: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, bytes]:
     """Draw how an LSTM was judged.
 
@@ -29,6 +33,7 @@ def lstm_images(
         judged: by split, the symbols it was scored on, as `training_metrics` returns them.
         history: the looks of its training.
         series: candles of the first judged symbol, to draw its test regimes on; may be None.
+        drift: inputs of training and test, as `drift_samples` has them; None draws none.
 
     Returns:
         PNG by title.
@@ -40,15 +45,41 @@ def lstm_images(
         "test: confidence against accuracy": calibration_plot(calibration(test, LSTM)),
     }
     if series is not None:
-        rows = np.flatnonzero(test[0].scored)
-        stretch = slice(int(rows[0]), int(rows[-1]) + 1)
-        images["test: regimes named in hindsight"] = plots.regime_bands(
-            series.open_time_ms[stretch],
-            series.close[stretch],
-            test[0].labels[stretch],
-            f"{test[0].symbol}: regimes named in hindsight",
+        images |= plots.split_regimes(series, test[0].labels, test[0].symbol)
+    if drift is not None:
+        learnt, recent = ({name: pair[k] for name, pair in drift.items()} for k in (0, 1))
+        images["inputs: training against test"] = plots.distributions(
+            learnt, recent, ("training", "test")
         )
     return images
+
+
+def drift_samples(
+    symbols: Sequence[SymbolRows], cuts: Cuts, most: int = 20_000
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Take every input of training and of test, all symbols pooled, evenly thinned.
+
+    Args:
+        symbols: whole history.
+        cuts: the splits' boundaries.
+        most: rows of each.
+
+    Returns:
+        By input: its values in training and in test.
+    """
+    parts = []
+    for split in ("train", "test"):
+        rows = np.concatenate(
+            [
+                one.inputs[one.learnable & inside(len(one.table), part)]
+                for one in symbols
+                for part in [split_slices(one.table.open_time_ms, cuts)[split]]
+            ]
+        )
+        parts.append(rows[:: max(1, -(-len(rows) // most))])
+    return {
+        name: (parts[0][:, column], parts[1][:, column]) for column, name in enumerate(INPUT_NAMES)
+    }
 
 
 def confusion(judged: Sequence[Judged], model: str = HMM) -> np.ndarray:

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bot4_runtime.candles.series import CandleSeries
+
 REGIME_COLOURS: Final = ("#b2182b", "#ef8a62", "#bdbdbd", "#67a9cf", "#2166ac")
 """StrongBear to StrongBull; a diverging scale that colour-blind eyes can read."""
 _INK: Final = "#1f3a5f"
+_SHOWN: Final = 1_000
+"""Candles that a plot of regimes shows."""
 _LINE_POINTS: Final = 2_000
 _DPI: Final = 90
 
@@ -130,6 +134,58 @@ def hmm_states(
     right.set_yticks(range(len(means)), REGIME_LABELS, fontsize=6)
     right.set_title("transition in one candle", fontsize=8)
     right.grid(visible=False)
+    return _png(figure)
+
+
+def split_regimes(series: "CandleSeries", labels: np.ndarray, symbol: str) -> dict[str, bytes]:
+    """Draw the last thousand labelled candles of a split over their regimes; PNG by title."""
+    known = np.flatnonzero(labels >= 0)[-_SHOWN:]
+    shown = slice(int(known[0]), int(known[-1]) + 1)
+    title = f"{symbol}: regimes named in hindsight"
+    picture = regime_bands(series.open_time_ms[shown], series.close[shown], labels[shown], title)
+    return {"test: regimes on price": picture}
+
+
+def likelihood(loglik: Sequence[float]) -> bytes:
+    """Draw the total log-likelihood of each iteration of a fit."""
+    figure, axes = _figure(8.0, 2.4)
+    axes.plot(np.arange(1, len(loglik) + 1), loglik, marker="o", color=_INK)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("log-likelihood")
+    return _png(figure)
+
+
+def distributions(
+    learnt: Mapping[str, np.ndarray], recent: Mapping[str, np.ndarray], names: tuple[str, str]
+) -> bytes:
+    """Draw how inputs were distributed when learnt from and how they are now.
+
+    Args:
+        learnt: float64[n] by input, finite.
+        recent: float64[m] of the same inputs.
+        names: what the two are called.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(learnt))
+    lines = -(-len(learnt) // columns)
+    height = 0.6 + 1.15 * lines
+    figure = Figure(figsize=(8.0, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    edge = 0.4 / height
+    figure.subplots_adjust(0.03, edge, 0.97, 1 - 0.5 * edge, wspace=0.12, hspace=0.55)
+    for place, (name, values) in enumerate(learnt.items()):
+        axes = figure.add_subplot(lines, columns, place + 1)
+        low, high = np.percentile(values, [0.5, 99.5])
+        edges = np.linspace(low, high if high > low else low + 1.0, 31).tolist()
+        axes.hist(values, edges, density=True, color="#cccccc", label=names[0])
+        axes.hist(recent[name], edges, density=True, histtype="step", color=_INK, label=names[1])
+        axes.set_title(name, fontsize=7, pad=2)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=5)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, fontsize=7, ncols=2, loc="lower center")
     return _png(figure)
 
 

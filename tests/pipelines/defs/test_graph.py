@@ -254,6 +254,9 @@ def test_numbers_become_values_tables_and_plots(tmp_path):
     outcome = Outcome(record(rows=[{"a": 1, "b": [2]}], **numbers), True, tmp_path)
     found = metadata_of(outcome)
     assert "data:image/png;base64,cG5n" in found["plot: price history"].value
+    assert isinstance(
+        metadata_of(Outcome(record(card="# a"), True, tmp_path))["card"], dg.MarkdownMetadataValue
+    )
     assert found["rows"].records[0].data == {"a": 1, "b": "[2]"}
     assert [found[name].value for name in ("n", "x", "ok", "none", "t")] == [
         3,

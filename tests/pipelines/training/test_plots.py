@@ -25,6 +25,8 @@ LOOK = {"iteration": 1.0, "train_loss": 1.0, "validation_loss": 1.1, "validation
             np.array([-1.3, -0.6, 0, 0.6, 1.3]), np.full(5, 0.1), STICKY, np.array([0.0, np.nan])
         ),
         lambda: plots.training_history([LOOK]),
+        lambda: plots.likelihood([-3.0, -2.0]),
+        lambda: plots.distributions({"a": np.zeros(9)}, {"a": np.ones(4)}, ("then", "now")),
         lambda: plots.accuracy_bars({"LSTM": (0.94, 0.93, 0.95)}, 0.9, "test"),
         lambda: plots.accuracy_bars({"LSTM": (0.94, 0.93, 0.95)}, None, "test"),
         lambda: plots.rule_evidence({"a": (0.01, 0.03), "b": (-0.01, None)}),
