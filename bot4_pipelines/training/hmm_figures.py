@@ -35,7 +35,7 @@ from bot4_runtime.features.schema import LOOKBACK
 from bot4_runtime.regime.lookahead import LookAhead
 from bot4_runtime.regime.manifest import Cuts, Metrics
 
-ROWS: Final = 10_000
+ROWS: Final = 22_000
 """Most rows of a split, all symbols together, that both modes are compared on."""
 _SPLITS: Final = ("validation", "test")
 _WARM_UP: Final = 4 * LOOKBACK
