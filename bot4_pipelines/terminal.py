@@ -207,20 +207,29 @@ def accuracy_rows(models: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def print_evaluation(document: Mapping[str, Any], console: Console) -> None:
     """Print an evaluation's pooled numbers."""
     table = Table(title="Promoted models on these candles")
-    columns = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
-    for column in ("", *columns):
+    columns = ("balanced_accuracy", "macro_f1", "near", "far", "delay", "ece")
+    for column in ("", "accuracy", "95 % CI", *columns):
         table.add_column(column.replace("_", " "))
-    for model in ("hmm", "lstm"):
+    for model in ("lstm", "hmm", "hmm_lookahead"):
         scored = document.get(model) or {}
         for name, row in {"pooled": scored.get("pooled", {}), **scored.get("symbols", {})}.items():
-            table.add_row(f"{model} {name}", *(_number(row.get(column)) for column in columns))
+            table.add_row(f"{model} {name}", *_measured(row, columns))
     for name, value in document["baselines"].items():
         row = value.get("pooled", value) if isinstance(value, Mapping) else {"accuracy": value}
-        table.add_row(
-            name.replace("_", " "),
-            *(_number(row[column]) if column in row else "" for column in columns),
-        )
+        table.add_row(name.replace("_", " "), *_measured(row, columns))
     console.print(table)
+    console.print(
+        "Accuracy is agreement with hindsight about the present; it predicts nothing: random "
+        "walks, which have no regimes, are named as well (random walk hmm)."
+    )
+
+
+def _measured(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[str]:
+    """Return accuracy, its interval and other numbers; blank where there is no such number."""
+    low, high = row.get("accuracy_ci") or (None, None)
+    interval = _interval({"accuracy_low": low, "accuracy_high": high})
+    numbers = [_number(row[column]) if column in row else "" for column in columns]
+    return [_number(row.get("accuracy")), interval, *numbers]
 
 
 def _print_signals(replayed: Mapping[str, Any], console: Console) -> None:

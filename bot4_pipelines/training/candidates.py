@@ -180,7 +180,7 @@ def make_hmm(material: Material, registry: ModelRegistry, report: Report) -> Can
         "states": plots.hmm_states(
             fit.params.means, fit.params.variances, fit.params.transitions, everything
         ),
-        **hmm_images(judged, fit.loglik, next(iter(material.series.values()))),
+        **hmm_images(judged, fit.loglik, next(iter(material.series.values())), tables, cuts),
     }
     return _archive(registry, graph, manifest, images)
 

@@ -96,7 +96,11 @@ def hmm_metrics(judged: Mapping[str, Sequence[Judged]]) -> Metrics:
 
 
 def hmm_images(
-    judged: Mapping[str, Sequence[Judged]], loglik: Sequence[float], series: CandleSeries
+    judged: Mapping[str, Sequence[Judged]],
+    loglik: Sequence[float],
+    series: CandleSeries,
+    tables: Mapping[str, FeatureTable],
+    cuts: Cuts,
 ) -> dict[str, bytes]:
     """Draw how an HMM was fitted and judged.
 
@@ -104,12 +108,27 @@ def hmm_images(
         judged: by split.
         loglik: total log-likelihood at each iteration of the fit.
         series: candles of the first judged symbol.
+        tables: features by symbol, whole history.
+        cuts: the splits' boundaries.
 
     Returns:
         PNG by title.
     """
     test = judged["test"]
-    images = {"fit: log-likelihood by iteration": plots.likelihood(loglik)}
+    learnt, recent = (
+        np.concatenate(
+            [one.z[split_slices(one.open_time_ms, cuts)[split]] for one in tables.values()]
+        )
+        for split in ("train", "test")
+    )
+    images = {
+        "fit: log-likelihood by iteration": plots.likelihood(loglik),
+        "trend: training against test": plots.distributions(
+            {"z": learnt[np.isfinite(learnt)]},
+            {"z": recent[np.isfinite(recent)]},
+            ("training", "test"),
+        ),
+    }
     for model, title in ((HMM, "filter"), (LOOKAHEAD, "look-ahead")):
         table, bins = confusion(test, model), calibration(test, model)
         images[f"test: hindsight label against {title}"] = confusion_plot(table)

@@ -122,8 +122,11 @@ def test_the_hmm_card_tells_both_modes_and_the_limit(both_modes, small_market) -
         beside = metrics[f"baselines_{split}"]
         assert beside["hmm_lookahead"] == ahead["accuracy"]
         assert beside["limit"] == pytest.approx(ahead["accuracy"], abs=0.05)
-    images = hmm_images(judged, [-3.0, -2.0, -1.9], small_market.series[0])
-    assert len(images) == 6
+    tables = {rows.symbol: rows.table for rows in small_market.rows}
+    images = hmm_images(
+        judged, [-3.0, -2.0, -1.9], small_market.series[0], tables, small_market.cuts
+    )
+    assert len(images) == 7
     assert all(png.startswith(PNG) for png in images.values())
 
 
