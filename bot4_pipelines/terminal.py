@@ -206,14 +206,17 @@ def accuracy_rows(models: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def print_evaluation(document: Mapping[str, Any], console: Console) -> None:
     """Print an evaluation's pooled numbers."""
-    table = Table(title="Promoted models on these candles")
+    console.print("Promoted models on these candles", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     columns = ("balanced_accuracy", "macro_f1", "near", "far", "delay", "ece")
-    for column in ("", "accuracy", "95 % CI", *columns):
-        table.add_column(column.replace("_", " "))
+    heads = ("", "acc", "95 % CI", "bal", "F1", "near", "far", "delay", "ECE")
+    for column in heads:
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for model in ("lstm", "hmm", "hmm_lookahead"):
         scored = document.get(model) or {}
         for name, row in {"pooled": scored.get("pooled", {}), **scored.get("symbols", {})}.items():
-            table.add_row(f"{model} {name}", *_measured(row, columns))
+            label = f"{model.removeprefix('hmm_look')} {name}"
+            table.add_row(label, *_measured(row, columns))
     for name, value in document["baselines"].items():
         row = value.get("pooled", value) if isinstance(value, Mapping) else {"accuracy": value}
         table.add_row(name.replace("_", " "), *_measured(row, columns))
