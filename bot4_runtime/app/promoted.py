@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from bot4_runtime.sources import utc, wall_ms
 from bot4_runtime.state.trading_state import TradingState
 
 Shas = tuple[str, str]
+Happened = Sequence[ModelPromoted | ModelTrial]
 
 POLL_SECONDS: Final = 1.0
 """How often the pointer of promoted models is looked at."""
@@ -102,9 +103,9 @@ class PromotedModels:
         self.detector.swap(before)
 
     # ------------------------------------------------------------------ watching
-    def poll(self, engine: Engine) -> Sequence[ModelPromoted | ModelTrial]:
+    def poll(self, engine: Engine) -> Happened:
         """Try, adopt or leave a pair as it deserves; return what happened."""
-        happened = self._judge(engine)
+        happened = self._guarded(self._judge, engine)
         if not self._notice.is_set() and time.monotonic() < self._next_look:
             return happened
         self._notice.clear()
@@ -113,16 +114,21 @@ class PromotedModels:
         if stamp == self._stamp:
             return happened
         self._stamp = stamp
-        try:
-            return [*happened, *self._take_up(engine)]
-        except Exception as error:  # noqa: BLE001 - trading goes on whatever lies in the folder
-            why = (
-                str(error) if isinstance(error, Bot4Error) else f"{type(error).__name__}: {error}"
-            )
-            self._log.error("promoted models refused, keeping the last good pair", why=why)
-            return [*happened, self._told(self._pointed(), "refused", why)]
+        return [*happened, *self._guarded(self._take_up, engine)]
 
-    def _take_up(self, engine: Engine) -> Sequence[ModelPromoted | ModelTrial]:
+    def _guarded(self, step: Callable[[Engine], Happened], engine: Engine) -> Happened:
+        """Take a step; whatever fails in it is a refusal, told of once."""
+        try:
+            return step(engine)
+        except Exception as error:  # noqa: BLE001 - trading goes on whatever lies in the folder
+            ours = isinstance(error, Bot4Error)
+            why = str(error) if ours else f"{type(error).__name__}: {error}"
+            self._log.error("promoted models refused, keeping the last good pair", why=why)
+            if self._candidate is not None:
+                self._drop_candidate()
+            return [self._told(self._pointed(), "refused", why)]
+
+    def _take_up(self, engine: Engine) -> Happened:
         """Look at what is promoted now; each promotion is taken up once.
 
         Raises:
@@ -148,7 +154,7 @@ class PromotedModels:
         self._candidate = pair
         return self._judge(engine)
 
-    def _judge(self, engine: Engine) -> Sequence[ModelPromoted | ModelTrial]:
+    def _judge(self, engine: Engine) -> Happened:
         """Decide what the counts of the detector ask for."""
         if self._former is not None:
             wrong = self.detector.complaint() or (
@@ -164,9 +170,7 @@ class PromotedModels:
             return [kept]
         return []
 
-    def _judge_candidate(
-        self, engine: Engine, pair: ModelPair
-    ) -> Sequence[ModelPromoted | ModelTrial]:
+    def _judge_candidate(self, engine: Engine, pair: ModelPair) -> Happened:
         if not self._length:
             return self._adopt(engine, pair)
         if self.detector.beside is not pair:
@@ -182,7 +186,7 @@ class PromotedModels:
             return [told]
         return self._adopt(engine, pair) if self.detector.candles >= self._length else []
 
-    def _adopt(self, engine: Engine, pair: ModelPair) -> Sequence[ModelPromoted | ModelTrial]:
+    def _adopt(self, engine: Engine, pair: ModelPair) -> Happened:
         told = self._told(_shas(pair), "adopted", "")
         evidence = self._evidence_of(pair)
         self._former = self.pair, self._evidence
@@ -193,7 +197,7 @@ class PromotedModels:
             self.detector.run_beside(self._former[0])
         return [told, self._promoted(pair)]
 
-    def _roll_back(self, engine: Engine, why: str) -> Sequence[ModelPromoted | ModelTrial]:
+    def _roll_back(self, engine: Engine, why: str) -> Happened:
         """Go back to the former pair; without one this is not asked for."""
         assert self._former is not None  # noqa: S101 - see above
         told = self._told(_shas(self.pair), "rolled back", why)
@@ -231,7 +235,7 @@ class PromotedModels:
         """Return what changes when a pair is promoted or evidence is written."""
         try:
             written_ns = self._evidence_path.stat().st_mtime_ns
-        except FileNotFoundError:
+        except OSError:
             written_ns = 0
         return self._registry.pointer_stamp(), written_ns
 

@@ -240,14 +240,11 @@ class ModelRegistry:
         return pair
 
     def tell(self, sha256: str, section: str) -> None:
-        """Add a section of HTML to a model's card.
-
-        Raises:
-            ModelError: there is no such model, or its card is not readable.
-        """
+        """Add a section of HTML to a model's card; a card that is gone begins anew."""
         with locked(self.root):
-            card = self._archive.read(sha256, CARD).decode()
-            page = card.removesuffix("</html>")
+            there = self._archive.has(sha256, CARD)
+            card = self._archive.read(sha256, CARD) if there else b""
+            page = card.decode(errors="replace").removesuffix("</html>")
             self._archive.put(sha256, CARD, f"{page}{section}</html>".encode())
 
     def activations(self, interval: str) -> list[Activation]:

@@ -191,8 +191,10 @@ def test_what_does_not_hold_any_more_is_no_champion_and_is_said_so(
     assert "does not hold any more" in registry.activations("1h")[-1].note
     assert "expiry" in registry.activations("1h")[-1].note
     (registry.root / "archive" / hasty[1] / "model.onnx").write_bytes(b"torn")
+    (registry.root / "archive" / archive("second")[1] / "card.html").unlink()
     promote(registry, "1h", *archive("second"), NOW)
     assert "sha256" in registry.activations("1h")[-1].note
+    assert "There was no champion: what was promoted" in card(registry, archive("second"))
 
 
 def test_the_pair_itself_another_market_and_simulation(registry, archive) -> None:

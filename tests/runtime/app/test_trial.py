@@ -1,5 +1,6 @@
 """A promoted pair is tried beside the one that trades, adopted, watched, and left if it must be."""
 
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from bot4_runtime import app
 from bot4_runtime.app import promoted
+from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.clock import ManualClock
-from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.events import ModelPromoted, ModelTrial, RegimeNamed
 from bot4_runtime.features.incremental import FeatureState
@@ -82,20 +84,25 @@ class Clinic(ModelRegistry):
         return ModelPair(interval, pair.hmm, sick)
 
 
+@functools.cache
+def market() -> list[Candle]:
+    """Return candles of two symbols by time, 700 hours before the first decision and 200 after."""
+    series = [
+        SimulatedMarket(7).series(symbol, "1h", START - 700 * HOUR, START + 200 * HOUR)
+        for symbol in ("BTCUSDT", "ETHUSDT")
+    ]
+    candles = [candle for one in series for candle in one]
+    return sorted(candles, key=lambda candle: candle.open_time_ms)
+
+
 class Desk:
     """Candles through a detector, polled between them, as a session does it."""
 
     def __init__(self, models: promoted.PromotedModels) -> None:
-        from bot4_runtime.candles.simulated import SimulatedMarket
-
         self.models, self.told = models, []
         self.believed: list[int] = []
         self.features = {s: FeatureState(s, "1h") for s in ("BTCUSDT", "ETHUSDT")}
-        self.candles = sorted(
-            (candle for symbol in self.features
-             for candle in SimulatedMarket(7).series(symbol, "1h", START - 800 * HOUR, START + 900 * HOUR)),
-            key=lambda candle: candle.open_time_ms,
-        )  # fmt: skip
+        self.candles = market()
         self.at, self.named = 0, []
         while self.candles[self.at].open_time_ms < START:
             candle = self._next()
@@ -305,6 +312,24 @@ def test_an_unreadable_pointer_is_told_and_trading_goes_on(desk, clinic) -> None
     (clinic.root / "current.json").unlink()
     at.hours(1)
     assert "no models are promoted" in at.told[1].reason
+
+
+def test_evidence_that_cannot_be_read_refuses_the_pair_it_is_of(desk, promote, clinic) -> None:
+    at = desk(4)
+    at.hours(1)
+    first, _ = at.models.pair.lstm_sha256, promote(1.1)
+    at.hours(2)
+    evidence = promoted.evidence_path(clinic.root, "1h")
+    evidence.parent.mkdir(parents=True)
+    evidence.write_text("torn")
+    at.hours(5)
+    assert at.outcomes() == ["begun", "refused"]
+    assert set(at.named) == {first}
+    assert at.models.detector.beside is None
+    promote()
+    at.hours(1)
+    assert at.outcomes()[2:] == ["refused"]
+    assert set(at.named) == {first}
 
 
 def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:
