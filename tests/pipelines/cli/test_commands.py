@@ -94,6 +94,13 @@ def test_a_taken_port_is_named(run):
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
+def test_seeds_need_a_candidate_and_at_least_two(run):
+    done = run("seeds", "--seeds", "2")
+    assert done.returncode == 2
+    assert "materialise the asset 'hmm_candidate'" in done.stderr
+    assert "--seeds" in run("seeds", "--seeds", "1").stderr
+
+
 def test_missing_packages_are_named_with_the_remedy():
     from bot4_pipelines.orchestrate import require_packages
     from bot4_runtime.domain.errors import ConfigError
