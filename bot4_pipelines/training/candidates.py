@@ -309,8 +309,17 @@ def learn(
     report("scoring against the baselines", 0.82)
     baselines = fit_baselines(rows, params, material.cuts)
     session = open_session(graph)
+    train = {
+        one.symbol: split_slices(one.table.open_time_ms, material.cuts)["train"] for one in rows
+    }
     metrics, judged = training_metrics(
-        rows, params, material.cuts, session, baselines, interval_ms=material.interval_ms
+        rows,
+        params,
+        material.cuts,
+        session,
+        baselines,
+        interval_ms=material.interval_ms,
+        look=LookAhead(params, return_blocks(material.tables, train)),
     )
     accuracy, _ = random_walk_accuracy()
     for split in ("validation", "test"):

@@ -57,6 +57,8 @@ LOOKAHEAD_ROWS: Final = 40_000
 BASELINES_SECTION: Final = "fitted_baselines"
 """Section of the LSTM manifest's metrics that holds `FittedBaselines.numbers()`."""
 _BATCH: Final = 512
+_LOOK_STRIDE: Final = 3
+"""Rows apart of those with an LSTM estimate at which a manifest's look-ahead is asked."""
 
 
 class Session(Protocol):
@@ -286,7 +288,7 @@ def lead(judged: Sequence[Judged], model: str, other: str) -> dict[str, float | 
     """
     pairs = []
     for one in judged:
-        rows = one.rows(same=True)
+        rows = one.rows(same=True, model=other)
         right = [(one.labels == one.estimates[name].named)[rows] for name in (model, other)]
         pairs.append((one.blocks[rows], right[0].astype(np.float64) - right[1]))
     interval = block_interval(pairs)
@@ -312,6 +314,7 @@ def training_metrics(
     *,
     interval_ms: int,
     strides: Mapping[str, int] | None = None,
+    look: LookAhead | None = None,
 ) -> tuple[Metrics, dict[str, list[Judged]]]:
     """Score a new pair of models on its own splits, for the LSTM's manifest.
 
@@ -324,6 +327,7 @@ def training_metrics(
         interval_ms: length of a candle.
         strides: the LSTM is asked about every k-th row of a split; by default about every
             20th training row, every second validation row and every test row.
+        look: the HMM's look-ahead, asked about some of validation and test; None leaves it out.
 
     Returns:
         Sections ``train validation test`` (the LSTM: accuracy, accuracy_low, accuracy_high,
@@ -344,6 +348,8 @@ def training_metrics(
                 baselines,
                 interval_ms=interval_ms,
                 stride=strides.get(split, 1),
+                look=None if split == "train" else look,
+                look_stride=_LOOK_STRIDE,
             )
             for rows in symbols
         ]
@@ -360,6 +366,8 @@ def training_metrics(
             accuracies[public] = summarise(one, name, same=True)["pooled"]["accuracy"]
             ahead = lead(one, LSTM, name)
             leads |= {public: ahead["difference"], f"{public}_low": ahead["low"]}
+        if LOOKAHEAD in one[0].estimates:
+            accuracies["limit"] = limit(one)["pooled"]["accuracy"]
         metrics[f"baselines_{split}"] = accuracies
         metrics[f"lead_{split}"] = leads
     return metrics, judged

@@ -370,6 +370,29 @@ def test_the_manifest_metrics_cover_every_split_and_agree_with_the_report(
     assert FittedBaselines.from_numbers(metrics[e.BASELINES_SECTION]).majority in range(5)
 
 
+def test_the_manifest_tells_the_look_ahead_and_its_limit_beside_the_model(
+    registry, small_market, baselines
+) -> None:
+    pair = registry.load("1h")
+    args = (
+        small_market.rows,
+        small_market.params,
+        small_market.cuts,
+        pair.lstm.session,
+        baselines,
+    )
+    metrics, judged = e.training_metrics(*args, interval_ms=HOUR, look=pair.look_ahead())
+    assert "hmm_lookahead" not in metrics["baselines_train"]
+    for split, stride in (("validation", 6), ("test", 3)):
+        assert {one.look_stride for one in judged[split]} == {stride}
+        beside, lead = metrics[f"baselines_{split}"], metrics[f"lead_{split}"]
+        assert beside["limit"] == pytest.approx(beside["hmm_lookahead"], abs=0.05)
+        mine = [
+            (one.labels == one.estimates[e.LSTM].named)[one.looked].mean() for one in judged[split]
+        ]
+        assert lead["hmm_lookahead"] == pytest.approx(np.mean(mine) - beside["hmm_lookahead"])
+
+
 def test_the_lead_over_nothing_is_unknown() -> None:
     assert e.lead([], e.LSTM, e.HMM) == {"difference": None, "low": None, "high": None}
     assert e.summarise([], e.HMM, same=True)["pooled"] == {"accuracy": None, "accuracy_ci": None}
