@@ -174,7 +174,7 @@ class Fleet:
             stamp = digest(what, numbers["source"], content)
             same = before is not None and before.stamp == stamp
             outcome = self._steps(part).keep(
-                step, stamp, (content, numbers, {}), began, reused=same
+                step, stamp, (content, numbers, _plots_of(numbers)), began, reused=same
             )
         if not done.complete:
             raise VenueUnreachable(
@@ -373,6 +373,16 @@ def _features_of(
 def _found(numbers: dict[str, Any]) -> object:
     """Return what quality rules found, which may change while the candles do not."""
     return numbers.get("findings")
+
+
+def _plots_of(numbers: dict[str, Any]) -> dict[str, bytes]:
+    """Draw the candles around the worst of each finding."""
+    excerpts = numbers["excerpts"]
+    if not excerpts:
+        return {}
+    from bot4_pipelines.finding_plot import finding_plot
+
+    return {f"finding {one['code']}": finding_plot(one) for one in excerpts}
 
 
 def _year_ms(year: int) -> int:
