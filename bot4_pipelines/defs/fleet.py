@@ -24,6 +24,7 @@ from bot4_pipelines.defs.checks import (
     candle_results,
     evidence_results,
     gate_results,
+    lstm_results,
 )
 from bot4_pipelines.defs.metadata import (
     CANDLE_SCHEMA,
@@ -275,7 +276,7 @@ def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.M
             config.schedule, iterations=config.iterations, from_model=config.from_model
         ),
     )
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=lstm_results(outcome))
 
 
 @dg.asset(
