@@ -193,9 +193,9 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
 def promoted_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The pair that trades.
 
-    Both candidates' recorded accuracies are judged again and the leak audit is asked for, then
-    models/current.json is replaced by one rename. A running trading process swaps between two
-    candles.
+    Both candidates' recorded accuracies are judged again, the leak audit is asked for, and the
+    pair is compared with the one it replaces; then models/current.json is replaced by one rename.
+    A running trading process tries the pair beside the old one and swaps between two candles.
     """
     return dg.MaterializeResult(metadata=metadata_of(_workflow(context).promoted_models()))
 

@@ -301,6 +301,22 @@ def test_a_pair_that_turns_bad_is_left_while_the_next_is_tried(desk, promote, cl
     ]  # fmt: skip
 
 
+def test_word_of_a_promotion_is_a_reason_to_look_at_once(
+    clinic, promote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoted, "POLL_SECONDS", 1e9)
+    promote()
+    heard = threading.Event()
+    at = Desk(promoted.PromotedModels(clinic, "1h", ManualClock(START * 1_000_000), notice=heard))
+    promote(1.1)
+    at.hours(2)
+    assert at.outcomes() == []
+    heard.set()
+    at.hours(1)
+    assert at.outcomes() == ["begun"]
+    assert not heard.is_set()
+
+
 def test_an_unreadable_pointer_is_told_and_trading_goes_on(desk, clinic) -> None:
     at = desk()
     at.hours(1)
