@@ -187,7 +187,9 @@ def _open(data: bytes, sha256: str) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )  # the fallback is the same provider again, and prints on stdout
     except Exception as error:
         raise _refusal(
             sha256, "the graph", f"not loadable ({error})", "one that ONNX Runtime loads",

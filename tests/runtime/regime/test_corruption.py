@@ -108,7 +108,7 @@ def test_a_bit_flip_behind_an_adapted_sha256_is_refused_in_words_or_answers_as_b
 
 
 @pytest.mark.parametrize("byte", [0xFF, 0x80, 0xC3])
-def test_metadata_that_is_no_text_is_refused_in_words(files, make, byte) -> None:
+def test_metadata_that_is_no_text_is_refused_in_words(files, make, byte, capfd) -> None:
     data, manifest = files["hmm"]
     inside = data.index(b'{"class_order"')
     assert METADATA_KEY.encode() in data[inside - 20 : inside]
@@ -117,6 +117,8 @@ def test_metadata_that_is_no_text_is_refused_in_words(files, make, byte) -> None
         damaged[at] = byte
         with pytest.raises(ModelError, match=r"refused: |unreadable manifest"):
             load_model(bytes(damaged), manifest, make.sha256(bytes(damaged)))
+    said = capfd.readouterr()
+    assert said.out == "", "stdout is for documents"
 
 
 @pytest.mark.parametrize(
