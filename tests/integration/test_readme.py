@@ -39,6 +39,7 @@ RUN_BY = {
         "test_the_commands_after_the_demo_do_what_the_readme_says"
     ),
     ".venv/bin/bot4-pipelines models": "test_the_commands_after_the_demo_do_what_the_readme_says",
+    ".venv/bin/bot4-pipelines keygen DIR": "tests/runtime/regime/test_signature.py",
     ".venv/bin/bot4-pipelines evaluate --candles DIR": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
     ),
