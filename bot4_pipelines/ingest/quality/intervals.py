@@ -4,7 +4,8 @@ A candle is compared where all of its shorter candles are there: first open, hig
 low, last close, sum of volumes, exactly. One with less volume and a smaller range than its parts
 was stored while open, even a single one.
 
-Good candles: 2,866 hours against 1m candles, BTC and ETH, 2021 to 2025: all equal.
+Good candles: 5,644 hours against 1m candles, BTC and ETH, 2021 to 2025: 6 differ (3 hours of
+2021-04 and -05 in both, as Binance restated them), none as a candle stored while open.
 """
 
 from typing import Final
@@ -23,6 +24,8 @@ EQUAL_VOLUME: Final = 1e-6
 """... and of volumes, which are sums."""
 MANY: Final = 0.05
 """Share of compared candles that may differ, as restated ones do, before it is an ERROR."""
+PART: Final = 0.99
+"""Share of the parts' volume below which a candle may have been stored while open."""
 ENOUGH: Final = 20
 """Compared candles from which that share is judged."""
 
@@ -43,8 +46,9 @@ def interval_findings(
         one, other = getattr(raw, name)[mine], getattr(made, name)[theirs]
         differs |= np.abs(one - other) > EQUAL * other
     if traded:
-        less = raw.volume[mine] < made.volume[theirs] * (1.0 - EQUAL_VOLUME)
-        differs |= less | (raw.volume[mine] > made.volume[theirs] * (1.0 + EQUAL_VOLUME))
+        volume, parts = raw.volume[mine], made.volume[theirs]
+        differs |= np.abs(volume - parts) > EQUAL_VOLUME * parts
+        less = volume < PART * parts
     else:
         less = np.ones(mine.size, dtype=bool)
     smaller = (raw.high[mine] <= made.high[theirs]) & (raw.low[mine] >= made.low[theirs])

@@ -3,8 +3,8 @@
 No two markets trade equal amounts candle after candle, nor move by equal factors to the last
 digit. Which of the two has the wrong name, their candles do not say; both are blocked.
 
-Good candles, 45 pairs of series of 1h: equal volumes in at most 0.01 % of common candles, equal
-steps of price in none.
+Good candles, 55 pairs of 1h series (spot, USD-M, mark price): no equal volumes, equal moves in at
+most 0.17 % of the sampled candles.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SAMPLE_EVERY: Final = 16
 ENOUGH: Final = 30
 """Compared candles from which equality is no chance."""
 SAME: Final = 0.5
-"""Share of them that must be equal; good data: at most 0.0001."""
+"""Share of them that must be equal; good data: at most 0.0017."""
 EQUAL: Final = 1e-6
 """Difference of ln(close / open), or of ranges, up to which two candles moved alike."""
 MOVED: Final = 2e-4
