@@ -23,7 +23,7 @@ TICKS: Final = 8
 """Ticks in the median range below which rows repeat by chance and most rules are silent."""
 REPEATED: Final = 4
 """Rows in a row that are copies of earlier ones, all of the same lag; good candles: none."""
-FROZEN: Final = 6
+FROZEN: Final = 8
 """Flat candles of one price in a row, though traded; good candles with fine prices: none."""
 FROZEN_VOLUME: Final = 0.3
 """... with at least this share of the usual volume: one lone trade makes a flat candle too."""
@@ -57,7 +57,7 @@ def filled_findings(rows: Measured) -> list[Finding]:
 def _copies(rows: Measured, severity: Severity) -> list[Finding]:
     """Find runs of rows equal to those a fixed number of rows before."""
     raw = rows.raw
-    moved = rows.span > 0.0
+    moved = (rows.span > 0.0) & ((rows.local_ticks >= TICKS) | (severity is Severity.WARN))
     if rows.traded:
         moved &= raw.volume > 0.0
     names = COLUMNS if rows.traded else PRICE_COLUMNS
@@ -81,8 +81,8 @@ def _copies(rows: Measured, severity: Severity) -> list[Finding]:
 def _frozen(rows: Measured) -> list[Finding]:
     """Find runs of flat candles of one price that were traded."""
     raw = rows.raw
-    flat = rows.span == 0.0
-    moving = raw.volume[~flat & (raw.volume > 0.0)]
+    flat = (rows.span == 0.0) & (rows.local_ticks >= TICKS)
+    moving = raw.volume[(rows.span > 0.0) & (raw.volume > 0.0)]
     if rows.traded:
         flat &= raw.volume > 0.0
     again = np.append(False, flat[1:] & (raw.close[1:] == raw.close[:-1]))
@@ -132,12 +132,13 @@ def _lines(rows: Measured) -> list[Finding]:
     bends = {name: np.abs(np.diff(getattr(raw, name), 2)) for name in PRICE_COLUMNS}
     step = 0.5 * np.abs(raw.close[2:] - raw.close[:-2])
     allowed = np.maximum(1.5 * rows.ticks[1:-1], LINE_SHARE * step)
-    stepped = step > 0.0
+    fine = rows.local_ticks >= TICKS
+    stepped = (step > 0.0) & fine[1:-1]
     straight = stepped & (bends["close"] <= allowed)
     all_straight = straight.copy()
     for bend in bends.values():
         all_straight &= bend <= allowed
-    bodies = (rows.span > 0.0) & (raw.high == np.maximum(raw.open, raw.close))
+    bodies = fine & (rows.span > 0.0) & (raw.high == np.maximum(raw.open, raw.close))
     bodies &= raw.low == np.minimum(raw.open, raw.close)
     filled = np.unique(
         np.concatenate(

@@ -32,7 +32,7 @@ THIN_TAILS: Final = 3.3
 """Kurtosis of returns; good data from 1,000 rows on: at least 3.37."""
 LONG_ENOUGH: Final = 4_000
 """Rows from which rhythm, round prices and the arrow of time are judged, below a day."""
-RHYTHM_F: Final = 2.5
+RHYTHM_F: Final = 2.0
 """F ratio of hours of the day in detrended log volume; good data: at least 4.2."""
 ROUND_Z: Final = 3.0
 """Standard errors by which highs and lows at every tenth tick exceed a tenth; good data: 8.8 in
@@ -48,6 +48,8 @@ ARROW_MS: Final = 900_000
 """Candles shorter than this are put together before the arrow of time is measured."""
 ARROW_ROWS: Final = 1_000
 """Such rows needed ..."""
+ALIVE: Final = 0.8
+"""Share of rows with a range below which time has no arrow that could be told."""
 ARROW_LONG: Final = 2_000
 """... and those from which `BACKWARDS` is the limit."""
 DAY_MS: Final = 86_400_000
@@ -151,7 +153,7 @@ def rhythm(time_ms: NDArray[np.int64], volume: NDArray[np.float64], interval_ms:
 def _no_round_prices(rows: Measured, moved: NDArray[np.bool_]) -> list[str]:
     """Ask whether highs and lows prefer every tenth tick, as orders of people do."""
     excess = roundness(rows, moved)
-    if excess >= ROUND_Z:
+    if excess >= ROUND_Z or not rows.fine:
         return []
     return [f"highs and lows do not prefer round prices ({excess:+.1f} standard errors)"]
 
@@ -169,7 +171,7 @@ def roundness(rows: Measured, moved: NDArray[np.bool_]) -> float:
 def _backwards(rows: Measured) -> list[str]:
     """Ask whether activity fades at once and rises slowly, which only reversed candles do."""
     count = len(rows) * rows.interval_ms // max(rows.interval_ms, ARROW_MS)
-    if count < ARROW_ROWS or rows.interval_ms >= DAY_MS // 2:
+    if count < ARROW_ROWS or rows.interval_ms >= DAY_MS // 2 or rows.moving < ALIVE:
         return []
     volume, span = arrows(rows)
     limit = BACKWARDS if count >= ARROW_LONG else BACKWARDS_SHORT

@@ -15,6 +15,8 @@ from bot4_runtime.candles.series import PRICE_COLUMNS
 
 FINE_TICKS: Final = 20
 """Ticks in the median range from which prices count as fine."""
+BLOCK: Final = 480
+"""Rows over which ticks are told."""
 NEIGHBOURS: Final = 12
 """Rows on either side that a row or a tear is compared with."""
 
@@ -69,13 +71,29 @@ class Measured:
         tick = float(np.median(self.ticks))
         return float(np.median(spans)) / max(tick, 1e-300) if spans.size else 0.0
 
+    @cached_property
+    def local_ticks(self) -> NDArray[np.float64]:
+        """Ticks in the median range around each row: a price that fell a lot has coarse ticks."""
+        local = np.zeros(len(self))
+        for start in range(0, len(self), BLOCK):
+            rows = slice(start, start + BLOCK)
+            spans = self.span[rows][self.span[rows] > 0.0]
+            if spans.size:
+                local[rows] = np.median(spans) / max(float(self.ticks[start]), 1e-300)
+        return local
+
+    @cached_property
+    def moving(self) -> float:
+        """Share of rows with a range: little of it is a market hardly traded."""
+        return float(np.mean(self.span > 0.0)) if len(self) else 0.0
+
     @property
     def fine(self) -> bool:
         """Whether a usual range holds many ticks, so that equal prices are no chance."""
         return self.span_ticks >= FINE_TICKS
 
 
-def ticks(raw: RawCandles, block: int = 480) -> NDArray[np.float64]:
+def ticks(raw: RawCandles, block: int = BLOCK) -> NDArray[np.float64]:
     """Return the least step between prices around each row: ticks change over the years."""
     steps_of = np.zeros(len(raw))
     for start in range(0, len(raw), block):

@@ -37,6 +37,9 @@ AFTER_A_HALT: Final = math.log(3.0)
 HALT_MS: Final = 30 * 86_400_000
 """Gaps longer than this may bring any price."""
 HALF_DAY_MS: Final = 43_200_000
+LIQUID: Final = 0.8
+"""Share of rows with a range below which nothing here is an ERROR: prices of a market hardly
+traded jump between its trades."""
 CONTEXT: Final = 6
 """Rows needed to know what is usual."""
 
@@ -91,7 +94,8 @@ def _returning(
     first_is_off = np.abs(np.log(raw.close[at] / usual)) > np.abs(np.log(raw.open[at + 1] / usual))
     places = np.where(first_is_off, at, at + 1)
     apart = (sizes > TORN_APART) & (sizes > RANGES_APART * beside[at])
-    severity = Severity.ERROR if apart.any() else Severity.WARN
+    hard = bool(apart.any()) and rows.moving >= LIQUID
+    severity = Severity.ERROR if hard else Severity.WARN
     worst = int(places[sizes.argmax()])
     message = (
         f"prices far from their neighbours that come back at once, the worst by "
@@ -137,7 +141,7 @@ def _another_scale(
     picked = np.flatnonzero(sudden | after_halt)
     if not picked.size:
         return []
-    hard = bool(sudden.any()) and rows.interval_ms < HALF_DAY_MS
+    hard = bool(sudden.any()) and rows.interval_ms < HALF_DAY_MS and rows.moving >= LIQUID
     places, worst = at[picked] + 1, int(at[picked][sizes[picked].argmax()] + 1)
     message = (
         f"rows from which on prices are on another scale, the worst by a factor of "

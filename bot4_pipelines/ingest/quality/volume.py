@@ -53,8 +53,13 @@ def _level(rows: Measured, traded: NDArray[np.intp]) -> list[Finding]:
     step = float(np.median(logs[at : at + 500]) - np.median(logs[max(0, at - 500) : at]))
     if abs(step) <= LASTS * LEVEL_STEP:
         return []
-    price = math.log(float(np.median(raw.close[traded[max(0, at - 24) : at + 24]])))
-    as_price = abs(abs(step) - abs(price)) <= AS_THE_PRICE and abs(step) > LEVEL_STEP
+    before = math.log(float(np.median(raw.close[traded[max(0, at - 24) : at]])))
+    price = math.log(float(np.median(raw.close[traded[at : at + 24]])))
+    as_price = (
+        abs(abs(step) - abs(price)) <= AS_THE_PRICE
+        and abs(step) > LEVEL_STEP
+        and abs(price - before) <= AS_THE_PRICE  # else the price itself was redenominated
+    )
     after = traded[at:] if as_price else traded[max(0, at - LEVEL_ROWS) : at + LEVEL_ROWS]
     message = f"volumes where their level changes by a factor of {math.exp(abs(step)):.4g}" + (
         ", which is the price: counted in quote, not in base" if as_price else ""
