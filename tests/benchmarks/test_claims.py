@@ -138,7 +138,7 @@ def test_the_page_tells_why_each_missed_row_is_missed_and_admits_when_nobody_kno
     lines = reasons([("Risk: 7 limits", [slow, slower, odd, fast, unknown, peer])])
     assert len(lines) == 2
     assert lines[0].startswith(
-        "- **Risk: validate, approves, 8 + 8; Risk: validate, refuses, 8 + 8**: `validate` lays"
+        "- **Risk: validate, approves, 8 + 8; Risk: validate, refuses, 8 + 8**: an intent nobody"
     )
     assert lines[1] == "- **Risk: something new**: nobody knows yet."
     assert reasons([("Risk", [fast])]) == []
