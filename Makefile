@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_*.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test check bench crash corruption mutation dev clean
+.PHONY: help setup demo test long check bench crash corruption mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ demo: setup ## the main job: candles -> models -> a paper-traded, reported perio
 
 test: setup ## all tests, compiled; the compiled rooms again interpreted; coverage gate
 	@bash .ci/test $(BIN)/python
+
+long: setup ## the tests of minutes that `make test` leaves out
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 check: setup ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -60,7 +60,12 @@ def database(monkeypatch):
     admin.close()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.long),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ]
+)
 def home(request, tmp_path, monkeypatch):
     """DAGSTER_HOME below a fresh BOT4_HOME, with the profile of this storage."""
     profile = ROOT / "dagster.yaml"

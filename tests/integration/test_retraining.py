@@ -25,6 +25,7 @@ DRIFT_DAYS = 35
 pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
