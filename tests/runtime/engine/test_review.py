@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import ccxt
 import msgspec
@@ -26,6 +27,8 @@ from bot4_runtime.domain.events import (
     CandleClosed,
     GapSeen,
     InstrumentDefined,
+    ModelPromoted,
+    ModelTrial,
     OrderAccepted,
     OrderClosed,
     OrderFilled,
@@ -36,6 +39,7 @@ from bot4_runtime.domain.events import (
 from bot4_runtime.domain.order import Book, Purpose
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
+from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import SIMULATED_START_MS
@@ -423,6 +427,7 @@ class FakePair:
     def __init__(self, name: str) -> None:
         self.hmm_sha256 = self.lstm_sha256 = name
         self.schema_id = "schema"
+        self.deciding = SimpleNamespace(market=Market.SPOT)
 
     def require(self, symbol: str) -> None:
         if symbol != "BTCUSDT":
@@ -438,6 +443,9 @@ class FakeRegistry:
 
     def pointer_stamp(self) -> int:
         return id(self.pair)
+
+    def current(self, _interval: str) -> SimpleNamespace:
+        return SimpleNamespace(shas=(self.pair.hmm_sha256, self.pair.lstm_sha256))
 
     def load(self, _interval: str, _now_ms: int) -> FakePair:
         return self.pair
@@ -457,23 +465,24 @@ class Told:
 
 
 def test_evidence_written_after_a_promotion_is_read_and_a_torn_one_is_not(tmp_path: Path) -> None:
-    registry, told = FakeRegistry(tmp_path), Told()
-    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
+    registry, told, at_once = FakeRegistry(tmp_path), Told(), TrialBounds(candles=0)
+    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"], bounds=at_once)
 
-    def poll() -> object:
+    def poll() -> Sequence[ModelPromoted | ModelTrial]:
         models._next_look = 0.0
         return models.poll(told)
 
-    assert poll() is None
+    assert poll() == []
     registry.pair = FakePair("two")
-    assert poll().hmm_sha256 == "two"
+    trial, promotion = poll()
+    assert (trial.outcome, promotion.hmm_sha256) == ("adopted", "two")
     record = synthetic_evidence("rule", now_ms=1_700_000_000_000, interval="1h")
     path = evidence_path(tmp_path, "1h")
     write_evidence(path, [msgspec.structs.replace(record, hmm_sha256="two", lstm_sha256="two")])
-    assert poll() is None
+    assert poll() == []
     path.write_text("torn")
     registry.pair = FakePair("three")
-    assert poll() is None
+    assert [one.outcome for one in poll()] == ["refused"]
     assert models.pair.hmm_sha256 == "two"
     assert told.words == ["swap two []", "believe ['rule']"]
 
@@ -484,5 +493,5 @@ def test_a_promoted_pair_that_may_not_trade_a_symbol_is_refused(tmp_path: Path) 
     models._symbols = ("ETHUSDT",)
     registry.pair = FakePair("two")
     models._next_look = 0.0
-    assert models.poll(Told()) is None
+    assert [one.outcome for one in models.poll(Told())] == ["refused"]
     assert models.pair.hmm_sha256 == "one"
