@@ -270,16 +270,16 @@ class PromotedModels:
 
     # ------------------------------------------------------------------- telling
     def _told(self, shas: Shas, outcome: str, reason: str) -> ModelTrial:
-        judged = self.detector.beside is not None and outcome != "begun"
+        compared = self.detector.beside is not None and outcome != "begun"
         return ModelTrial(
             ts_event_ns=self._clock.now_ns(),
             interval=self._interval,
             hmm_sha256=shas[0],
             lstm_sha256=shas[1],
             outcome=outcome,
-            candles=self.detector.candles if judged else 0,
-            agreement=self.detector.agreement if judged else None,
-            latency_ms=self.detector.latency_ms if judged else None,
+            candles=self.detector.candles if compared else 0,
+            agreement=self.detector.agreement if compared else None,
+            latency_ms=self.detector.latency_ms if compared else None,
             reason=reason,
         )
 
