@@ -72,3 +72,20 @@ def test_a_source_that_runs_now_begins_with_the_candle_that_is_open_and_stays_th
     again = run(disk.reopen(), source, NOON_MS + 30 * HOUR_MS)
     assert again.state.session.start_ms == NOON_MS
     assert source.streamed == [NOON_MS, NOON_MS]
+
+
+class Waiting(Silent):
+    """A source that waits twice for a candle and then ends."""
+
+    def stream(
+        self, from_ms: int, cursor: Mapping[str, int], stop: threading.Event
+    ) -> Iterator[Candle | None]:
+        self.streamed.append(from_ms)
+        yield None
+        yield None
+
+
+def test_a_wait_with_nobody_to_ask_meanwhile_passes() -> None:
+    store = run(MemoryDisk(), Waiting(), NOON_MS)
+    assert store.state.cursor == {}
+    assert store.state.session.start_ms == NOON_MS
