@@ -1,9 +1,11 @@
-"""The demo, run once for all tests that look at what it leaves behind."""
+"""The demo, run once for all tests that look at what it leaves behind; Dagster's database."""
 
 import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,3 +80,27 @@ def demo(request: pytest.FixtureRequest) -> Demo:
     named = os.environ.get("BOT4_TEST_DATA")
     folder = Path(named) if named else ROOT.parent / "shared" / "data"
     return request.getfixturevalue("real_demo" if folder.is_dir() else "simulated_demo")
+
+
+@pytest.fixture
+def dagster_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database of its own on the local server, where the PostgreSQL profile looks for it."""
+    psycopg2 = pytest.importorskip("psycopg2")
+    user = os.environ.get("PGUSER", "root")
+    name = f"bot4_dagster_{uuid.uuid4().hex[:12]}"
+    admin = psycopg2.connect(host="127.0.0.1", port=5432, user=user, dbname="test")
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    for key, value in {
+        "BOT4_POSTGRES_USER": user,
+        "BOT4_POSTGRES_PASSWORD": "not asked for",
+        "BOT4_POSTGRES_HOST": "127.0.0.1",
+        "BOT4_POSTGRES_PORT": "5432",
+        "BOT4_DAGSTER_DB": name,
+    }.items():
+        monkeypatch.setenv(key, value)
+    yield name
+    with admin.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    admin.close()

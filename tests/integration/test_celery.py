@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -81,30 +80,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture
-def database(monkeypatch) -> Iterator[str]:
-    psycopg2 = pytest.importorskip("psycopg2")
-    user = os.environ.get("PGUSER", "root")
-    name = f"bot4_fleet_{uuid.uuid4().hex[:12]}"
-    admin = psycopg2.connect(host="127.0.0.1", port=5432, user=user, dbname="test")
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    for key, value in {
-        "BOT4_POSTGRES_USER": user,
-        "BOT4_POSTGRES_PASSWORD": "not asked for",
-        "BOT4_POSTGRES_HOST": "127.0.0.1",
-        "BOT4_POSTGRES_PORT": "5432",
-        "BOT4_DAGSTER_DB": name,
-    }.items():
-        monkeypatch.setenv(key, value)
-    yield name
-    with admin.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    admin.close()
-
-
-@pytest.fixture
-def farm(database, tmp_path, monkeypatch) -> Iterator[Farm]:
+def farm(dagster_database, tmp_path, monkeypatch) -> Iterator[Farm]:
     """Redis, two workers and the daemon, by the files in deploy/."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis: redis-server is not installed")

@@ -36,30 +36,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def database(monkeypatch):
-    """A database of its own on the local server; dropped afterwards."""
-    psycopg2 = pytest.importorskip("psycopg2")
-    user = os.environ.get("PGUSER", "root")
-    name = f"bot4_daemon_{uuid.uuid4().hex[:12]}"
-    admin = psycopg2.connect(host="127.0.0.1", port=5432, user=user, dbname="test")
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    for key, value in {
-        "BOT4_POSTGRES_USER": user,
-        "BOT4_POSTGRES_PASSWORD": "not asked for",
-        "BOT4_POSTGRES_HOST": "127.0.0.1",
-        "BOT4_POSTGRES_PORT": "5432",
-        "BOT4_DAGSTER_DB": name,
-    }.items():
-        monkeypatch.setenv(key, value)
-    yield name
-    with admin.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    admin.close()
-
-
 @pytest.fixture(
     params=[
         pytest.param("sqlite", marks=pytest.mark.long),
@@ -70,7 +46,7 @@ def home(request, tmp_path, monkeypatch):
     """DAGSTER_HOME below a fresh BOT4_HOME, with the profile of this storage."""
     profile = ROOT / "dagster.yaml"
     if request.param == "postgres":
-        request.getfixturevalue("database")
+        request.getfixturevalue("dagster_database")
         profile = ROOT / "deploy" / "dagster.postgres.yaml"
     home = tmp_path / "home" / "dagster"
     home.mkdir(parents=True)

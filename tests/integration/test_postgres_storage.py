@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -19,30 +18,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def database(monkeypatch):
-    """A database of its own on the local server; dropped afterwards."""
-    psycopg2 = pytest.importorskip("psycopg2")
-    user = os.environ.get("PGUSER", "root")
-    name = f"bot4_dagster_{uuid.uuid4().hex[:12]}"
-    admin = psycopg2.connect(host="127.0.0.1", port=5432, user=user, dbname="test")
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    for key, value in {
-        "BOT4_POSTGRES_USER": user,
-        "BOT4_POSTGRES_PASSWORD": "not asked for",
-        "BOT4_POSTGRES_HOST": "127.0.0.1",
-        "BOT4_POSTGRES_PORT": "5432",
-        "BOT4_DAGSTER_DB": name,
-    }.items():
-        monkeypatch.setenv(key, value)
-    yield name
-    with admin.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    admin.close()
-
-
 @dg.asset(check_specs=[dg.AssetCheckSpec("whole", asset="counted")])
 def counted():
     return dg.MaterializeResult(
@@ -57,7 +32,7 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home))
 
 
-def test_a_materialisation_survives_in_postgresql_for_another_process(database, tmp_path):
+def test_a_materialisation_survives_in_postgresql_for_another_process(dagster_database, tmp_path):
     import psycopg2
 
     with open_instance(tmp_path / "one") as instance:
@@ -71,26 +46,29 @@ def test_a_materialisation_survives_in_postgresql_for_another_process(database, 
     assert not list(tmp_path.rglob("*.db"))
     user = os.environ["BOT4_POSTGRES_USER"]
     with (
-        closing(psycopg2.connect(host="127.0.0.1", user=user, dbname=database)) as connection,
+        closing(
+            psycopg2.connect(host="127.0.0.1", user=user, dbname=dagster_database)
+        ) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute("SELECT count(*) FROM asset_check_executions")
         assert cursor.fetchone()[0] == 1
 
 
-def test_an_unset_password_is_an_error_that_names_it(database, tmp_path, monkeypatch):
+def test_an_unset_password_is_an_error_that_names_it(dagster_database, tmp_path, monkeypatch):
     monkeypatch.delenv("BOT4_POSTGRES_PASSWORD")
     with pytest.raises(Exception, match="BOT4_POSTGRES_PASSWORD"):
         open_instance(tmp_path / "one").run_storage.get_runs()
 
 
-def test_the_init_sql_makes_both_databases_and_can_run_twice(database):
+def test_the_init_sql_makes_both_databases_and_can_run_twice(dagster_database):
     import subprocess
 
     import psycopg2
 
-    name = f"{database}_two"
-    command = ["psql", "-h", "127.0.0.1", "-U", os.environ["BOT4_POSTGRES_USER"], "-d", database]
+    name = f"{dagster_database}_two"
+    user = os.environ["BOT4_POSTGRES_USER"]
+    command = ["psql", "-h", "127.0.0.1", "-U", user, "-d", dagster_database]
     command += ["-v", "ON_ERROR_STOP=1", "-v", f"dagster_db={name}"]
     command += ["-f", str(ROOT / "deploy/postgres/databases.sql")]
     if shutil.which("psql") is None:
@@ -98,7 +76,6 @@ def test_the_init_sql_makes_both_databases_and_can_run_twice(database):
     try:
         for _ in range(2):
             subprocess.run(command, check=True, capture_output=True)
-        user = os.environ["BOT4_POSTGRES_USER"]
         with (
             closing(psycopg2.connect(host="127.0.0.1", user=user, dbname=name)) as connection,
             connection.cursor() as cursor,
@@ -106,5 +83,5 @@ def test_the_init_sql_makes_both_databases_and_can_run_twice(database):
             cursor.execute("SELECT 1")
             assert cursor.fetchone() == (1,)
     finally:
-        drop = ["psql", "-h", "127.0.0.1", "-U", os.environ["BOT4_POSTGRES_USER"], "-d", database]
+        drop = ["psql", "-h", "127.0.0.1", "-U", user, "-d", dagster_database]
         subprocess.run([*drop, "-c", f'DROP DATABASE IF EXISTS "{name}"'], check=True)
