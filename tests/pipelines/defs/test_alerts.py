@@ -131,7 +131,12 @@ LEAK = {"symbol": "BTCUSDT", "column": "rsi", "says": "BTCUSDT rsi: 2 rows chang
 
 
 def audited(monkeypatch, leaks):
-    numbers = {"leaks": leaks, "values_compared": 10, "moments": 2, "lstm_sha256": "l"}
+    numbers = {
+        "leaks": leaks,
+        "values_compared": 10,
+        "moments": 2,
+        "left_out": ["XUSDT has 9 candles"],
+    }
     record = Record(
         step="leak_audit", stamp="s", content="c", finished_ms=1, seconds=0.1, numbers=numbers
     )
@@ -149,7 +154,9 @@ def test_the_check_names_the_leak_and_blocks(home, monkeypatch):
     audited(monkeypatch, [])
     result = audits.nothing_looks_ahead(dg.build_asset_check_context())
     assert result.passed
-    assert result.description == "0 differ; 10 numbers compared at 2 moments"
+    assert result.description == (
+        "0 differ; 10 numbers compared at 2 moments; left out: XUSDT has 9 candles"
+    )
 
 
 def test_promotion_alone_refuses_what_looks_ahead(home, monkeypatch):
