@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bot4_pipelines.training.champion import card_section, compare, standing
+from bot4_pipelines.training.champion import Standing, card_section, compare, standing
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.regime.comparison import Comparison
@@ -19,6 +19,7 @@ from bot4_runtime.regime.hmm import STATES
 from bot4_runtime.regime.manifest import GateVerdict, Manifest, Metrics, ModelKind
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
+from bot4_runtime.regime.signature import ModelKeys
 
 HMM_ACCURACY: Final = 0.85
 REFERENCE_AGREEMENT: Final = 0.85
@@ -149,7 +150,8 @@ def promote(
             compared; recorded. No other gate is set aside.
 
     Raises:
-        ModelError: a gate failed, or a file does not hold. What is promoted stays as it was.
+        ModelError: a gate failed, a file does not hold, or another pair was promoted meanwhile.
+            What is promoted stays as it was.
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
@@ -160,28 +162,34 @@ def promote(
                 + "; ".join(str(gate) for gate in failed)
                 + ". What was promoted before stays; train longer or on more history"
             )
-    challenger = registry.open(interval, hmm_sha256, lstm_sha256, now_ms)
-    comparison, note = _against_champion(registry, challenger, candles, despite, now_ms)
+    unsigned = ModelRegistry(registry.root, ModelKeys())
+    challenger = unsigned.open(interval, hmm_sha256, lstm_sha256, now_ms)
+    held = standing(registry, challenger.deciding, (hmm_sha256, lstm_sha256), now_ms)
+    comparison, note = _against_champion(registry, challenger, held, candles, despite)
     return registry.activate(
-        interval, hmm_sha256, lstm_sha256, now_ms, champion=comparison, note=note
+        interval,
+        hmm_sha256,
+        lstm_sha256,
+        now_ms,
+        instead_of=held.replaced,
+        champion=comparison,
+        note=note,
     )
 
 
 def _against_champion(
     registry: ModelRegistry,
     challenger: ModelPair,
+    held: Standing,
     candles: Callable[[Manifest], Sequence[CandleSeries]],
     despite: str,
-    now_ms: int,
 ) -> tuple[Comparison | None, str]:
     """Return the comparison, None without a champion, and what there is to note.
 
     Raises:
         ModelError: the challenger is worse, or cannot be compared, and no reason was given.
     """
-    shas = (challenger.hmm_sha256, challenger.lstm_sha256)
-    held = standing(registry, challenger.deciding, shas, now_ms)
-    told = shas[1] or shas[0]
+    told = challenger.lstm_sha256 or challenger.hmm_sha256
     if held.champion is None:
         registry.tell(told, card_section(None, f"There was no champion: {held.why}."))
         return None, held.why
@@ -212,7 +220,8 @@ def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) 
     Repeated, it goes back further; a pair that was rolled back is not returned to.
 
     Raises:
-        ModelError: there is no earlier pair, or it no longer holds.
+        ModelError: there is no earlier pair, it no longer holds, or another was activated
+            meanwhile.
     """
     current = registry.current(interval)
     if current is None:
@@ -232,7 +241,7 @@ def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) 
         )
     previous = earlier[-1]
     return registry.activate(
-        interval, previous.hmm_sha256, previous.lstm_sha256, now_ms, action="rollback"
+        interval, *previous.shas, now_ms, action="rollback", instead_of=current.shas
     )
 
 

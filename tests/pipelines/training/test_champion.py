@@ -23,6 +23,7 @@ from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.hmm import HmmParameters
 from bot4_runtime.regime.manifest import Cuts, HmmDefinition, Manifest, ModelKind
 from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.regime.signature import make_keys
 
 NOW = 30_000_000_000
 HOUR = 3_600_000
@@ -211,6 +212,59 @@ def test_the_pair_itself_another_market_and_simulation(registry, archive) -> Non
     registry.activate("1h", *unreal, now_ms=NOW)
     promote(registry, "1h", *first, NOW)
     assert "simulated candles" in registry.activations("1h")[-1].note
+
+
+@pytest.mark.parametrize("fate", ["another market", "expired", "torn", "unsigned", "unreadable"])
+def test_real_models_that_do_not_stand_any_more_are_not_replaced_by_simulated_ones(
+    registry, archive, candles, tmp_path, fate
+) -> None:
+    """Whatever became of them: an origin is not forgotten."""
+    market = Market.USDM if fate == "another market" else Market.SPOT
+    real = archive("first", origin=Origin.REAL, market=market, expires_ms=NOW + 1)
+    unreal = archive("second")
+    promote(registry, "1h", *real, NOW, candles=candles)
+    folder = registry.root / "archive" / real[1]
+    now_ms, told, guarded = NOW, r"the champion .* on real ones", registry
+    if fate == "expired":
+        now_ms += 1
+    elif fate == "torn":
+        (folder / "model.onnx").write_bytes(b"torn")
+    elif fate == "unsigned":
+        guarded = ModelRegistry(registry.root, make_keys(tmp_path / "keys"))
+    elif fate == "unreadable":
+        (folder / "manifest.json").write_bytes(b"{")
+        (registry.root / "archive" / real[0] / "manifest.json").unlink()
+        told = r"what the champion .* was trained on cannot be read"
+    with pytest.raises(ModelError, match=told):
+        promote(guarded, "1h", *unreal, now_ms, candles=candles, despite="no such door")
+    assert registry.current("1h").shas == real
+
+
+def test_where_both_keys_are_what_was_never_signed_is_promoted_and_signed(
+    registry, archive, candles, tmp_path
+) -> None:
+    guarded = ModelRegistry(registry.root, make_keys(tmp_path / "keys"))
+    for pair in (archive("first"), archive("second")):
+        promote(guarded, "1h", *pair, NOW, candles=candles)
+        assert guarded.load("1h", NOW).lstm_sha256 == pair[1]
+    assert guarded.activations("1h")[-1].champion is not None
+
+
+def test_a_pair_promoted_during_the_comparison_is_not_replaced_unseen(
+    registry, archive, small_market
+) -> None:
+    first, second, hasty = (archive(name) for name in ("first", "second", "hasty"))
+    promote(registry, "1h", *hasty, NOW, candles=lambda _: small_market.series)
+
+    def meanwhile(_):
+        registry.activate("1h", *second, now_ms=NOW)
+        return small_market.series
+
+    with pytest.raises(ModelError, match=f"{second[1][:12]} is promoted for 1h; expected"):
+        promote(registry, "1h", *first, NOW, candles=meanwhile)
+    assert registry.current("1h").shas == second
+    promote(registry, "1h", *first, NOW, candles=lambda _: small_market.series)
+    assert registry.activations("1h")[-1].champion.champion_lstm == second[1]
 
 
 def test_only_a_difference_beyond_chance_refuses() -> None:

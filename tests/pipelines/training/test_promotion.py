@@ -155,6 +155,22 @@ def test_rollback_goes_back_along_promotions_and_not_to_what_was_left(registry):
     ]  # fmt: skip
 
 
+def test_what_was_promoted_while_a_rollback_was_decided_stays(registry):
+    first, second, third = (archived(registry, number) for number in range(3))
+    registry.activate("1h", first, now_ms=NOW)
+    registry.activate("1h", second, now_ms=NOW)
+
+    class Busy(ModelRegistry):
+        def activations(self, interval):
+            history = super().activations(interval)
+            self.activate(interval, third, now_ms=NOW)
+            return history
+
+    with pytest.raises(ModelError, match=f"{third[:12]} is promoted for 1h; expected"):
+        rollback(Busy(registry.root), "1h", NOW)
+    assert registry.current("1h").hmm_sha256 == third
+
+
 def test_rollback_ignores_an_activation_that_a_crash_cut_short(registry):
     first, second, third = (archived(registry, number) for number in range(3))
     registry.activate("1h", first, now_ms=NOW)
