@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def promote_pair(
     folders: Folders, interval: str, pair: tuple[str, str] | None, despite: str = ""
 ) -> dict[str, Any]:
-    """Judge a pair again, compare it with the champion on the stored candles, and promote it.
+    """Judge a pair again, audit it and compare it with the champion, and promote it.
+
+    Both are done on the stored candles of its interval, market and origin.
 
     Args:
         folders: where to work.
@@ -28,7 +30,7 @@ def promote_pair(
         despite: the reason to promote it though it is worse than the champion.
 
     Raises:
-        ModelError: a model is unknown, refused by a gate, or does not hold.
+        ModelError: a model is unknown, refused by a gate, looks ahead, or does not hold.
     """
     from bot4_pipelines.training.promotion import promote
     from bot4_runtime.candles.store import CandleStore

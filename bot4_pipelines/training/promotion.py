@@ -1,9 +1,9 @@
 """Judges whether models may trade, and promotes them: the only place that does either.
 
 The numbers of a manifest are compared with the gates here and now; what a manifest says of its
-own verdicts counts for nothing. A missing number fails. Whoever replaces a pair that still holds
-must not be worse than it: the comparison is made here, when it is promoted, and one that cannot
-be made fails as well.
+own verdicts counts for nothing. A missing number fails. Nothing that a pair sees may look ahead:
+the leak audit is made here, whatever was audited before. Whoever replaces a pair that still holds
+must not be worse than it: the comparison is made here as well. What cannot be made fails.
 """
 
 import math
@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from bot4_pipelines.training.champion import Standing, card_section, compare, standing
+from bot4_pipelines.training.leak_audit import Compute, audit
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
+from bot4_runtime.features.batch import compute
 from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.hmm import STATES
 from bot4_runtime.regime.manifest import GateVerdict, Manifest, Metrics, ModelKind
@@ -134,8 +136,9 @@ def promote(
     lstm_sha256: str = "",
     now_ms: int | None = None,
     *,
-    candles: Callable[[Manifest], Sequence[CandleSeries]] = lambda _: (),
+    candles: Callable[[Manifest], Sequence[CandleSeries]],
     despite: str = "",
+    features: Compute = compute,
 ) -> CurrentPair:
     """Judge both models anew and, when every gate passes, point the interval at them.
 
@@ -145,13 +148,15 @@ def promote(
         hmm_sha256: the HMM.
         lstm_sha256: the LSTM trained with it; empty promotes the HMM alone.
         now_ms: UTC; the present when None.
-        candles: returns the series a challenger was made from, to compare it with the champion.
+        candles: returns the series a challenger was made from, to audit it and to compare it with
+            the champion.
         despite: the reason to promote it though it is worse than the champion or cannot be
             compared; recorded. No other gate is set aside.
+        features: computes the features that are audited.
 
     Raises:
-        ModelError: a gate failed, a file does not hold, or another pair was promoted meanwhile.
-            What is promoted stays as it was.
+        ModelError: a gate failed, something looks ahead or cannot be audited, a file does not
+            hold, or another pair was promoted meanwhile. What is promoted stays as it was.
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
@@ -165,7 +170,9 @@ def promote(
     unsigned = ModelRegistry(registry.root, ModelKeys())
     challenger = unsigned.open(interval, hmm_sha256, lstm_sha256, now_ms)
     held = standing(registry, challenger.deciding, (hmm_sha256, lstm_sha256), now_ms)
-    comparison, note = _against_champion(registry, challenger, held, candles, despite)
+    series = candles(challenger.deciding)
+    _refuse_leaks(challenger, series, features)
+    comparison, note = _against_champion(registry, challenger, held, series, despite)
     return registry.activate(
         interval,
         hmm_sha256,
@@ -177,11 +184,28 @@ def promote(
     )
 
 
+def _refuse_leaks(
+    challenger: ModelPair, series: Sequence[CandleSeries], features: Compute
+) -> None:
+    refused = f"model {(challenger.lstm_sha256 or challenger.hmm_sha256)[:12]} is not promoted"
+    params = challenger.hmm.parameters()
+    session = None if challenger.lstm is None else challenger.lstm.session
+    try:
+        leaks = audit(series, params, session, features=features).leaks
+    except DataError as error:
+        raise ModelError(f"{refused}: {error}") from error
+    if leaks:
+        raise ModelError(
+            f"{refused}: {len(leaks)} columns look ahead, {leaks[0]} among them; see the check "
+            "'nothing_looks_ahead'"
+        )
+
+
 def _against_champion(
     registry: ModelRegistry,
     challenger: ModelPair,
     held: Standing,
-    candles: Callable[[Manifest], Sequence[CandleSeries]],
+    series: Sequence[CandleSeries],
     despite: str,
 ) -> tuple[Comparison | None, str]:
     """Return the comparison, None without a champion, and what there is to note.
@@ -194,7 +218,7 @@ def _against_champion(
         registry.tell(told, card_section(None, f"There was no champion: {held.why}."))
         return None, held.why
     try:
-        comparison = compare(challenger, held.champion, candles(challenger.deciding))
+        comparison = compare(challenger, held.champion, series)
     except (ModelError, DataError) as error:
         if despite:
             return None, f"not compared ({error}), promoted despite it: {despite}"

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 
 from bot4_pipelines.defs import audits, policies, sensors
-from bot4_pipelines.records import Record, Records
+from bot4_pipelines.records import Record
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.workflow import Workflow
-from bot4_runtime.domain.errors import DataError, LocationRefused, ModelError, VenueUnreachable
+from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 
 
 def made(error, tags, attempts):
@@ -157,15 +157,3 @@ def test_the_check_names_the_leak_and_blocks(home, monkeypatch):
     assert result.description == (
         "0 differ; 10 numbers compared at 2 moments; left out: XUSDT has 9 candles"
     )
-
-
-def test_promotion_alone_refuses_what_looks_ahead(home, monkeypatch):
-    audited(monkeypatch, [LEAK])
-    from bot4_pipelines.records import Folders
-
-    flow = Workflow(Folders.from_environment(), lambda *_: None)
-    Records(flow.folders.work).write(
-        Record(step="candles", stamp="s", content="c", finished_ms=1, seconds=0.1, numbers={})
-    )
-    with pytest.raises(ModelError, match="BTCUSDT rsi: 2 rows change"):
-        flow.promoted_models()
