@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 DEFAULT_MAX_AGE_HOURS: Final = 24.0
 """Age up to which downloaded candles are taken as they are."""
 EVIDENCE_SEED: Final = 20_180_101
-_TRAINING: Final = (
+TRAINING: Final = (
     "bot4_pipelines.ingest.quality",
+    "bot4_pipelines.ingest.quality_codes",
     "bot4_pipelines.training",
     "bot4_runtime.features",
     "bot4_runtime.regime",
 )
+"""What models are made by: where this code changes, they are made anew."""
 _BANDS: Final = 1_000
 """Candles that the plot of regimes shows: the last of the test period."""
 
@@ -142,7 +144,7 @@ class Workflow:
         """
         features = self.records.need("features", "features")
         stamp = digest(
-            "hmm", features.content, source_sha256(*_TRAINING), os.environ.get("BOT4_HOLDOUT", "")
+            "hmm", features.content, source_sha256(*TRAINING), os.environ.get("BOT4_HOLDOUT", "")
         )
 
         def work() -> Made:
@@ -270,7 +272,7 @@ class Workflow:
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         lstm = self.records.need("lstm_candidate", "lstm_candidate")
-        stamp = digest("leaks", self._candles.content, lstm.content, source_sha256(*_TRAINING))
+        stamp = digest("leaks", self._candles.content, lstm.content, source_sha256(*TRAINING))
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import hmm_parameters
@@ -374,7 +376,7 @@ class Workflow:
         candles = self._candles
         interval = str(candles.numbers["interval"])
         promoted = _promoted(self._registry, interval)
-        stamp = digest("evaluation", candles.content, promoted.shas, source_sha256(*_TRAINING))
+        stamp = digest("evaluation", candles.content, promoted.shas, source_sha256(*TRAINING))
 
         def work() -> Made:
             from bot4_pipelines.training.evaluation_report import evaluation_report
@@ -482,7 +484,7 @@ class Workflow:
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         base = search_settings(iterations, seed)
-        study = digest("search", labels.content, source_sha256(*_TRAINING), iterations, seed)
+        study = digest("search", labels.content, source_sha256(*TRAINING), iterations, seed)
         began = time.monotonic()
         folder = self.folders.work / "search" / study[:16]
         if trials:
@@ -561,7 +563,7 @@ class Workflow:
             },
             cuts=choose_cuts(ranges, ids[0].interval),
             data_sha256=self._candles.content,
-            code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",
+            code_version=f"{__version__}+{source_sha256(*TRAINING)[:12]}",
             now_ms=now_ms(),
         )
 
@@ -596,7 +598,7 @@ def _ids(candles: Record) -> list[SeriesId]:
 
 def lstm_stamp(labels: str, schedule: Schedule, iterations: int = 0, from_model: str = "") -> str:
     """Return what an LSTM candidate is made from: labels, code, and how it learns."""
-    return digest("lstm", labels, source_sha256(*_TRAINING), schedule, iterations, from_model)
+    return digest("lstm", labels, source_sha256(*TRAINING), schedule, iterations, from_model)
 
 
 def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
