@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from bot4_pipelines.records import Folders, Records, now_ms
 from bot4_pipelines.step_numbers import pair_numbers
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import ModelError
 
 if TYPE_CHECKING:
     from bot4_runtime.candles.series import CandleSeries
@@ -34,6 +33,7 @@ def promote_pair(
     """
     from bot4_pipelines.training.promotion import promote
     from bot4_runtime.candles.store import CandleStore
+    from bot4_runtime.regime.archive import ModelArchive
     from bot4_runtime.regime.registry import ModelRegistry
 
     registry = ModelRegistry(folders.models)
@@ -43,8 +43,8 @@ def promote_pair(
             records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
         )
     else:
-        known = [model.sha256 for model in registry.list()]
-        hmm, lstm = (_whole(prefix, known) for prefix in pair)
+        archive = ModelArchive(folders.models)
+        hmm, lstm = (archive.whole(prefix) for prefix in pair)
     store = CandleStore(folders.candles)
 
     def candles(challenger: "Manifest") -> "list[CandleSeries]":
@@ -134,18 +134,3 @@ def evaluate_folder(
 
     series = read_candle_folder(folder, market, symbols)
     return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
-
-
-def _whole(prefix: str, known: Sequence[str]) -> str:
-    """Return the one archived sha256 that begins so.
-
-    Raises:
-        ModelError: none does, or several do.
-    """
-    found = [sha256 for sha256 in known if prefix and sha256.startswith(prefix)]
-    if len(found) != 1:
-        raise ModelError(
-            f"{len(found)} archived models begin with {prefix!r}; expected one: "
-            "`bot4-pipelines models` lists them"
-        )
-    return found[0]

@@ -45,6 +45,19 @@ def test_adding_again_changes_nothing(registry, make):
     assert [model.sha256 for model in registry.list()] == [sha]
 
 
+def test_a_model_is_named_by_its_first_digits_where_one_begins_so(registry, add_pair):
+    hmm, lstm = add_pair()
+    store = archive.ModelArchive(registry.root)
+    assert store.whole(hmm) == hmm
+    assert store.whole(lstm[:9]) == lstm
+    for prefix, found in (("", 0), ("z", 0), (hmm + "0", 0)):
+        with pytest.raises(ModelError, match=f"{found} archived models begin with {prefix!r}"):
+            store.whole(prefix)
+    (registry.root / "archive" / (hmm[:9] + "0" * 55)).mkdir()
+    with pytest.raises(ModelError, match="2 archived models"):
+        store.whole(hmm[:9])
+
+
 def test_what_would_not_load_is_not_archived(registry, make):
     data, manifest = make.hmm(schema_id="f" * 64)
     with pytest.raises(ModelError, match="feature schema"):
