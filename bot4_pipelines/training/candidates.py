@@ -27,17 +27,11 @@ from bot4_pipelines.training.dataset import (
     window_ends,
 )
 from bot4_pipelines.training.definition_gate import SymbolTrend, definition_metrics
-from bot4_pipelines.training.evaluation import (
-    HMM,
-    Judged,
-    flat,
-    judge,
-    summarise,
-    training_metrics,
-)
+from bot4_pipelines.training.evaluation import training_metrics
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.hmm_figures import hmm_images, hmm_metrics, judge_hmm
+from bot4_pipelines.training.judged import HMM, Judged, flat, judge, summarise
 from bot4_pipelines.training.lstm import LstmFit, fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
 from bot4_pipelines.training.model_card import drift_samples, lstm_images

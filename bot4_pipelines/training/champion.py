@@ -17,7 +17,7 @@ import numpy as np
 from bot4_pipelines.training.cuts import scored
 from bot4_pipelines.training.dataset import inside, symbol_rows, window_ends
 from bot4_pipelines.training.definition_gate import reference_hmm
-from bot4_pipelines.training.evaluation import lstm_estimates
+from bot4_pipelines.training.estimates import lstm_estimates
 from bot4_pipelines.training.labels import filtered_regimes, hindsight_labels
 from bot4_pipelines.training.scoring import BLOCK, Estimate, block_interval
 from bot4_runtime.candles.series import CandleSeries

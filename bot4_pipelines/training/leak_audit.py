@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bot4_pipelines.progress import Report
 from bot4_pipelines.training.dataset import symbol_rows, window_ends
-from bot4_pipelines.training.evaluation import Session, lstm_estimates
+from bot4_pipelines.training.estimates import Session, lstm_estimates
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.errors import DataError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, fit_scaler, symbol_rows, window_ends
-from bot4_pipelines.training.evaluation import lstm_estimates
+from bot4_pipelines.training.estimates import lstm_estimates
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
