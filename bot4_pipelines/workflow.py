@@ -87,7 +87,7 @@ class Workflow:
             taken = take_candles(self._store, before, self.report)
             series = self._series(taken["series"])
             content = digest([one.content_sha256() for one in series])
-            numbers = candle_numbers(series) | taken
+            numbers = taken | candle_numbers(series)
             plots = _price_plot(series) | _finding_plots(taken.get("excerpts", ()))
             stamp = digest("candles", taken["source"], content)
             same = before is not None and before.stamp == stamp
@@ -229,9 +229,10 @@ class Workflow:
             from_model: sha256, or its start, of an archived LSTM to go on from.
 
         Raises:
-            DataError: there are no labels, or too few of them.
+            DataError: there are no labels, too few of them, or the HMM learnt from other candles.
             ModelError: the model to go on from is none that may be.
         """
+        features = self.records.need("features", "features")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         before = self.records.find("lstm_candidate")
@@ -255,12 +256,16 @@ class Workflow:
                     cuts=material.cuts,
                     held_out=tuple(material.held_out),
                 )
+            had = trained_on(
+                [*material.series.values(), *material.held_out.values()],
+                material.data_sha256,
+                features.finished_ms - round(1000 * features.seconds),
+            )
             settings = LstmSettings.of(
                 schedule, iterations=iterations, continued=start is not None
             )
             made = make_lstm(material, hmm.content, self._registry, settings, self.report, start)
-            had = {"trained_on": trained_on(self._candles, self.folders.candles)}
-            return made.sha256, model_numbers(made) | had, made.images
+            return made.sha256, model_numbers(made) | {"trained_on": had}, made.images
 
         return self._model_step("lstm_candidate", stamp, work)
 
@@ -335,14 +340,15 @@ class Workflow:
 
         Raises:
             ModelError: nothing is promoted.
-            DataError: the training range is too short to say what is usual.
+            DataError: a symbol it was trained on is not among the candles, or the training range
+                is too short to say what is usual.
         """
         features = self.records.need("features", "features")
         interval = str(self._candles.numbers["interval"])
         pair = _promoted(self._registry, interval)
-        code = source_sha256("bot4_pipelines.training.drift")
+        code = source_sha256("bot4_pipelines.training.drift", "bot4_pipelines.ingest.quality")
         stamp = digest("reference", features.content, pair.shas, code)
-        path = reference_path(self.folders)
+        path = reference_path(self.folders, pair.hmm_sha256)
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import hmm_parameters
@@ -351,7 +357,7 @@ class Workflow:
             from bot4_pipelines.training.drift_plots import drift_limits
 
             manifest = self._registry.manifest(pair.hmm_sha256)
-            tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
+            tables = self._learnt(manifest.symbols)
             train = {
                 symbol: split_slices(table.open_time_ms, manifest.cuts)["train"]
                 for symbol, table in tables.items()
@@ -537,6 +543,28 @@ class Workflow:
         first, last = (int(table.open_time_ms[row]) for row in (0, -1))
         return self._store.read(one, first, last + 1)
 
+    def _learnt(self, symbols: Sequence[str]) -> "dict[str, FeatureTable]":
+        """Return the features of symbols a model was trained on, as it learnt from them.
+
+        Raises:
+            DataError: one of them is not among the candles.
+        """
+        from bot4_pipelines.training.dataset import learnt_table
+
+        ids = {one.symbol: one for one in _ids(self._candles)}
+        missing = [symbol for symbol in symbols if symbol not in ids]
+        if missing:
+            raise DataError(
+                f"the models that trade were trained on {', '.join(missing)} too, of which there "
+                f"are no candles here ({', '.join(ids)}); ingest them, or train and promote anew"
+            )
+        tables = {}
+        for symbol in symbols:
+            table = self._table(ids[symbol])
+            series = self._candles_of(ids[symbol], table)
+            tables[symbol] = learnt_table(series, table, self._masked(series))
+        return tables
+
     def _material(self) -> "Material":
         """Return what candidates are made of."""
         from bot4_pipelines.training.candidates import Material
@@ -562,7 +590,7 @@ class Workflow:
                 if symbol not in held_out
             },
             cuts=choose_cuts(ranges, ids[0].interval),
-            data_sha256=self._candles.content,
+            data_sha256=digest([series[one.symbol].content_sha256() for one in ids]),
             code_version=f"{__version__}+{source_sha256(*TRAINING)[:12]}",
             now_ms=now_ms(),
         )

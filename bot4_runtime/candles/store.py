@@ -275,7 +275,7 @@ def _remember(folder: Path, report: WriteReport, source: str | None, now_ms: int
 
 
 def _mended(content: bytes) -> bytes:
-    """Return a history without its torn end; a last line that is whole but for its end gets one."""
+    """Return a history without a torn last line; one that only lacks its newline gets it."""
     whole = content.rfind(b"\n") + 1
     if whole == len(content):
         return content
