@@ -156,3 +156,7 @@ def test_an_interval_with_work_of_its_own_is_found(tmp_path: Path):
     plain.scoped("4h").work.mkdir(parents=True)
     assert plain.of_interval("4h").scope == "4h"
     assert plain.of_interval("2h") == plain
+    # Whatever BOT4_INTERVAL says: 4h is not where work of 1h or 2h is looked for.
+    four = Folders.from_environment({"BOT4_HOME": str(tmp_path), "BOT4_INTERVAL": "4h"})
+    assert four.scope == four.of_interval("4h").scope == "4h"
+    assert four.of_interval("1h").scope == four.of_interval("2h").scope == ""
