@@ -11,7 +11,13 @@ from bot4_pipelines.defs import audits, policies, sensors
 from bot4_pipelines.records import Record
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.workflow import Workflow
-from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
+from bot4_runtime.domain.errors import (
+    DataError,
+    LocationRefused,
+    ModelError,
+    StoreBusy,
+    VenueUnreachable,
+)
 
 
 def made(error, tags, attempts):
@@ -33,6 +39,8 @@ def made(error, tags, attempts):
         (VenueUnreachable("no route"), {"bot4/started_by": "command line"}, 1),
         (LocationRefused("451"), {}, 1),
         (DataError("no candles"), {}, 1),
+        (StoreBusy("another process writes"), {}, 3),
+        (StoreBusy("another process writes"), {"bot4/started_by": "command line"}, 1),
     ],
 )
 def test_only_what_may_pass_is_tried_again_and_nobody_waits_at_a_terminal(error, tags, tries):
