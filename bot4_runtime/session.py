@@ -471,9 +471,10 @@ class Session:
         if now != before.config_hash and not agreed:
             named = "; ".join(identity.changes(before.config_hash)) or "no record of them is left"
             raise ConfigError(
-                "the settings that shape trading (runtime, paper, risk, liquidation, fees) are "
-                f"not those this account last ran with: {named}. Start as before, name another "
-                f"account with --account, or agree to the new ones with --accept {now[:12]}"
+                "the settings that shape trading (runtime, paper, risk, liquidation, fees, "
+                f"promotion) are not those this account last ran with: {named}. Start as before, "
+                "name another account with --account, or agree to the new ones with --accept "
+                f"{now[:12]}"
             )
         held = self._held() | {order.intent.symbol for order in state.all_live_orders()}
         left = sorted(held - set(self._source.symbols))
