@@ -22,9 +22,8 @@ from bot4_runtime.domain.events import (
     OverrideSet,
     SessionStarted,
 )
-from bot4_runtime.domain.order import Book
+from bot4_runtime.domain.order import ENTRIES_WAIT, Book
 from bot4_runtime.domain.portfolio import BreakerState
-from bot4_runtime.exchange.gate import ENTRIES_WAIT
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState

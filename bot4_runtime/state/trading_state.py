@@ -84,6 +84,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     trade_ids: dict[int, list[str]]
     finished: dict[Book, list[int]]
     strays: list[str]
+    withheld: dict[Book, list[int]]
     regimes: dict[str, RegimeEstimate]
     models: dict[str, ModelPromoted]
     account: VenueAccount
@@ -104,7 +105,9 @@ class TradingState:
         marks: last close by symbol, in quote.
         next_intent_no: number the next intent must carry.
         books: accounts by book, in the order of the first session.
-        orders: live orders, and the last `KEPT` finished ones of each book, by intent number.
+        orders: live orders, and of each book the last `KEPT` finished ones and, so that these do
+            not push out what a venue answered, the last `KEPT` that the gate withheld; by intent
+            number.
         first_session: what the account began with; `session` is the latest.
         account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
@@ -143,6 +146,7 @@ class TradingState:
             CandleClosed: self._candle_closed,
             GapSeen: self._counted,
             OrderIntended: self._order_intended,
+        self._withheld: dict[Book, list[int]] = {}
             OrderAccepted: self._order_accepted,
             OrderRejected: self._order_rejected,
             OrderFilled: self._order_filled,
@@ -241,6 +245,7 @@ class TradingState:
             models=self.models,
             account=self.account,
             counts=self.counts,
+            withheld=self._withheld,
             overrides=self.overrides,
             protection=self.protection,
             next_protection_no=self.next_protection_no,
@@ -276,6 +281,7 @@ class TradingState:
                 state._enlist(order)
         return state
 
+        state._withheld = image.withheld
     # ------------------------------------------------------------------ the fold
     def apply(self, event: JournaledEvent) -> bool:
         """Fold one event in.
@@ -451,11 +457,12 @@ class TradingState:
             self._enlist(order, resort=was_terminal)
         elif not was_terminal:
             del self._live[order.intent.symbol][intent_no]
-            finished = self._finished.setdefault(order.intent.book, [])
-            finished.append(intent_no)
+            kind = self._withheld if order.withheld else self._finished
+            ended = kind.setdefault(order.intent.book, [])
+            ended.append(intent_no)
             self._count(f"{order.intent.book}:{order.status}")
-            if len(finished) > KEPT:
-                oldest = finished.pop(0)
+            if len(ended) > KEPT:
+                oldest = ended.pop(0)
                 del self.orders[oldest]
                 ids = self._trade_ids.pop(oldest, [])
                 self._strays += [_stray(oldest, key) for key in ids]
