@@ -203,6 +203,11 @@ def _warnings(found: dict[str, Any]) -> list[str]:
         pair = (trial["lstm_sha256"] or trial["hmm_sha256"])[:12] or "unknown"
         reason = f": {trial['reason']}" if trial["reason"] else ""
         lines.append(f"Promoted {interval} models {pair}: {trial['outcome']}{reason}")
+    lines += [
+        f"No {interval} models trade, and nothing is entered until a pair is promoted"
+        for interval, pair in found["models"].items()
+        if not pair["hmm_sha256"]
+    ]
     if found["entries_wait"]:
         lines.append(f"Entries waited last because {found['entries_wait']}")
     for name, book in found["books"].items():

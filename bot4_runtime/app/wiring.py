@@ -76,7 +76,6 @@ def build(
     notice: PromotionNotice | None = None
     if strategy.needs_models:
         models, notice = _models(settings, registry, clock, source, mode)
-        notices += model_notices(models, source, start_ms)
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
@@ -89,6 +88,7 @@ def build(
         recovery = store.recover()
         if models is not None and mode != "replay":
             models.go_on(store.state)
+        notices += model_notices(models, source, start_ms)
         evidence = dict(models.evidence() if models is not None else {}) | {
             rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
             for rule in strategy.synthetic_rules

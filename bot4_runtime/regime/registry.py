@@ -140,6 +140,21 @@ class ModelRegistry:
         _check_interval(interval)
         return self._pointer().intervals.get(interval)
 
+    def promoted(self, interval: str) -> CurrentPair:
+        """Return what is promoted for an interval; nothing is a refusal.
+
+        Raises:
+            ModelError: nothing is promoted, or `current` raises.
+        """
+        pair = self.current(interval)
+        if pair is None:
+            promoted = " ".join(self._pointer().intervals) or "none"
+            raise ModelError(
+                f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
+                f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
+            )
+        return pair
+
     def pointer_stamp(self) -> tuple[int, int, int] | None:
         """Return what changes when anything is activated; cheap enough to poll."""
         try:
@@ -161,14 +176,7 @@ class ModelRegistry:
         Raises:
             ModelError: nothing is promoted, or a file does not hold.
         """
-        pair = self.current(interval)
-        if pair is None:
-            promoted = " ".join(self._pointer().intervals) or "none"
-            raise ModelError(
-                f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
-                f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
-            )
-        return self.open(interval, *pair.shas, now_ms, hmm_alone=hmm_alone)
+        return self.open(interval, *self.promoted(interval).shas, now_ms, hmm_alone=hmm_alone)
 
     def open(
         self,

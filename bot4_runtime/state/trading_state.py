@@ -17,6 +17,7 @@ import msgspec
 
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.events import (
+    OF_WHAT_TRADES,
     BreakerChanged,
     CancelRequested,
     CandleClosed,
@@ -83,10 +84,11 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     orders: list[Order]
     trade_ids: dict[int, list[str]]
     finished: dict[Book, list[int]]
-    strays: list[str]
     withheld: dict[Book, list[int]]
+    strays: list[str]
     regimes: dict[str, RegimeEstimate]
     models: dict[str, ModelPromoted]
+    trials: dict[str, ModelTrial]
     account: VenueAccount
     counts: dict[str, int]
     overrides: list[OverrideSet]
@@ -109,6 +111,8 @@ class TradingState:
             not push out what a venue answered, the last `KEPT` that the gate withheld; by intent
             number.
         first_session: what the account began with; `session` is the latest.
+        models: which pair trades, by interval.
+        trials: what became of the pair that was taken up last, by interval.
         account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
         overrides: the operator's tightened limits; some may have expired.
@@ -132,6 +136,7 @@ class TradingState:
         self.orders: dict[int, Order] = {}
         self.regimes: dict[str, RegimeEstimate] = {}
         self.models: dict[str, ModelPromoted] = {}
+        self.trials: dict[str, ModelTrial] = {}
         self.account = VenueAccount()
         self.counts: dict[str, int] = {}
         self.overrides: list[OverrideSet] = []
@@ -141,12 +146,12 @@ class TradingState:
         self._live: dict[str, dict[int, Order]] = {}
         self._trade_ids: dict[int, list[str]] = {}
         self._finished: dict[Book, list[int]] = {}
+        self._withheld: dict[Book, list[int]] = {}
         self._strays: list[str] = []
         self._fold: dict[type, Callable[[Any], bool]] = {
             CandleClosed: self._candle_closed,
             GapSeen: self._counted,
             OrderIntended: self._order_intended,
-        self._withheld: dict[Book, list[int]] = {}
             OrderAccepted: self._order_accepted,
             OrderRejected: self._order_rejected,
             OrderFilled: self._order_filled,
@@ -240,12 +245,13 @@ class TradingState:
             orders=list(self.orders.values()),
             trade_ids=self._trade_ids,
             finished=self._finished,
+            withheld=self._withheld,
             strays=self._strays,
             regimes=self.regimes,
             models=self.models,
+            trials=self.trials,
             account=self.account,
             counts=self.counts,
-            withheld=self._withheld,
             overrides=self.overrides,
             protection=self.protection,
             next_protection_no=self.next_protection_no,
@@ -267,6 +273,7 @@ class TradingState:
         state.books = image.books
         state.regimes = image.regimes
         state.models = image.models
+        state.trials = image.trials
         state.account = image.account
         state.counts = image.counts
         state.overrides = image.overrides
@@ -274,6 +281,7 @@ class TradingState:
         state.next_protection_no = image.next_protection_no
         state._trade_ids = image.trade_ids
         state._finished = image.finished
+        state._withheld = image.withheld
         state._strays = image.strays
         for order in image.orders:
             state.orders[order.intent.intent_no] = order
@@ -281,7 +289,6 @@ class TradingState:
                 state._enlist(order)
         return state
 
-        state._withheld = image.withheld
     # ------------------------------------------------------------------ the fold
     def apply(self, event: JournaledEvent) -> bool:
         """Fold one event in.
@@ -561,7 +568,12 @@ class TradingState:
         return True
 
     def _model_trial(self, event: ModelTrial) -> bool:
+        """Keep the last word on the pair that was taken up last, not on the one before it."""
         self._count(f"ModelTrial:{event.outcome}")
+        last, interval = self.trials.get(event.interval), event.interval
+        same = last is not None and last.shas == event.shas
+        if same or (event.hmm_sha256 and event.outcome not in OF_WHAT_TRADES):
+            self.trials[interval] = event
         return True
 
     def _protection_alarm(self, event: ProtectionAlarm) -> bool:
