@@ -1,6 +1,7 @@
 """A promoted pair is tried beside the one that trades, adopted, watched, and left if it must be."""
 
 import functools
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -670,6 +671,14 @@ def test_a_journal_that_does_not_say_what_trades_goes_on_with_what_named_last(
     again.hours(1)
     assert again.outcomes() == ["swap", "begun"]
     assert again.trading() == first
+    assert again.models.warnings == []
+    shutil.rmtree(clinic.root / "archive" / first[1])
+    again = desk(after=at)
+    again.hours(1)
+    assert again.outcomes() == ["swap"]
+    assert again.trading() == clinic.current("1h").shas != first
+    (warning,) = again.models.warnings
+    assert warning.startswith("The pair of models that traded last is gone: ")
 
 
 # ------------------------------------------------------------------ whole sessions
