@@ -122,23 +122,36 @@ class CandleStore:
         Raises:
             DataError: there are none, or a file is unreadable.
         """
-        paths = self._paths(series_id)
-        if not paths:
+        if series := self.find(series_id, from_ms, to_ms):
+            return series
+        known = self.range(series_id)
+        if known is None:
             stored = " ".join(other.key for other in self.list_series()) or "no series"
             raise DataError(f"no candles of {series_id.key} in {self.root}; it holds {stored}")
-        series = self._load(series_id, paths).between(from_ms, to_ms)
-        if not len(series):
-            first, last = self.range(series_id) or (None, None)
-            raise DataError(
-                f"no candles of {series_id.key} in [{from_ms}, {to_ms}) ms; "
-                f"stored are {first} to {last} ms"
-            )
-        return series
+        raise DataError(
+            f"no candles of {series_id.key} in [{from_ms}, {to_ms}) ms; "
+            f"stored are {known[0]} to {known[1]} ms"
+        )
 
-    def list_series(self) -> list[SeriesId]:
-        """List what is stored, sorted."""
+    def find(
+        self, series_id: SeriesId, from_ms: int | None = None, to_ms: int | None = None
+    ) -> CandleSeries | None:
+        """Read as `read` does; None when there are none. Only the years asked for are opened.
+
+        Raises:
+            DataError: a file is unreadable.
+        """
+        first, last = _year(from_ms, 0), _year(None if to_ms is None else to_ms - 1, 9999)
+        paths = [path for path in self._paths(series_id) if first <= int(path.stem) <= last]
+        if not paths:
+            return None
+        series = self._load(series_id, paths).between(from_ms, to_ms)
+        return series if len(series) else None
+
+    def list_series(self, symbol: str | None = None) -> list[SeriesId]:
+        """List what is stored, sorted; of one symbol, without a look at the others' folders."""
         found = []
-        for path in self.root.glob("*/*/*/*"):
+        for path in self.root.glob(f"*/*/{symbol or '*'}/*"):
             origin, market, symbol, interval = path.relative_to(self.root).parts
             known = origin in set(Origin) and market in set(Market) and interval in INTERVALS_MS
             if known and any(path.glob("*.parquet")):
@@ -218,6 +231,13 @@ def locked(folder: Path, wait_s: float) -> Iterator[None]:
                     ) from error
                 time.sleep(_LOOK_AGAIN_S)
         yield
+
+
+def _year(time_ms: int | None, default: int) -> int:
+    """Return the year, UTC, of a time."""
+    if time_ms is None:
+        return default
+    return int(np.datetime64(time_ms, "ms").astype("datetime64[Y]").astype(int)) + 1970
 
 
 def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries, WriteReport]:

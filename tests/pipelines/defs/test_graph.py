@@ -307,10 +307,10 @@ def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
 
 
 def test_feature_tables_and_labels_come_back_exactly(tmp_path):
-    from bot4_pipelines.ingest.simulated import simulated_history
+    from bot4_pipelines.ingest.simulated import simulated_series
     from bot4_runtime.features.batch import compute
 
-    series = simulated_history(("BTCUSDT",))[0].rows(slice(0, 800))
+    series = simulated_series("BTCUSDT", "1h").rows(slice(0, 800))
     table = compute(series)
     write_features(tmp_path / "t.parquet", table)
     back = read_features(tmp_path / "t.parquet")

@@ -133,6 +133,29 @@ def test_ranges_are_half_open_and_an_empty_one_is_an_error(
         store.read(series.id, 0, HOUR)
 
 
+def test_only_the_years_asked_for_are_opened(tmp_path: Path, series: CandleSeries) -> None:
+    store = CandleStore(tmp_path)
+    store.write(series)
+    (tmp_path / series.id.key / "2023.parquet").write_bytes(b"damaged")
+    assert len(store.read(series.id, NEW_YEAR)) == 100
+    assert len(store.read(series.id, NEW_YEAR, NEW_YEAR + HOUR)) == 1
+    assert store.find(series.id, NEW_YEAR + 100 * HOUR) is None
+    assert store.find(series.id, NEW_YEAR + 9_000 * HOUR) is None
+    for range_ms in ((None, NEW_YEAR), (NEW_YEAR - 1, None), (NEW_YEAR - HOUR, NEW_YEAR)):
+        with pytest.raises(DataError, match=r"2023\.parquet"):
+            store.find(series.id, *range_ms)
+
+
+def test_the_series_of_one_symbol_are_those_of_the_whole_list(tmp_path: Path) -> None:
+    store = CandleStore(tmp_path)
+    for symbol, interval in (("BTCUSDT", "1h"), ("BTCUSDT", "4h"), ("ETHUSDT", "1h")):
+        store.write(SimulatedMarket(1).series(symbol, interval, NEW_YEAR, NEW_YEAR + 12 * HOUR))
+    whole = store.list_series()
+    assert len(whole) == 3
+    for symbol in ("BTCUSDT", "ETHUSDT", "LTCUSDT"):
+        assert store.list_series(symbol) == [one for one in whole if one.symbol == symbol]
+
+
 def test_an_empty_series_writes_nothing(tmp_path: Path, series: CandleSeries) -> None:
     assert CandleStore(tmp_path).write(series.rows(slice(0, 0))).inserted == 0
 
