@@ -1,9 +1,10 @@
 """How the pipeline's cost grows with symbols, years and workers; ``docs/fleet.md`` follows.
 
-``python -m benchmarks.bench_pipeline [--quick] [--write]``: each cell is a process for each worker
-(`pipeline_cell`) on a home of its own, so that peak memory is the cell's. Two workers share the
-symbols of a cell. It is not part of `make bench`, which has its own page and its own minutes.
-Without ``--write`` figures go to ``$BOT4_HOME/bench/pipeline.json`` and no page is touched.
+``python -m benchmarks.bench_pipeline [--quick | --write | --page]``: each cell is a process for
+each worker (`pipeline_cell`) on a home of its own, so that peak memory is the cell's. Two workers
+share the symbols of a cell. It is not part of `make bench`: it has a page and minutes of its own.
+Without ``--write`` figures go to ``$BOT4_HOME/bench/pipeline.json`` and no page is touched;
+``--page`` measures nothing and writes the page of the figures that are there.
 """
 
 import json
@@ -216,24 +217,26 @@ def measured(plan: Plan) -> Figures:
 
 
 def main() -> None:
-    unknown = set(sys.argv[1:]) - {"--quick", "--write"}
-    if unknown:
-        sys.stderr.write(f"unknown {min(unknown)!r}; known: --quick --write\n")
+    words = sys.argv[1:]
+    if len(words) > 1 or not set(words) <= {"--quick", "--write", "--page"}:
+        sys.stderr.write(
+            f"got {' '.join(words)}; expected one of --quick --write --page, or none\n"
+        )
         sys.exit(2)
-    if {"--quick", "--write"} <= set(sys.argv):
-        sys.stderr.write("the page is of all cells; leave out --quick or --write\n")
-        sys.exit(2)
-    figures = measured(QUICK if "--quick" in sys.argv else FULL)
+    if words == ["--page"]:
+        figures = msgspec.json.decode(FIGURES.read_bytes(), type=Figures)
+    else:
+        figures = measured(QUICK if words == ["--quick"] else FULL)
+        path = FIGURES
+        if words != ["--write"]:
+            path = Path(os.environ.get("BOT4_HOME", ".bot4")) / "bench" / "pipeline.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+        print(f"figures in {path}")
     for name, value, most in verdicts(figures):
         print(f"{name:48}{value:8.2f}  < {most:g}  {'met' if value <= most else 'MISSED'}")
-    path = FIGURES
-    if "--write" not in sys.argv:
-        path = Path(os.environ.get("BOT4_HOME", ".bot4")) / "bench" / "pipeline.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
-    if path == FIGURES:
+    if words in (["--page"], ["--write"]):
         PAGE.write_text(page(figures), encoding="utf-8")
-    print(f"figures in {path}")
 
 
 if __name__ == "__main__":

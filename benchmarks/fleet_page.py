@@ -1,19 +1,15 @@
-"""``docs/fleet.md`` from `benchmarks.fleet_figures`: what was measured, and what follows."""
+"""``docs/fleet.md``: what a fleet needs, and the figures that it follows from."""
 
 from collections.abc import Sequence
 
-from benchmarks.fleet_figures import (
-    BOUNDED,
-    LINEAR,
+from benchmarks.fleet_figures import BOUNDED, LINEAR, Cell, Figures, growth
+from benchmarks.fleet_needs import (
     WORKERS,
-    Cell,
-    Figures,
     Fleet,
     Need,
     affordable,
     disk,
     filling,
-    growth,
     retraining,
     tick,
     tick_time,

@@ -1,4 +1,4 @@
-"""What a fleet needs follows from the committed figures, by arithmetic that is held by hand here."""
+"""What a fleet needs follows from the committed figures, by arithmetic that is worked by hand here."""
 
 import math
 
@@ -7,17 +7,12 @@ import pytest
 pytest.importorskip("benchmarks.fleet_page")  # mutation testing copies the tests alone
 from benchmarks import bench_pipeline, pipeline_cell
 from benchmarks.bench_pipeline import FULL, Plan, Progress, cell, side_by_side
-from benchmarks.fleet_figures import (
-    Cell,
-    Figures,
+from benchmarks.fleet_figures import Cell, Figures, Step, Trained, growth, line
+from benchmarks.fleet_needs import (
     Fleet,
-    Step,
-    Trained,
     affordable,
     disk,
     filling,
-    growth,
-    line,
     retraining,
     tick,
     worker_memory,
