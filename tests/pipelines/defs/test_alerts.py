@@ -14,7 +14,6 @@ from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.errors import (
     DataError,
     LocationRefused,
-    ModelError,
     StoreBusy,
     VenueUnreachable,
 )
