@@ -22,7 +22,8 @@ from bot4_pipelines.records import Folders, Record, Records, digest, source_sha2
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.tables import read_features, read_labels, write_features, write_labels
 from bot4_pipelines.training.schedule import Schedule
-from bot4_pipelines.workflow import TRAINING, Workflow, lstm_stamp
+from bot4_pipelines.workbench import TRAINING
+from bot4_pipelines.workflow import Workflow, lstm_stamp
 from bot4_runtime.domain.errors import ConfigError, DataError
 
 ORDER = [
