@@ -147,7 +147,6 @@ class Workflow(CandleSteps, EvidenceSteps):
             DataError: there are no labels, too few of them, or the HMM learnt from other candles.
             ModelError: the model to go on from is none that may be.
         """
-        features = self.records.need("features", "features")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         before = self.records.find("lstm_candidate")
@@ -162,6 +161,7 @@ class Workflow(CandleSteps, EvidenceSteps):
             from bot4_pipelines.training.schedule import LstmSettings
 
             material = self._material()
+            features = self.records.need("features", "features")
             start = None
             if from_model:
                 start = start_from(
