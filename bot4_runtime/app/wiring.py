@@ -23,6 +23,7 @@ from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.fees.calculator import BNB
+from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.evidence import synthetic_evidence
 from bot4_runtime.regime.notice import PromotionNotice
@@ -31,7 +32,7 @@ from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
-from bot4_runtime.session import Identity, Ledger, Session
+from bot4_runtime.session import Ledger, Session
 from bot4_runtime.settings import Settings
 from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
 from bot4_runtime.sources import CandleSource, RecordedSource, wall_ms
