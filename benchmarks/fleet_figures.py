@@ -10,8 +10,10 @@ import numpy as np
 
 LINEAR = 1.1
 """Growth up to which a cost is called linear: its logarithm's slope over that of the size."""
-BOUNDED = 1.25
-"""Memory of many series over that of one, up to which it is called bounded by one."""
+BOUNDED = 0.5
+"""Memory that each further series adds, over its candles' own: below 1 where none is kept."""
+CANDLE_BYTES = 48
+"""Of a candle in memory: a time and five numbers."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,15 @@ def growth(cells: Sequence[Cell], cost: Callable[[Cell], float]) -> float:
     """Return the slope of ln cost over ln candles: 1 is linear, 2 quadratic."""
     sizes = np.log([one.candles for one in cells])
     return float(np.polyfit(sizes, np.log([cost(one) for one in cells]), 1)[0])
+
+
+def kept(few: Cell, many: Cell) -> float:
+    """Return what each further series adds to the peak, over the size of its candles.
+
+    From cells of several series, so that what the allocator holds after the first is in both.
+    """
+    added_mb = (many.peak_mb - few.peak_mb) / (many.symbols - few.symbols)
+    return added_mb / (CANDLE_BYTES * many.candles / many.symbols / 1e6)
 
 
 def line(figures: Figures, cost: Callable[[Trained], float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.fleet_figures import BOUNDED, LINEAR, Cell, Figures, growth
+from benchmarks.fleet_figures import BOUNDED, LINEAR, Cell, Figures, growth, kept
 from benchmarks.fleet_needs import (
     WORKERS,
     Fleet,
@@ -54,16 +54,19 @@ def page(figures: Figures, fleet: Fleet | None = None) -> str:
         "- **Request weight** of a run is mostly that it asks anew for the list of markets. What "
         "the daemon itself does to write so many runs into its queue is not in these figures.",
         "- **Downloads** are not in the first filling: the archive has no request weight, and "
-        "what it takes is the line's. Nothing is asked for twice.",
+        "the line decides. No zip is asked for twice.",
         "- **Redis** holds no more than the runs that wait for a worker: the daemon keeps its "
         "queue in PostgreSQL and hands out as many runs as may be at work at a time.",
-        "- **PostgreSQL** grows until old runs are deleted (Dagster keeps them all; "
-        "`dagster run delete`, or Dagster's pages).",
+        "- **PostgreSQL** grows until old runs are deleted: Dagster keeps every event of every "
+        "run, the results of checks among them (`dagster run delete`, or Dagster's pages). Where "
+        "an interval need not be asked for every hour, launch a backfill of its series instead, "
+        "which is one run.",
         "",
         "## The weekly retrain",
         "",
         "A pool's models learn from all its series at once, in one process: memory and time grow "
-        "with the candles of the pool. Fitted over the pools below: fixed cost and cost a candle.",
+        "with the candles of the pool. Fitted over the pools below: fixed cost and cost a candle. "
+        "The comparison with the models that trade, at promotion, is not in it.",
     ]
     for symbols in POOLS:
         lines += ["", f"**{symbols} symbols**", "", *_needs(retraining(figures, fleet, symbols))]
@@ -148,7 +151,7 @@ def verdicts(figures: Figures) -> list[tuple[str, float, float]]:
     symbols, years = sorted({one.symbols for one in alone}), sorted({one.years for one in alone})
     by_symbols = [one for one in alone if one.years == years[-1]]
     by_years = [one for one in alone if one.symbols == symbols[-1]]
-    one, many = (figures.cell(count, years[-1]) for count in (symbols[0], symbols[-1]))
+    few, many = (figures.cell(count, years[-1]) for count in symbols[-2:])
     found = [
         (f"{name} by {what}", growth(cells, cost), LINEAR)
         for name, cost in (
@@ -157,8 +160,7 @@ def verdicts(figures: Figures) -> list[tuple[str, float, float]]:
         )
         for what, cells in (("symbols", by_symbols), ("years", by_years))
     ]
-    held = many.peak_mb / one.peak_mb
-    return [*found, (f"memory of {many.symbols} series over that of one", held, BOUNDED)]
+    return [*found, ("memory a further series adds, over its candles'", kept(few, many), BOUNDED)]
 
 
 def _markdown_growth(figures: Figures) -> list[str]:

@@ -153,6 +153,7 @@ def _storage(home: Path, server: str) -> Iterator[tuple[Any, Any]]:
     import dagster as dg
 
     home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").touch()  # without one Dagster says so
     silent: dict[str, Any] = {"telemetry": {"enabled": False}}
     if not server:
         with dg.DagsterInstance.local_temp(str(home), overrides=silent) as instance:

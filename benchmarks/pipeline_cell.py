@@ -18,6 +18,7 @@ import msgspec
 
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.records import Folders
+from bot4_runtime.candles import simulated
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.registry import CurrentPair
 
@@ -54,6 +55,7 @@ def prepare(work: Work, say: Callable[[str], None]) -> dict[str, float]:
         say(f"ingesting {part.key}")
         for year in range(LAST_YEAR - work.years + 1, LAST_YEAR + 1):
             candles += fleet.candles(part, year).record.numbers["candles"]
+        simulated._block.cache_clear()  # noqa: SLF001 - the market's own memory is not a fleet's
     ingested = time.process_time()
     for part in parts:
         say(f"computing {part.key}")

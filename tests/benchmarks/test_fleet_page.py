@@ -2,12 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 
 pytest.importorskip("benchmarks.fleet_page")  # mutation testing copies the tests alone
 from benchmarks import bench_pipeline, pipeline_cell
-from benchmarks.bench_pipeline import FULL, Plan, Progress, cell, side_by_side
-from benchmarks.fleet_figures import Cell, Figures, Step, Trained, growth, line
+from benchmarks.bench_pipeline import FIGURES, FULL, PAGE, Plan, Progress, cell, side_by_side
+from benchmarks.fleet_figures import Cell, Figures, Step, Trained, growth, kept, line
 from benchmarks.fleet_needs import (
     Fleet,
     affordable,
@@ -132,10 +133,16 @@ def test_quadratic_ingestion_and_memory_of_many_series_miss_and_linear_ones_do_n
     found = {name: (value, most) for name, value, most in verdicts(figures())}
     assert len(found) == 5
     assert all(value <= most for value, most in found.values())
-    slow = [made(symbols, years, ingest_cpu_s=symbols * years**2, peak_mb=100.0 + 40 * symbols)
+    slow = [made(symbols, years, ingest_cpu_s=symbols * years**2, peak_mb=100.0 + 0.336 * symbols)
             for symbols in (1, 5) for years in (1, 2, 7)]  # fmt: skip
     missed = {name for name, value, most in verdicts(figures(cells=tuple(slow))) if value > most}
-    assert missed == {"ingestion by years", "memory of 5 series over that of one"}
+    assert missed == {"ingestion by years", "memory a further series adds, over its candles'"}
+
+
+def test_memory_that_keeps_every_series_is_once_its_candles():
+    few, many = (made(symbols, 7, peak_mb=100.0 + 0.336 * symbols) for symbols in (5, 20))
+    assert kept(few, many) == pytest.approx(1.0)  # 7,000 candles of 48 bytes
+    assert kept(few, made(20, 7, peak_mb=few.peak_mb)) == 0.0
 
 
 def test_a_cell_that_was_not_measured_is_named():
@@ -149,6 +156,15 @@ def test_the_page_tells_every_need_with_its_arithmetic():
         assert f"| {need.name} | {need.arithmetic} |" in text
     assert "5 symbols, 7 years: 2.00 times as fast, 1.00 times the CPU" in text
     assert text.count("| met |") == 5
+
+
+def test_the_committed_page_is_that_of_the_committed_figures():
+    held = msgspec.json.decode(FIGURES.read_bytes(), type=Figures)
+    told = "python -m benchmarks.bench_pipeline --page writes it anew"
+    assert PAGE.read_text(encoding="utf-8") == page(held), told
+    measured = {(one.symbols, one.years, one.workers, one.interval) for one in held.cells}
+    assert measured == set(FULL.cells)
+    assert {(one.symbols, one.years) for one in held.pools} == set(FULL.pools)
 
 
 def test_every_cell_that_a_page_reads_is_in_both_plans():
