@@ -25,7 +25,7 @@ from benchmarks.bench_models import training_steps
 from benchmarks.fleet_figures import Cell, Figures, Trained
 from benchmarks.fleet_page import page, verdicts
 from benchmarks.harness import ROOT, machine
-from benchmarks.orchestration import imported, partition_runs
+from benchmarks.orchestration import imported, partition_runs, picture_cpu_ms
 from benchmarks.pipeline_cell import Work
 
 FIGURES: Final = ROOT / "docs" / "fleet.json"
@@ -186,7 +186,7 @@ def _told(process: "subprocess.Popen[str]", progress: Progress) -> dict[str, Any
 def measured(plan: Plan) -> Figures:
     """Measure all of a plan."""
     facts = machine()
-    progress = Progress(len(plan.cells) + len(plan.pools) + 4)
+    progress = Progress(len(plan.cells) + len(plan.pools) + 5)
     cells = tuple(cell(*one, progress) for one in plan.cells)
     pools = tuple(trained(*one, progress) for one in plan.pools)
     progress.begin("a training step")
@@ -195,6 +195,9 @@ def measured(plan: Plan) -> Figures:
     progress.begin("import of the code location")
     took = statistics.median(imported("bot4_pipelines.definitions", plan.rounds).cpu_s)
     progress.end(f"{took:.2f} CPU s")
+    progress.begin("a picture of a finding")
+    picture = picture_cpu_ms(plan.rounds)
+    progress.end(f"{picture:.0f} CPU ms")
     run_ms, run_bytes, function_ms = {}, {}, 0.0
     for name, server in (("SQLite", ""), ("PostgreSQL", SERVER)):
         progress.begin(f"runs of a partition, {name}")
@@ -210,6 +213,7 @@ def measured(plan: Plan) -> Figures:
         pools=pools,
         step_cpu_s=step,
         import_cpu_s=took,
+        picture_cpu_ms=picture,
         function_cpu_ms=function_ms,
         run_cpu_ms=run_ms,
         run_bytes=run_bytes,

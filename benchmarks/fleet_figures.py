@@ -82,6 +82,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         step_cpu_s: of one training step of the full schedule.
         import_cpu_s: of the code location.
+        picture_cpu_ms: of a finding; the simulated market has none.
         function_cpu_ms: a stored year ingested again, the plain function.
         run_cpu_ms: the same in a Dagster run, by storage: ``SQLite``, ``PostgreSQL``.
         run_bytes: by which the run lets the storage grow.
@@ -92,6 +93,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[Trained, ...]
     step_cpu_s: float
     import_cpu_s: float
+    picture_cpu_ms: float
     function_cpu_ms: float
     run_cpu_ms: dict[str, float]
     run_bytes: dict[str, float]

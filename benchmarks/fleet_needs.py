@@ -104,6 +104,15 @@ def filling(figures: Figures, fleet: Fleet) -> list[Need]:
             "CPU h",
         )
     )
+    drawn = fleet.series * fleet.years
+    needs.append(
+        Need(
+            "first filling, pictures where every year has one finding",
+            f"{drawn:,} series-years x {amount(figures.picture_cpu_ms)} CPU ms / 3600",
+            drawn * figures.picture_cpu_ms / 3.6e6,
+            "CPU h",
+        )
+    )
     archives = fleet.series * fleet.years * 12
     needs.append(
         Need(

@@ -1,4 +1,4 @@
-"""What stands around a step of the pipeline: importing the code location, a Dagster run.
+"""What stands around a step of the pipeline: the code location's import, pictures, a Dagster run.
 
 The run is of one partition, a stored year of a series that is asked for again, as the hourly
 schedule does; the plain function beside it is `Fleet.candles`. Runs are made in this process and
@@ -9,6 +9,7 @@ launched without Celery is a process of its own, which pays the import as well.
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -57,6 +58,27 @@ def imported(module: str, rounds: int) -> Imported:
         tuple(one["cpu_s"] for one in told[1:]),
         tuple(name for name in HEAVY if name in told[0]["modules"]),
     )
+
+
+def picture_cpu_ms(rounds: int) -> float:
+    """Return what a picture of a finding takes, CPU milliseconds, the median of so many."""
+    from bot4_pipelines.finding_plot import finding_plot
+    from bot4_pipelines.ingest.quality.finding import SHOWN
+
+    rows = range(2 * SHOWN + 1)
+    excerpt = {
+        "code": "GAP", "symbol": SYMBOL, "marked": SHOWN,
+        "open_time_ms": [YEAR_MS[0] + 3_600_000 * row for row in rows],
+        "open": [100.0 + row % 7 for row in rows], "close": [101.0 + row % 5 for row in rows],
+        "high": [109.0] * len(rows), "low": [99.0] * len(rows), "volume": [5.0] * len(rows),
+    }  # fmt: skip
+    finding_plot(excerpt)  # matplotlib is imported
+    took = []
+    for _ in range(rounds):
+        busy = time.process_time()
+        finding_plot(excerpt)
+        took.append(1_000 * (time.process_time() - busy))
+    return statistics.median(took)
 
 
 @dataclass(frozen=True)

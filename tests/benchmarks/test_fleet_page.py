@@ -60,6 +60,7 @@ def figures(**changed):
         "pools": (trained(1, 1_000), trained(2, 2_000), trained(3, 3_000)),
         "step_cpu_s": 0.12,
         "import_cpu_s": 1.5,
+        "picture_cpu_ms": 180.0,
         "function_cpu_ms": 40.0,
         "run_cpu_ms": {"SQLite": 200.0, "PostgreSQL": 240.0},
         "run_bytes": {"SQLite": 50_000.0, "PostgreSQL": 60_000.0},
@@ -87,6 +88,9 @@ def test_the_first_filling_is_series_years_and_runs():
     needs = values(filling(figures(), FLEET))
     assert needs["first filling, 1h"] == pytest.approx(10 * 4 * 3.0 / 3600)  # 3 CPU s a year
     assert needs["first filling, Dagster's part"] == pytest.approx(40 * 0.2 / 3600)
+    assert needs["first filling, pictures where every year has one finding"] == pytest.approx(
+        80 * 0.18 / 3600
+    )
     assert needs["first filling, files of Binance's archive"] == 20 * 4 * 12
 
 
@@ -206,5 +210,6 @@ def test_a_plan_is_measured_whole(monkeypatch, capsys):
     found = bench_pipeline.measured(Plan(cells=((1, 1, 1, "1d"),), pools=(), rounds=1))
     assert (found.step_cpu_s, len(found.cells)) == (0.2, 1)
     assert set(found.run_cpu_ms) == set(found.run_bytes) == {"SQLite", "PostgreSQL"}
+    assert found.picture_cpu_ms > 0.0
     assert min(found.run_cpu_ms.values()) > found.function_cpu_ms > 0.0
-    assert "[ 5/5]" in capsys.readouterr().out
+    assert "[ 6/6]" in capsys.readouterr().out
