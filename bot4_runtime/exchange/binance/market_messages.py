@@ -393,10 +393,12 @@ class MarketDecoder:
 
     Attributes:
         counts: what was passed over: ``event NAME`` and ``word NAME``.
+        stream: the last message's, where it came with its stream's name; "" else.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.stream = ""
         self._decoders: dict[str, msgspec.json.Decoder[Event]] = {}
 
     def decode(self, text: str | bytes) -> Message | None:
@@ -415,7 +417,7 @@ class MarketDecoder:
 
     def _read(self, text: str | bytes) -> Message | None:
         wrapped = _WRAPPED.decode(text)
-        stream = wrapped.stream
+        stream = self.stream = wrapped.stream
         if not stream:
             return self._look_at(text)
         body = bytes(wrapped.data)
