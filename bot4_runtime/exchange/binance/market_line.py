@@ -10,6 +10,7 @@ import aiohttp
 
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import VenueUnreachable
+from bot4_runtime.exchange.stream_hosts import StreamHosts
 
 FRAME_MOST: Final = 16 << 20
 """Bytes of a frame; a longer one ends the line."""
@@ -71,21 +72,6 @@ class Dialler(Protocol):
     async def dial(self, url: str) -> Line:
         """Connect; raises LineLost."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class StreamHosts:
-    """Where market streams are, without the ``/stream`` at the end.
-
-    Attributes:
-        spot: of the spot market.
-        usdm_public: of USD-M's books and best prices.
-        usdm_market: of all else of USD-M.
-    """
-
-    spot: str = "wss://stream.binance.com:9443"
-    usdm_public: str = "wss://fstream.binance.com/public"
-    usdm_market: str = "wss://fstream.binance.com/market"
 
 
 @dataclass(frozen=True, slots=True)

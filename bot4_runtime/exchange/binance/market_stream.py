@@ -101,8 +101,10 @@ class MarketStream:
     async def _stay_on(self, line: "_Subscribed") -> "_Subscribed":
         """Read a line until another one has taken its place; return that one."""
         retiring = asyncio.ensure_future(line.retiring.wait())
-        await _first_of(line.done, retiring)
-        retiring.cancel()
+        try:
+            await _first_of(line.done, retiring)
+        finally:
+            retiring.cancel()
         if line.done.done():
             self._lost(line)
             await line.end()
@@ -231,8 +233,10 @@ class _Subscribed:
             self._to_say.append(msgspec.json.encode(asked).decode())
         self._speak.set()
         granted = asyncio.ensure_future(self._granted.wait())
-        await _first_of(granted, self.done, within_s=self._timing.reply)
-        granted.cancel()
+        try:
+            await _first_of(granted, self.done, within_s=self._timing.reply)
+        finally:
+            granted.cancel()
         if self.done.done():
             self.done.result()
         if not self._granted.is_set():

@@ -9,13 +9,14 @@ import pytest
 
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.exchange.binance.line_watch import ConnectPace, StreamWatch, Timing
-from bot4_runtime.exchange.binance.market_line import STREAMS_MOST, Route, StreamHosts, routes
+from bot4_runtime.exchange.binance.market_line import STREAMS_MOST, Route, routes
 from bot4_runtime.exchange.binance.market_stream import NAMES_A_REQUEST, MarketStream, follow_all
 from bot4_runtime.exchange.binance.scripted_line import (
     ScriptedDialler,
     ScriptedLine,
     run_virtually,
 )
+from bot4_runtime.exchange.stream_hosts import StreamHosts
 
 STREAM = "btcusdt@trade"
 STEADY = Timing(
