@@ -137,6 +137,7 @@ def _binance(settings: Settings) -> str:
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
+        base_url=settings.source.rest_url or None,
     )
     source.check()
     return f"answers; {', '.join(symbols)} exist"

@@ -34,6 +34,7 @@ from bot4_runtime.domain.instrument import QUOTE_ASSETS
 from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
+from bot4_runtime.exchange.stream_hosts import StreamHosts
 from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
@@ -105,6 +106,31 @@ class RuntimeSection(_Section):
         if wrong or len(set(symbols)) != len(symbols):
             raise ValueError('different names in capitals without spaces, ["BTCUSDT", "ETHUSDT"]')
         return symbols
+
+
+Host = Annotated[str, Field(pattern=r"^wss?://[^/\s?#]+(/[^\s?#]*)?$")]
+
+
+_HOSTS = StreamHosts()
+
+
+class SourceSection(_Section):
+    """``[source]``: where the candles of source ``binance`` come from, which shapes no trade.
+
+    `feed` is ``stream`` (kline streams, with REST for gaps and silence) or ``poll`` (REST alone).
+    The addresses are for proxies, Binance's other hosts, and a venue on loopback; an empty
+    `rest_url` is Binance's own.
+    """
+
+    feed: Literal["stream", "poll"] = "stream"
+    rest_url: Annotated[str, Field(pattern=r"^(https?://[^/\s?#]+)?$")] = ""
+    spot_stream: Host = _HOSTS.spot
+    usdm_public_stream: Host = _HOSTS.usdm_public
+    usdm_market_stream: Host = _HOSTS.usdm_market
+
+    def hosts(self) -> StreamHosts:
+        """Return where the streams are."""
+        return StreamHosts(self.spot_stream, self.usdm_public_stream, self.usdm_market_stream)
 
 
 class PaperSection(_Section):
@@ -251,6 +277,7 @@ class Settings(_Section):
     home: Folder = Path(".bot4")
     models: Folder = Path("models")
     runtime: RuntimeSection = RuntimeSection()
+    source: SourceSection = SourceSection()
     paper: PaperSection = PaperSection()
     risk: RiskSection = RiskSection()
     liquidation: LiquidationSection = LiquidationSection()

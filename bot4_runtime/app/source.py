@@ -13,7 +13,10 @@ from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams
+from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.identity import WARM_CANDLES
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import RuntimeSection, Settings
@@ -81,14 +84,7 @@ def _source(
                 "source binance begins now and runs at its own pace; leave out "
                 "--from, --to and --speed, or choose another source"
             )
-        polled = BinanceSource(
-            symbols=runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
-            interval=runtime.interval,
-            market=Market(runtime.market),
-            clock=LiveClock(),
-        )
-        polled.check()
-        return polled
+        return _binance(settings)
     if kind == "recorded" and argument:
         series = read_candle_folder(
             Path(argument), Market(runtime.market), set(runtime.symbols) or None
@@ -121,6 +117,24 @@ def _source(
             f"on, {utc(recorded.start_ms)}; choose an earlier --from, or train on earlier candles"
         )
     return recorded
+
+
+def _binance(settings: Settings) -> CandleSource:
+    """Build what brings Binance's candles: streams with REST beside them, or REST alone."""
+    runtime, market = settings.runtime, Market(settings.runtime.market)
+    polled = BinanceSource(
+        symbols=runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+        interval=runtime.interval,
+        market=market,
+        clock=LiveClock(),
+        base_url=settings.source.rest_url or None,
+    )
+    polled.check()
+    if settings.source.feed == "poll":
+        return polled
+    names = kline_streams(polled.symbols, polled.interval)
+    feed = CandleFeed(routes(market, settings.source.hosts(), names))
+    return StreamedSource(polled, feed, LiveClock())
 
 
 def _simulated(

@@ -4,7 +4,7 @@ Pure: time comes from the clock that was handed in. The same requests and prints
 orders, trades and reports.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 from itertools import count
@@ -13,7 +13,7 @@ from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.account import ZERO, Account
-from bot4_runtime.venue.book import Book, Depth
+from bot4_runtime.venue.book import Book, Depth, Offer
 from bot4_runtime.venue.judgement import base_quantity, judge, reserve
 from bot4_runtime.venue.orders import (
     Kind,
@@ -81,6 +81,10 @@ class Exchange:
     def last_price(self, symbol: str) -> Decimal:
         """Return the last price of a symbol; raises Refused -1121 for one not listed."""
         return self._book(symbol).last
+
+    def offers(self, symbol: str, taking: Side) -> Iterator[Offer]:
+        """Yield what an order of side `taking` may take, best price first."""
+        return self._book(symbol).offers(taking)
 
     def now_ms(self) -> int:
         """Return the exchange's time."""

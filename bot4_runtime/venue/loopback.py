@@ -9,6 +9,7 @@ from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import FaultSchedule
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
+from bot4_runtime.venue.market_data import MarketHub
 from bot4_runtime.venue.orders import Report
 from bot4_runtime.venue.rest import Rest
 from bot4_runtime.venue.rules import SymbolRules
@@ -59,7 +60,8 @@ class Loopback:
         self.exchange = Exchange(clock, self._on_report)
         for rules, last in symbols:
             self.exchange.list_symbol(rules, last, depth)
-        self.rest = Rest(self.exchange, self.journal)
+        self.market = MarketHub(self.exchange, self.journal, self.faults)
+        self.rest = Rest(self.exchange, self.journal, self.market.calls())
         self.hub = Hub(self.exchange, self.journal, self.faults)
         self._tape = Tape(prints)
 
@@ -76,14 +78,16 @@ class Loopback:
             told = {"s": made.symbol, "p": str(made.price), "q": str(made.quantity)}
             self.journal.add(self.exchange.now_ms(), "print", 0, told)
             self.exchange.print(made.symbol, made.price, made.quantity)
+            self.market.printed(made)
             number += 1
         if isinstance(clock, ManualClock):
             clock.advance_to(to_ms * NS_PER_MS)
+        self.market.passed(to_ms)
         return number
 
     def schedule(self, faults: FaultSchedule) -> None:
         """Let other things go wrong from now on."""
-        self.faults = self.hub.faults = faults
+        self.faults = self.hub.faults = self.market.faults = faults
 
     def open_account(
         self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]

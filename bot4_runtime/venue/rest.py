@@ -47,15 +47,22 @@ class Rest:
 
     Args:
         journal: is told of every request and answer.
+        public: further calls that need no key, by method and path.
     """
 
-    def __init__(self, exchange: Exchange, journal: VenueJournal) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        journal: VenueJournal,
+        public: Mapping[tuple[str, str], Callable[[Mapping[str, str]], Any]],
+    ) -> None:
         self._exchange = exchange
         self._journal = journal
         self._public: dict[tuple[str, str], Callable[[Values], Any]] = {
             ("GET", "/api/v3/ping"): lambda _values: {},
             ("GET", "/api/v3/time"): lambda _values: {"serverTime": exchange.now_ms()},
             ("GET", "/api/v3/exchangeInfo"): self._exchange_info,
+            **public,
         }
         self._signed: dict[tuple[str, str], Callable[[Account, Values], Any]] = {
             ("POST", "/api/v3/order"): self._place,

@@ -14,6 +14,7 @@ from aiohttp import WSMsgType, web
 from bot4_runtime.venue import messages
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.market_shell import MarketShell
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
 from bot4_runtime.venue.stream import CUT, Connection
 
@@ -65,6 +66,7 @@ class VenueServer:
         port, admin_port = self._wanted
         app = web.Application()
         app.router.add_get("/ws-api/v3", self._socket)
+        MarketShell(self._venue, self._ping_s).add_to(app)
         app.router.add_route("*", "/{path:.*}", self._call)
         self.port = await self._bind(app, port)
         if admin_port is not None:

@@ -1,1 +1,1 @@
-"""Binance: here its public candles; streams and orders come with the connector."""
+"""Binance: market streams and candles, spot orders, and the account's user stream."""

@@ -111,6 +111,10 @@ class BinanceSource:
             due_ms = (now_ms // self._step_ms + 1) * self._step_ms + GRACE_MS
             yield from waiting(min(due_ms - now_ms, 15_000) / 1000 if candles else 2.0, stop)
 
+    def closed(self, symbol: str, from_ms: int) -> list[Candle]:
+        """Closed candles of a symbol from an open time on; raises as `check` does."""
+        return list(self._fetch(symbol, from_ms, self._closed_before()))
+
     def check(self) -> None:
         """Ask the venue for its markets.
 

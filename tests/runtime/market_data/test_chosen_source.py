@@ -1,0 +1,51 @@
+"""`--source binance` is the stream with REST beside it, or REST alone, as the settings say."""
+
+import pytest
+
+from bot4_runtime.app.options import RunOptions
+from bot4_runtime.app.source import build_source
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.exchange.binance.streamed import StreamedSource
+from bot4_runtime.settings import load_settings
+
+
+def settings(wire, **source):
+    return load_settings(
+        environment={},
+        overrides={
+            "runtime": {"symbols": ["BTCUSDT", "ETHUSDT"], "interval": "1m"},
+            "source": {"rest_url": f"http://127.0.0.1:{wire.port}"} | source,
+        },
+    )
+
+
+def built(settings):
+    return build_source(settings, RunOptions("binance"), None)
+
+
+def test_the_stream_is_what_one_gets(wire):
+    host = f"ws://127.0.0.1:{wire.port}"
+    source = built(settings(wire, spot_stream=host))
+    assert type(source) is StreamedSource
+    (route,) = source._feed._routes
+    assert (route.url, route.streams) == (f"{host}/stream", ("btcusdt@kline_1m", "ethusdt@kline_1m"))  # fmt: skip
+    assert (source.symbols, source.interval, source.label) == (("BTCUSDT", "ETHUSDT"), "1m", "binance")  # fmt: skip
+
+
+def test_rest_alone_can_be_chosen(wire):
+    assert type(built(settings(wire, feed="poll"))) is BinanceSource
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"feed": "telepathy"}, {"rest_url": "ftp://x"}, {"spot_stream": "https://x"}, {"spot_stream": ""},
+     {"usdm_market_stream": "wss://x/market?y"}],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(wire, wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        settings(wire, **wrong)
+
+
+def test_where_candles_come_from_shapes_no_trade(wire):
+    assert settings(wire).trading_hash() == settings(wire, feed="poll").trading_hash()
