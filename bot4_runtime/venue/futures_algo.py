@@ -108,6 +108,7 @@ class AlgoDesk:
     def ended(self, order: FuturesOrder) -> None:
         """Be told that an order ended; the conditional one it came from is finished."""
         if order.algo is not None and order.algo.status is AlgoStatus.TRIGGERED:
+            order.algo.actual = order
             self._set(order.algo, AlgoStatus.FINISHED)
 
     # --------------------------------------------------------------------- in detail
@@ -143,8 +144,6 @@ class AlgoDesk:
             self._set(algo, AlgoStatus.REJECTED)
             return
         algo.actual = order
-        if not order.status.open:
-            self.ended(order)
 
     @staticmethod
     def _order_of(market: FuturesMarket, algo: AlgoOrder) -> FuturesRequest:

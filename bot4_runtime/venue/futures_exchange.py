@@ -46,6 +46,7 @@ class FuturesMarket:
     """One perpetual.
 
     Attributes:
+        updates: of the book so far.
         mark: valued by, in quote: the last price and `basis`, or `scripted` while that is set.
         funding_rate: paid by longs to shorts at `next_funding_ms`, as a share of the notional.
     """
@@ -60,6 +61,7 @@ class FuturesMarket:
     fundings: list[tuple[int, Decimal, Decimal]] = field(default_factory=list)
     history: MarketHistory = field(default_factory=MarketHistory)
     trade_ids: "count[int]" = field(default_factory=lambda: count(1))
+    updates: int = 1
 
     @property
     def index(self) -> Decimal:
@@ -286,6 +288,7 @@ class FuturesExchange:
         market = self.market(symbol)
         falling = price < market.book.last
         market.book.print(price)
+        market.updates += 1
         if quantity > 0:
             self._public(market, next(market.trade_ids), price, quantity, buyer_maker=falling)
         left = quantity
@@ -391,6 +394,7 @@ class FuturesExchange:
         self, order: FuturesOrder, execution: str, trade: FuturesTrade | None = None
     ) -> None:
         """Tell what happened to an order."""
+        self._markets[order.symbol].updates += 1
         self.tell(
             FuturesReport(
                 execution,

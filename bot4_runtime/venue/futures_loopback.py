@@ -2,20 +2,31 @@
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from typing import Any, ClassVar
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
+from bot4_runtime.venue import futures_messages as messages
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
+from bot4_runtime.venue.futures_accounting import Accounting
 from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_calendar import Calendar
 from bot4_runtime.venue.futures_events import FuturesEvent
 from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.futures_liquidation import Liquidator
+from bot4_runtime.venue.futures_market_data import MarketData
+from bot4_runtime.venue.futures_messages import AccountTold
 from bot4_runtime.venue.futures_orders import FuturesReport
+from bot4_runtime.venue.futures_rest import FuturesRest
 from bot4_runtime.venue.futures_settings import SettingsDesk
+from bot4_runtime.venue.futures_stream import FuturesHub
+from bot4_runtime.venue.futures_trading import Trading
+from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
+from bot4_runtime.venue.limits import Limiter
+from bot4_runtime.venue.listen_keys import ListenKeys
 from bot4_runtime.venue.tape import Print, Tape
 
 
@@ -30,6 +41,13 @@ class FuturesLoopback:
         insurance: what the insurance fund holds at first, by margin asset.
         sink: keeps the journal.
     """
+
+    sockets: ClassVar[tuple[str, ...]] = (
+        "/ws-fapi/v1",
+        "/ws",
+        "/stream",
+        "/{route:ws|private|market|public}/{path:.*}",
+    )
 
     def __init__(
         self,
@@ -52,6 +70,17 @@ class FuturesLoopback:
         self.settings = SettingsDesk(self.exchange)
         self.calendar = Calendar(self.exchange)
         self.liquidator = Liquidator(self.exchange)
+        self.keys = ListenKeys()
+        limiter = Limiter()
+        trading = Trading(self.exchange, self.algos, self.calendar, limiter)
+        accounting = Accounting(self.exchange, self.settings, self.liquidator)
+        data = MarketData(self.exchange, limiter)
+        parts = (self.exchange, self.journal, limiter, data, trading, accounting, self.keys)
+        self.rest = FuturesRest(*parts)
+        api = FuturesApi(*parts)
+        self.hub = FuturesHub(self.exchange, self.journal, self.faults, self.keys, api)
+        self.rest.after = self.hub.flush
+        self.hub.flush()
         self._tape = Tape(prints)
 
     def advance(self, to_ms: int) -> int:
@@ -67,12 +96,14 @@ class FuturesLoopback:
             self.trade(made.symbol, made.price, made.quantity)
             number += 1
         self._pass_time(to_ms)
+        self.hub.flush()
         return number
 
     def trade(self, symbol: str, price: Decimal, quantity: Decimal) -> None:
         """Let somebody else trade, and do what follows from the new price."""
         self.exchange.print(symbol, price, quantity)
         self._settle(symbol)
+        self.hub.flush()
 
     def set_mark(self, symbol: str, mark: Decimal | None) -> None:
         """Set a mark that the tape does not move; None lets it follow the tape again."""
@@ -80,10 +111,11 @@ class FuturesLoopback:
         market.scripted = mark
         self.exchange.remark(market)
         self._settle(symbol)
+        self.hub.flush()
 
     def schedule(self, faults: FaultSchedule) -> None:
         """Let other things go wrong from now on."""
-        self.faults = faults
+        self.faults = self.hub.faults = faults
 
     def open_account(
         self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]
@@ -119,5 +151,20 @@ class FuturesLoopback:
         self.liquidator.check()
 
     def _on_event(self, event: FuturesEvent) -> None:
+        self.hub.on_event(event)
         if isinstance(event, FuturesReport) and not event.status.open:
             self.algos.ended(event.order)
+
+    def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
+        """Tell an account with its orders and trades; None when there is none by that key."""
+        account = self.exchange.account(api_key)
+        if account is None:
+            return None
+        orders = [
+            messages.order_told(order)
+            | {"trades": [messages.trade_told(trade) for trade in order.trades]}
+            for order in self.exchange.orders(account)
+            if order.order_id > after_order_id
+        ]
+        told = AccountTold(self.exchange, self.liquidator)
+        return {"orders": orders, "account": told.account(account)}
