@@ -35,6 +35,8 @@ from bot4_runtime.venue.listen_keys import ListenKeys
 from bot4_runtime.venue.stream import Connection, delivered
 
 MARK_EVERY_MS: Final = 1_000
+DEPTH_STEPS: Final = ("", "@100ms", "@250ms", "@500ms")
+PARTIAL_DEPTHS: Final = (5, 10, 20)
 _ENCODE: Final = msgspec.json.encode
 
 
@@ -98,6 +100,7 @@ class FuturesHub:
     def join(self, connection: Connection, path: str, query: str) -> None:
         """Let a connection in that came to a door."""
         self._seats[connection] = Seat(path, query)
+        self.flush()
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection and what it subscribed to."""
@@ -118,6 +121,7 @@ class FuturesHub:
             connection.send(_ENCODE({"error": error}))
             return
         connection.send(_ENCODE(self._control(seat, request) | {"id": request.get("id")}))
+        self.flush()
 
     @staticmethod
     def _control(seat: Seat, request: Message) -> Message:
@@ -169,32 +173,54 @@ class FuturesHub:
         for key, account in self._keys.expired(now_ms):
             self._user(account, told.key_expired(key, now_ms), key)
         for market in self._exchange.markets:
-            symbol = market.contract.symbol
-            name = symbol.lower()
-            if symbol not in self._depths:
-                self._depths[symbol] = DepthTape(market)
-            change = self._depths[symbol].changes(now_ms)
-            if change is not None:
-                steps = ("", "@100ms", "@250ms", "@500ms")
-                self._market([f"{name}@depth{step}" for step in steps], change)
-                for limit in (5, 10, 20):
-                    names = [f"{name}@depth{limit}{step}" for step in steps]
-                    self._market(names, said.partial_depth(market, now_ms, limit))
-            ticker = said.book_ticker(market, now_ms)
-            best = {key: ticker[key] for key in "bBaA"}
-            if best != self._tickers.get(symbol):
-                self._tickers[symbol] = best
-                self._market([f"{name}@bookTicker", "!bookTicker"], ticker)
+            self._tell_depth(market, now_ms)
+            self._tell_ticker(market, now_ms)
             self._marked(market)
 
     # --------------------------------------------------------------------- in detail
+    def _wanted(self, streams: Iterable[str]) -> list[str]:
+        seats = self._seats.values()
+        return [stream for stream in streams if any(seat.carries(stream) for seat in seats)]
+
+    def _tell_depth(self, market: FuturesMarket, now_ms: int) -> None:
+        symbol, name = market.contract.symbol, market.contract.symbol.lower()
+        changes = self._wanted(f"{name}@depth{step}" for step in DEPTH_STEPS)
+        partial = {
+            limit: self._wanted(f"{name}@depth{limit}{step}" for step in DEPTH_STEPS)
+            for limit in PARTIAL_DEPTHS
+        }
+        if not changes and not any(partial.values()):
+            self._depths.pop(symbol, None)
+            return
+        if symbol not in self._depths:
+            self._depths[symbol] = DepthTape(market)
+        change = self._depths[symbol].changes(now_ms)
+        if change is None:
+            return
+        self._market(changes, change)
+        for limit, streams in partial.items():
+            if streams:
+                self._market(streams, said.partial_depth(market, now_ms, limit))
+
+    def _tell_ticker(self, market: FuturesMarket, now_ms: int) -> None:
+        symbol = market.contract.symbol
+        streams = self._wanted([f"{symbol.lower()}@bookTicker", "!bookTicker"])
+        if not streams:
+            self._tickers.pop(symbol, None)
+            return
+        ticker = said.book_ticker(market, now_ms)
+        best = {key: ticker[key] for key in "bBaA"}
+        before, self._tickers[symbol] = self._tickers.get(symbol), best
+        if before is not None and best != before:
+            self._market(streams, ticker)
+
     def _traded(self, event: Traded) -> None:
         now_ms, name = self._exchange.now_ms(), event.symbol.lower()
         self._market([f"{name}@aggTrade"], said.agg_trade(event.symbol, event.trade, now_ms))
         market = self._exchange.market(event.symbol)
         for interval in INTERVALS_MS:
             stream = f"{name}@kline_{interval}"
-            if any(seat.carries(stream) for seat in self._seats.values()):
+            if self._wanted([stream]):
                 message = said.kline(market, interval, now_ms)
                 if message is not None:
                     self._market([stream], message)
