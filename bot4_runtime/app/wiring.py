@@ -20,9 +20,10 @@ from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.order import Book
 from bot4_runtime.engine import Engine, EngineParts
 from bot4_runtime.event_bus import EventBus
+from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.paper import PaperVenue
-from bot4_runtime.fees.calculator import BNB
+from bot4_runtime.fees.calculator import BNB, FeeCalculator
 from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.evidence import synthetic_evidence
@@ -105,9 +106,7 @@ def build(
             keep_settings(folder, settings)
         metrics = metrics or Metrics()
         bus = EventBus()
-        metrics.follow(bus)
-        metrics.watch("bus", bus.counters)
-        metrics.watch("fees", fees.counters)
+        _count(metrics, bus, fees, source)
         bridge = None
         if settings.bridge.redis_url and mode == "paper":
             bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
@@ -179,6 +178,15 @@ def build(
         series=series,
         notice=notice,
     )
+
+
+def _count(metrics: Metrics, bus: EventBus, fees: FeeCalculator, source: CandleSource) -> None:
+    """Let the metrics tell what the rooms count themselves."""
+    metrics.follow(bus)
+    metrics.watch("bus", bus.counters)
+    metrics.watch("fees", fees.counters)
+    if isinstance(source, StreamedSource):
+        metrics.watch("candles", source.counters)
 
 
 def _models(

@@ -8,7 +8,7 @@ import asyncio
 import queue
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Protocol
 
@@ -40,6 +40,10 @@ class ClosedCandles(Protocol):
 
     def take(self, within_s: float) -> Candle | None:
         """Return the next closed candle; None when none comes in time."""
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """Return what happened so far, by names fit for metrics."""
         ...
 
 
@@ -113,6 +117,13 @@ class CandleFeed:
         if isinstance(arrived, Exception):
             raise arrived
         return arrived
+
+    def counters(self) -> dict[str, int]:
+        """Return how many lines and gaps there were, and what was not kept or not readable."""
+        lines = sum(stream.counts["lines"] for stream in self.streams)
+        unreadable = sum(stream.counts["unreadable"] for stream in self.streams)
+        own = {name: self.counts[name] for name in ("gaps", "overflow", "impossible")}
+        return own | {"lines": lines, "unreadable": unreadable}
 
     # ------------------------------------------------------------------- reader's thread
     def event(self, event: Event) -> None:

@@ -35,6 +35,16 @@ UNCONFIRMED_MOST: Final = 1_000
 """Candles that may wait for REST to confirm them; the oldest go unconfirmed."""
 
 
+COUNTED: Final = (
+    "streamed",
+    "asked",
+    "repeated",
+    "impossible_time",
+    "confirmed",
+    "contradicted",
+)
+
+
 class RestCandles(Protocol):
     """Closed candles over REST."""
 
@@ -64,7 +74,7 @@ class StreamedSource:
 
     Attributes:
         counts: candles by where they came from (``streamed``, ``asked``), ``repeated``,
-            ``impossible time``, ``confirmed``, ``contradicted``.
+            ``impossible_time``, ``confirmed``, ``contradicted``.
     """
 
     start_ms: int | None = None
@@ -122,6 +132,10 @@ class StreamedSource:
         finally:
             self._feed.close()
 
+    def counters(self) -> dict[str, int]:
+        """Return what happened to candles and lines so far, for metrics."""
+        return {name: self.counts[name] for name in COUNTED} | dict(self._feed.counters())
+
     # ------------------------------------------------------------------------ arriving
     def _take(self, candle: Candle) -> None:
         """Keep a streamed candle that is the next one, filling what is missing before it."""
@@ -129,7 +143,7 @@ class StreamedSource:
         if symbol not in self._next_ms or candle.interval != self.interval:
             return
         if open_ms % self._step_ms or candle.close_time_ms > self._now_ms() + FUTURE_MS:
-            self.counts["impossible time"] += 1
+            self.counts["impossible_time"] += 1
             self._log.error("candle refused", why=f"{symbol} at {open_ms} cannot have closed")
         elif open_ms < self._next_ms[symbol]:
             self.counts["repeated"] += 1

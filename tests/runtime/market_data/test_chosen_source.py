@@ -1,7 +1,9 @@
 """`--source binance` is the stream with REST beside it, or REST alone, as the settings say."""
 
 import pytest
+from prometheus_client import generate_latest
 
+from bot4_runtime import app
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.source import build_source
 from bot4_runtime.domain.errors import ConfigError
@@ -14,7 +16,11 @@ def settings(wire, **source):
     return load_settings(
         environment={},
         overrides={
-            "runtime": {"symbols": ["BTCUSDT", "ETHUSDT"], "interval": "1m"},
+            "runtime": {
+                "symbols": ["BTCUSDT", "ETHUSDT"],
+                "interval": "1m",
+                "strategy": "drill",
+            },
             "source": {"rest_url": f"http://127.0.0.1:{wire.port}"} | source,
         },
     )
@@ -49,3 +55,16 @@ def test_what_is_no_address_is_refused(wire, wrong):
 
 def test_where_candles_come_from_shapes_no_trade(wire):
     assert settings(wire).trading_hash() == settings(wire, feed="poll").trading_hash()
+
+
+@pytest.mark.parametrize(("feed", "counted"), [("stream", True), ("poll", False)])
+def test_what_happens_to_streamed_candles_is_told_by_metrics(wire, tmp_path, feed, counted):
+    run = app.build(
+        settings(wire, feed=feed), RunOptions("binance"), mode="paper", folder=tmp_path / "account"
+    )
+    try:
+        told = generate_latest(run.metrics.registry)
+    finally:
+        run.store.close()
+    for name in ("candles_streamed", "candles_contradicted", "candles_gaps", "candles_lines"):
+        assert (f"bot4_{name}".encode() in told) == counted

@@ -11,7 +11,7 @@ from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.clock import NS_PER_MS, ManualClock
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import LocationRefused, VenueUnreachable
-from bot4_runtime.exchange.binance.streamed import StreamedSource
+from bot4_runtime.exchange.binance.streamed import COUNTED, StreamedSource
 
 HOUR = 3_600_000
 FROM = 1_704_067_200_000
@@ -61,6 +61,9 @@ class Feed:
 
     def close(self):
         self.running -= 1
+
+    def counters(self):
+        return {"lines": 1}
 
     def take(self, within_s):
         if not self.steps:
@@ -114,6 +117,7 @@ def test_candles_come_the_moment_they_close_and_rest_confirms_them():
     assert played.run(*closes(0, 1, 2), 30) == merged(0, 1, 2)
     assert {at - open_ms for (_, open_ms), at in played.at.items()} == {HOUR}
     assert played.source.counts == {"streamed": 6, "confirmed": 6}
+    assert played.source.counters() == dict.fromkeys(COUNTED, 0) | {"streamed": 6, "confirmed": 6, "lines": 1}  # fmt: skip
     assert played.rest.asked == 6
 
 
@@ -206,7 +210,7 @@ def test_times_that_cannot_be_are_refused(shift_ms):
     played = Played(symbols=("BTCUSDT",))
     odd = msgspec.structs.replace(TRUE["BTCUSDT"][0], open_time_ms=FROM + shift_ms)
     assert played.run(3_600, odd, TRUE["BTCUSDT"][0]) == merged(0, symbols=("BTCUSDT",))
-    assert played.source.counts["impossible time"] == 1
+    assert played.source.counts["impossible_time"] == 1
 
 
 def test_a_refused_location_ends_it():
