@@ -48,6 +48,7 @@ class Position:
         cost: quantity x entry price, in quote, negative for a short.
         isolated: margin of its own, in quote; zero while the symbol is on cross.
         paid: fees less realised profit since it was opened, in quote.
+        realised: profit of all that was ever closed, in quote.
     """
 
     symbol: str
@@ -57,6 +58,7 @@ class Position:
     cost: Decimal = ZERO
     isolated: Decimal = ZERO
     paid: Decimal = ZERO
+    realised: Decimal = ZERO
     updated_ms: int = 0
 
     @property
@@ -229,6 +231,7 @@ class FuturesAccount:
         position.quantity += change
         position.cost -= cost
         position.paid -= realised
+        position.realised += realised
         released = ZERO
         if position.isolated:
             released = position.isolated

@@ -14,8 +14,9 @@ from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import AlgoChanged
-from bot4_runtime.venue.futures_exchange import FuturesExchange, FuturesMarket
+from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.futures_judgement import closable
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.futures_orders import (
     AlgoOrder,
     AlgoRequest,

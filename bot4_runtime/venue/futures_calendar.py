@@ -6,7 +6,8 @@ from typing import Final
 from bot4_runtime.venue.account import QUANTUM
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import AccountChanged
-from bot4_runtime.venue.futures_exchange import FuturesExchange, FuturesMarket
+from bot4_runtime.venue.futures_exchange import FuturesExchange
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.orders import Status
 
 KEPT_FUNDINGS: Final = 1_000

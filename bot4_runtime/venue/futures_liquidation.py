@@ -14,7 +14,8 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import QUANTUM, ZERO
 from bot4_runtime.venue.futures_account import FuturesAccount, Position
 from bot4_runtime.venue.futures_events import AccountChanged, Forced, MarginCalled
-from bot4_runtime.venue.futures_exchange import FuturesExchange, FuturesMarket
+from bot4_runtime.venue.futures_exchange import FuturesExchange
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.futures_orders import FuturesOrder, FuturesRequest, FuturesTif
 from bot4_runtime.venue.orders import Status
 

@@ -10,7 +10,8 @@ from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.account import ZERO
-from bot4_runtime.venue.futures_exchange import FuturesExchange, FuturesMarket
+from bot4_runtime.venue.futures_exchange import FuturesExchange
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.limits import Limiter
 from bot4_runtime.venue.market_history import Bar, Bars
 from bot4_runtime.venue.refusals import Refused

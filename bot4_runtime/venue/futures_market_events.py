@@ -6,7 +6,7 @@ from typing import Any, Final
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import ZERO
-from bot4_runtime.venue.futures_exchange import FuturesMarket
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.futures_market_data import best_offers, depth_told, levels
 from bot4_runtime.venue.futures_orders import FuturesOrder
 from bot4_runtime.venue.market_history import MarketTrade

@@ -26,7 +26,8 @@ from bot4_runtime.venue.futures_events import (
     SettingsChanged,
     Traded,
 )
-from bot4_runtime.venue.futures_exchange import FuturesExchange, FuturesMarket
+from bot4_runtime.venue.futures_exchange import FuturesExchange
+from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.futures_market_events import DepthTape, Message
 from bot4_runtime.venue.futures_orders import FuturesReport
 from bot4_runtime.venue.futures_wsapi import FuturesApi

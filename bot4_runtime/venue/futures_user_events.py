@@ -188,7 +188,7 @@ def _position(margins: MarginBook, account: FuturesAccount, position: Position) 
         "pa": plain(position.quantity),
         "ep": plain(position.entry),
         "bep": plain(position.break_even),
-        "cr": plain(sum((i.amount for i in account.incomes if i.kind == "REALIZED_PNL"), ZERO)),
+        "cr": plain(position.realised),
         "up": plain(margins.unrealised(position)),
         "mt": settings.margin_type,
         "iw": plain(position.isolated),
