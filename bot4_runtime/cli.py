@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bot4_runtime import cli_fees, cli_operator
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 from bot4_runtime.interrupt import INTERRUPTED, Loading
 
@@ -299,6 +299,7 @@ def venue(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the operator's door; none when left out."),
     ] = None,
+    market: Annotated[Market, typer.Option(help="Spot, or perpetuals in USDT.")] = Market.SPOT,
     seed: Annotated[int, typer.Option(help="Names the invented market.")] = 4,
     symbols: SymbolsOption = None,
     interval: Annotated[str, typer.Option(help="Candles the prices are drawn from.")] = "1m",
@@ -313,6 +314,7 @@ def venue(
     if not (0.0 < speed < float("inf") and 0.0 < cash < float("inf")):
         raise ConfigError(f"--speed {speed} and --cash {cash}; expected numbers above 0")
     made = simulated.simulated_venue(
+        market=market,
         seed=seed,
         symbols=_names(symbols) or (),
         interval=interval,
@@ -323,7 +325,7 @@ def venue(
     def ready(server: "VenueServer") -> None:
         told = {
             "rest": f"http://127.0.0.1:{server.port}",
-            "stream": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            "stream": f"ws://127.0.0.1:{server.port}{made.sockets[0]}",
             "admin": server.admin_port and f"http://127.0.0.1:{server.admin_port}",
             "api_key": simulated.API_KEY,
             "secret": simulated.SECRET,

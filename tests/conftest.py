@@ -1,7 +1,7 @@
 """What all tests share: the real candles, required services, one line a skip.
 
 ``BOT4_TEST_DATA`` names a folder of real market data; without it, ``shared/data`` beside the
-project is taken when it is there. ``BOT4_REQUIRE=postgres,redis,browser,data`` turns a skip
+project is taken when it is there. ``BOT4_REQUIRE=postgres,redis,browser,data,sdk`` turns a skip
 for want of one of these into a failure.
 """
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -63,6 +64,8 @@ def _services(request: pytest.FixtureRequest) -> None:
         missing("redis", "no Redis server listens on 127.0.0.1:6379")
     if request.node.get_closest_marker("browser") and shutil.which("chromium") is None:
         missing("browser", "chromium is not installed")
+    if request.node.get_closest_marker("sdk") and find_spec("binance_common") is None:
+        missing("sdk", "binance-sdk-derivatives-trading-usds-futures is not installed")
     if request.node.get_closest_marker("data") and find_test_data() is None:
         missing("data", "there is no folder of real candles; set BOT4_TEST_DATA")
 

@@ -17,8 +17,8 @@ from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams
 from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.binance.streamed import StreamedSource
+from bot4_runtime.identity import WARM_CANDLES
 from bot4_runtime.regime.registry import ModelRegistry
-from bot4_runtime.session import WARM_CANDLES
 from bot4_runtime.settings import RuntimeSection, Settings
 from bot4_runtime.sources import (
     SIMULATED_START_MS,

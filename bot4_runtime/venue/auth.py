@@ -1,20 +1,45 @@
 """Who is asking: keys, signatures and timestamps of signed requests, as Binance checks them."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
 from bot4_runtime.venue import refusals
-from bot4_runtime.venue.account import Account
-from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.refusals import Refused, mandatory
 
 AHEAD_MS: Final = 1_000
 DEFAULT_WINDOW_MS: Final = 5_000
 MAX_WINDOW_MS: Final = 60_000
+
+
+class Customer(Protocol):
+    """Who signs, whatever the market."""
+
+    secret: str
+
+
+CustomerT = TypeVar("CustomerT", bound=Customer)
+KnownT_co = TypeVar("KnownT_co", bound=Customer, covariant=True)
+
+
+class Customers(Protocol[KnownT_co]):
+    """An exchange as far as it knows its customers and the time."""
+
+    def account(self, api_key: str) -> KnownT_co | None:
+        """Return who an API key belongs to."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the exchange's time."""
+        ...
 
 
 def parameters(query: str, body: str) -> dict[str, str]:
@@ -33,7 +58,7 @@ def signed_payload(query: str, body: str) -> str:
     return "".join(parts)
 
 
-def identify(exchange: Exchange, api_key: str | None) -> Account:
+def identify(exchange: Customers[CustomerT], api_key: str | None) -> CustomerT:
     """Return whose key it is; raises Refused -2014 or -2015 with HTTP status 401."""
     if not api_key:
         raise Refused(*refusals.BAD_KEY_FORMAT, status=401)
@@ -44,7 +69,7 @@ def identify(exchange: Exchange, api_key: str | None) -> Account:
 
 
 def check_signed(
-    exchange: Exchange, account: Account, values: Mapping[str, str], payload: str
+    exchange: Customers[CustomerT], account: CustomerT, values: Mapping[str, str], payload: str
 ) -> None:
     """Check a signed request's time, then its signature.
 
@@ -55,9 +80,41 @@ def check_signed(
     signature = values.get("signature", "")
     if not signature:
         raise mandatory("signature")
-    expected = hmac.new(account.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
+    if not genuine(account.secret, payload, signature):
         raise Refused(*refusals.INVALID_SIGNATURE)
+
+
+def check_sorted(customers: Customers[CustomerT], values: Mapping[str, str]) -> CustomerT:
+    """Check a signed message: the signature covers its other parameters, sorted by name.
+
+    Raises:
+        Refused: -2014, -2015, -1102, -1131, -1021 or -1022.
+    """
+    account = identify(customers, values.get("apiKey"))
+    names = sorted(name for name in values if name != "signature")
+    payload = "&".join(f"{name}={values[name]}" for name in names)
+    check_signed(customers, account, values, payload)
+    return account
+
+
+def is_ed25519(secret: str) -> bool:
+    """Whether a customer signs by Ed25519: then the exchange knows a public key, as PEM."""
+    return secret.startswith("-----BEGIN PUBLIC KEY-----")
+
+
+def genuine(secret: str, payload: str, signature: str) -> bool:
+    """Verify a signature: HMAC-SHA256 in hexadecimal, or Ed25519 in base64."""
+    if not is_ed25519(secret):
+        expected = hmac.new(secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+        return hmac.compare_digest(expected.encode(), signature.lower().encode())
+    key = serialization.load_pem_public_key(secret.encode())
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        return False
+    try:
+        key.verify(base64.b64decode(signature, validate=True), payload.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def check_time(now_ms: int, values: Mapping[str, str]) -> None:

@@ -9,15 +9,61 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import ZERO
-from bot4_runtime.venue.orders import VenueOrder
-from bot4_runtime.venue.rules import SymbolRules
 
 LEVELS: Final = 50
 """Price levels the rest of the market offers on each side."""
+
+
+class Rules(Protocol):
+    """What a book must know of its symbol."""
+
+    @property
+    def tick_size(self) -> Decimal:
+        """Price step, in quote."""
+        ...
+
+
+class Resting(Protocol):
+    """What a book must know of an order, whatever market it is of.
+
+    Attributes:
+        queue_ahead: base quantity of others, at its price, that trades first.
+    """
+
+    queue_ahead: Decimal
+
+    @property
+    def order_id(self) -> int:
+        """Its number; an older order has a smaller one."""
+        ...
+
+    @property
+    def side(self) -> Side:
+        """Its direction."""
+        ...
+
+    @property
+    def price(self) -> Decimal:
+        """Its limit, in quote."""
+        ...
+
+    @property
+    def left(self) -> Decimal:
+        """Base quantity not filled yet."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its price before it may trade."""
+        ...
+
+
+OrderT = TypeVar("OrderT", bound=Resting)
+RulesT = TypeVar("RulesT", bound=Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,46 +82,46 @@ class Depth:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Generic[OrderT]):
     """Something a taker may take: a resting order, or a level of the rest of the market."""
 
     price: Decimal
     quantity: Decimal
-    resting: VenueOrder | None
+    resting: OrderT | None
 
 
-class Book:
+class Book(Generic[RulesT, OrderT]):
     """Resting orders and the rest of the market of one symbol.
 
     Args:
         last: the first price, in quote.
     """
 
-    def __init__(self, rules: SymbolRules, last: Decimal, depth: Depth) -> None:
+    def __init__(self, rules: RulesT, last: Decimal, depth: Depth) -> None:
         self.rules = rules
         self.last = last
         self._depth = depth
-        self._resting: dict[Side, list[VenueOrder]] = {Side.BUY: [], Side.SELL: []}
-        self._stops: list[VenueOrder] = []
+        self._resting: dict[Side, list[OrderT]] = {Side.BUY: [], Side.SELL: []}
+        self._stops: list[OrderT] = []
         self._taken = {Side.BUY: ZERO, Side.SELL: ZERO}
 
-    def resting(self, side: Side) -> list[VenueOrder]:
+    def resting(self, side: Side) -> list[OrderT]:
         """Return resting orders, best price first, then oldest."""
         return list(self._resting[side])
 
-    def stops(self) -> list[VenueOrder]:
+    def stops(self) -> list[OrderT]:
         """Return stop orders that wait for their price, oldest first."""
         return list(self._stops)
 
-    def add(self, order: VenueOrder) -> None:
+    def add(self, order: OrderT) -> None:
         """Let an order rest at its price, behind what is there."""
-        if order.request.stop_price is not None:
+        if order.waiting:
             self._stops.append(order)
             return
         order.queue_ahead = self._depth.queue_ahead
         insort(self._resting[order.side], order, key=_priority)
 
-    def remove(self, order: VenueOrder) -> None:
+    def remove(self, order: OrderT) -> None:
         """Take an order away, wherever it is; one that is nowhere is left alone."""
         for orders in (self._resting[order.side], self._stops):
             if order in orders:
@@ -85,7 +131,7 @@ class Book:
         """Return the price at which an order of side `taking` would trade first."""
         return next((offer.price for offer in self.offers(taking)), None)
 
-    def offers(self, taking: Side) -> Iterator[Offer]:
+    def offers(self, taking: Side) -> Iterator[Offer[OrderT]]:
         """Yield what an order of side `taking` may take, best price first, ours before others."""
         ours = iter(self.resting(taking.opposite))
         others = self._levels(taking)
@@ -109,7 +155,7 @@ class Book:
         self.last = price
         self._taken = {Side.BUY: ZERO, Side.SELL: ZERO}
 
-    def _levels(self, taking: Side) -> Iterator[Offer]:
+    def _levels(self, taking: Side) -> Iterator[Offer[OrderT]]:
         gone = self._taken[taking]
         tick, depth = self.rules.tick_size, self._depth
         for level in range(LEVELS):
@@ -122,5 +168,5 @@ class Book:
                 yield Offer(price, left, None)
 
 
-def _priority(order: VenueOrder) -> tuple[Decimal, int]:
+def _priority(order: Resting) -> tuple[Decimal, int]:
     return -order.side.sign * order.price, order.order_id

@@ -14,7 +14,7 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.account import ZERO, Account
 from bot4_runtime.venue.book import Book, Depth, Offer
-from bot4_runtime.venue.judgement import base_quantity, judge, reserve
+from bot4_runtime.venue.judgement import SpotBook, base_quantity, judge, reserve
 from bot4_runtime.venue.orders import (
     Kind,
     OrderRequest,
@@ -52,7 +52,7 @@ class Exchange:
     def __init__(self, clock: Clock, listener: Listener | None = None) -> None:
         self._clock = clock
         self._listen = listener or (lambda _account, _report: None)
-        self._books: dict[str, Book] = {}
+        self._books: dict[str, SpotBook] = {}
         self._customers: dict[str, _Customer] = {}
         self._order_ids = count(1)
         self._trade_ids: dict[str, count[int]] = {}
@@ -82,7 +82,7 @@ class Exchange:
         """Return the last price of a symbol; raises Refused -1121 for one not listed."""
         return self._book(symbol).last
 
-    def offers(self, symbol: str, taking: Side) -> Iterator[Offer]:
+    def offers(self, symbol: str, taking: Side) -> Iterator[Offer[VenueOrder]]:
         """Yield what an order of side `taking` may take, best price first."""
         return self._book(symbol).offers(taking)
 
@@ -199,7 +199,7 @@ class Exchange:
                 self._execute(book, order)
 
     # --------------------------------------------------------------------- matching
-    def _execute(self, book: Book, order: VenueOrder) -> None:
+    def _execute(self, book: SpotBook, order: VenueOrder) -> None:
         """Take what the order may take; the rest stays, or ends."""
         request = order.request
         limit = request.price
@@ -238,7 +238,7 @@ class Exchange:
             self._close(order, Status.EXPIRED, "EXPIRED")
 
     @staticmethod
-    def _affordable(book: Book, order: VenueOrder, price: Decimal) -> Decimal:
+    def _affordable(book: SpotBook, order: VenueOrder, price: Decimal) -> Decimal:
         """Return the base that a stop's buy can pay for; others have reserved enough."""
         if order.side is Side.SELL or order.request.kind is not Kind.STOP_LOSS:
             return order.left
@@ -252,7 +252,7 @@ class Exchange:
 
     def _fill(
         self,
-        book: Book,
+        book: SpotBook,
         order: VenueOrder,
         number: int,
         price: Decimal,
@@ -311,7 +311,7 @@ class Exchange:
         self._customers[order.account.api_key].open.pop(order.order_id, None)
 
     # ---------------------------------------------------------------------- looking
-    def _book(self, symbol: str) -> Book:
+    def _book(self, symbol: str) -> SpotBook:
         book = self._books.get(symbol)
         if book is None:
             raise Refused(*refusals.BAD_SYMBOL)

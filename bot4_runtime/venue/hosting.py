@@ -5,14 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bot4_runtime.venue.loopback import Loopback
-from bot4_runtime.venue.server import PING_S, VenueServer
+from bot4_runtime.venue.server import PING_S, Hosted, VenueServer
 
 
 @contextmanager
-def hosted(
-    venue: Loopback, *, admin: bool = False, ping_s: float = PING_S
-) -> Iterator[VenueServer]:
+def hosted(venue: Hosted, *, admin: bool = False, ping_s: float = PING_S) -> Iterator[VenueServer]:
     """Serve a venue on a thread of its own while the block runs.
 
     The venue belongs to that thread; look at it only while nobody calls it.

@@ -9,9 +9,12 @@ from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.book import Book
 from bot4_runtime.venue.orders import Kind, OrderRequest, VenueOrder
 from bot4_runtime.venue.refusals import Refused
+from bot4_runtime.venue.rules import SymbolRules
+
+SpotBook = Book[SymbolRules, VenueOrder]
 
 
-def judge(book: Book, open_orders: Iterable[VenueOrder], request: OrderRequest) -> None:
+def judge(book: SpotBook, open_orders: Iterable[VenueOrder], request: OrderRequest) -> None:
     """Hold a request against the rules, the account's open orders and the book.
 
     Raises:
@@ -42,7 +45,7 @@ def judge(book: Book, open_orders: Iterable[VenueOrder], request: OrderRequest) 
         raise Refused(*refusals.WOULD_TAKE)
 
 
-def base_quantity(book: Book, request: OrderRequest) -> Decimal:
+def base_quantity(book: SpotBook, request: OrderRequest) -> Decimal:
     """Return the base quantity; a market order by quote gets what the book gives for it."""
     if request.quantity is not None:
         return request.quantity
@@ -60,7 +63,7 @@ def base_quantity(book: Book, request: OrderRequest) -> Decimal:
     return base
 
 
-def reserve(book: Book, order: VenueOrder) -> None:
+def reserve(book: SpotBook, order: VenueOrder) -> None:
     """Hold back what an order may cost; raises Refused -2010 when there is too little."""
     request, rules = order.request, book.rules
     if order.side is Side.SELL:
@@ -75,7 +78,7 @@ def reserve(book: Book, order: VenueOrder) -> None:
     order.locked, order.locked_asset = amount, asset
 
 
-def _cost(book: Book, order: VenueOrder) -> Decimal:
+def _cost(book: SpotBook, order: VenueOrder) -> Decimal:
     """Return what a market buy would cost now."""
     left, cost = order.quantity, ZERO
     for offer in book.offers(order.side):

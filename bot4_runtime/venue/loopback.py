@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from typing import Any, ClassVar
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
+from bot4_runtime.venue import messages
 from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.exchange import Exchange
@@ -43,6 +45,8 @@ class Loopback:
         depth: what the rest of the market offers around the last price.
         sink: keeps the journal.
     """
+
+    sockets: ClassVar[tuple[str, ...]] = ("/ws-api/v3",)
 
     def __init__(
         self,
@@ -101,6 +105,22 @@ class Loopback:
             account.deposit(asset, amount)
         self.exchange.open_account(account)
         return account
+
+    def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
+        """Tell an account with its orders and trades; None when there is none by that key."""
+        account = self.exchange.account(api_key)
+        if account is None:
+            return None
+        orders = [
+            messages.order_told(order)
+            | {"trades": [messages.trade_told(trade) for trade in order.trades]}
+            for order in self.exchange.orders(account)
+            if order.order_id > after_order_id
+        ]
+        return {
+            "orders": orders,
+            "account": messages.account_told(account, self.exchange.now_ms()),
+        }
 
     def _on_report(self, account: Account, report: Report) -> None:
         self.hub.report(account, report)

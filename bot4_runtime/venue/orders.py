@@ -134,6 +134,11 @@ class VenueOrder:
         """Its limit; zero when it has none."""
         return self.request.price or ZERO
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it is a stop; one that triggered never rests again."""
+        return self.request.stop_price is not None
+
 
 class Report(NamedTuple):
     """Something that happened to an order, as its customer's stream will tell it.

@@ -40,6 +40,7 @@ class WireAnswer(NamedTuple):
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = {}
 
 
 class Rest:

@@ -5,14 +5,15 @@ other address.
 """
 
 import asyncio
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from bot4_runtime.venue import messages
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.market_shell import MarketShell
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
@@ -37,6 +38,79 @@ class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     seed: int = 0
 
 
+class Answers(Protocol):
+    """The REST side of a venue."""
+
+    def answer(self, request: WireRequest) -> WireAnswer:
+        """Do what a request asks and say how it went."""
+        ...
+
+
+class Timed(Protocol):
+    """The core of a venue, as far as a server must know it."""
+
+    def now_ms(self) -> int:
+        """Return the exchange's time."""
+        ...
+
+
+class Talks(Protocol):
+    """The WebSocket side of a venue."""
+
+    def join(self, connection: Connection, path: str, query: str) -> None:
+        """Let a connection in that came to a door."""
+        ...
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection."""
+        ...
+
+    def answer(self, connection: Connection, text: str | bytes) -> None:
+        """Answer a message."""
+        ...
+
+
+class Hosted(Protocol):
+    """A venue that can be served, of whatever market."""
+
+    sockets: ClassVar[tuple[str, ...]]
+    faults: FaultSchedule
+    journal: VenueJournal
+
+    @property
+    def rest(self) -> Answers:
+        """Its REST side."""
+        ...
+
+    @property
+    def hub(self) -> Talks:
+        """Its WebSocket side."""
+        ...
+
+    @property
+    def exchange(self) -> Timed:
+        """Its core."""
+        ...
+
+    def advance(self, to_ms: int) -> int:
+        """Let everybody else trade up to a time of the tape."""
+        ...
+
+    def schedule(self, faults: FaultSchedule) -> None:
+        """Let other things go wrong from now on."""
+        ...
+
+    def open_account(
+        self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]
+    ) -> object:
+        """Open an account with money in it."""
+        ...
+
+    def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
+        """Tell an account with its orders and trades."""
+        ...
+
+
 class VenueServer:
     """Serves one venue; `start` binds, `close` lets go.
 
@@ -48,7 +122,7 @@ class VenueServer:
 
     def __init__(
         self,
-        venue: Loopback,
+        venue: Hosted,
         port: int = 0,
         admin_port: int | None = None,
         *,
@@ -65,8 +139,10 @@ class VenueServer:
         """Listen on 127.0.0.1."""
         port, admin_port = self._wanted
         app = web.Application()
-        app.router.add_get("/ws-api/v3", self._socket)
-        MarketShell(self._venue, self._ping_s).add_to(app)
+        for path in self._venue.sockets:
+            app.router.add_get(path, self._socket)
+        if isinstance(self._venue, Loopback):
+            MarketShell(self._venue, self._ping_s).add_to(app)
         app.router.add_route("*", "/{path:.*}", self._call)
         self.port = await self._bind(app, port)
         if admin_port is not None:
@@ -135,7 +211,7 @@ class VenueServer:
             return _reset(request)
         filled = asyncio.Event()
         connection = Connection(filled.set)
-        self._venue.hub.join(connection)
+        self._venue.hub.join(connection, request.path, request.rel_url.raw_query_string)
         sender = asyncio.create_task(_send(socket, request, connection, filled))
         try:
             async for message in socket:
@@ -164,20 +240,10 @@ class VenueServer:
 
     async def _ledger(self, request: web.Request) -> web.Response:
         """Tell all orders and trades of an account: what the venue holds to be true."""
-        account = self._venue.exchange.account(request.query["api_key"])
-        if account is None:
-            raise web.HTTPNotFound
         after = int(request.query.get("after_order_id", 0))
-        orders = [
-            messages.order_told(order)
-            | {"trades": [messages.trade_told(trade) for trade in order.trades]}
-            for order in self._venue.exchange.orders(account)
-            if order.order_id > after
-        ]
-        told = {
-            "orders": orders,
-            "account": messages.account_told(account, self._venue.exchange.now_ms()),
-        }
+        told = self._venue.ledger(request.query["api_key"], after)
+        if told is None:
+            raise web.HTTPNotFound
         return web.Response(body=msgspec.json.encode(told), content_type="application/json")
 
 
@@ -220,7 +286,12 @@ def _spoiled(answer: WireAnswer, fault: Fault) -> WireAnswer:
 
 
 def _response(answer: WireAnswer) -> web.Response:
-    return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers=answer.headers,
+        content_type="application/json",
+    )
 
 
 def _reset(request: web.Request) -> web.Response:

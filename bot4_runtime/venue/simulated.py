@@ -13,29 +13,34 @@ from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Candle, Market, interval_ms
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.sources import SIMULATED_BLOCK, SIMULATED_START_MS, SimulatedSource
+from bot4_runtime.venue.contract import Contract
+from bot4_runtime.venue.futures_loopback import FuturesLoopback
 from bot4_runtime.venue.hosting import serve
 from bot4_runtime.venue.journal import FileSink, no_sink
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rules import SymbolRules
-from bot4_runtime.venue.server import VenueServer
+from bot4_runtime.venue.server import Hosted, VenueServer
 from bot4_runtime.venue.tape import candle_prints
 
 API_KEY: Final = "loopback"
 SECRET: Final = "loopback"  # noqa: S105 - it opens nothing but this machine's invented exchange
 TICK_S: Final = 0.25
+INSURANCE: Final = Decimal(1_000_000)
 
 
 def simulated_venue(
     *,
+    market: Market = Market.SPOT,
     seed: int,
     symbols: Sequence[str],
     interval: str,
     cash: Decimal,
     journal: Path | None = None,
-) -> Loopback:
+) -> Loopback | FuturesLoopback:
     """Build a venue with one account, `API_KEY`.
 
     Args:
+        market: spot, or perpetuals on the same prices.
         seed: names the market.
         symbols: all built-in ones when empty.
         interval: of the candles the tape is drawn from.
@@ -48,21 +53,24 @@ def simulated_venue(
     source = SimulatedSource(seed=seed, interval=interval, symbols=symbols, speed=None)
     candles = _endless(source)
     firsts = [next(candles) for _ in source.symbols]
-    rules = {
-        candle.symbol: SymbolRules.of(Instrument.assume(candle.symbol, Market.SPOT, candle.open))
-        for candle in firsts
-    }
-    listed = [
-        (made, Decimal(repr(candle.open)) // made.tick_size * made.tick_size)
-        for candle, made in zip(firsts, rules.values(), strict=True)
+    instruments = [Instrument.assume(candle.symbol, market, candle.open) for candle in firsts]
+    rules = {instrument.symbol: SymbolRules.of(instrument) for instrument in instruments}
+    prices = [
+        Decimal(repr(candle.open)) // instrument.tick_size * instrument.tick_size
+        for candle, instrument in zip(firsts, instruments, strict=True)
     ]
-    venue = Loopback(
-        LiveClock(),
-        listed,
-        prints=candle_prints(_endless(source), rules),
-        sink=FileSink(journal) if journal is not None else no_sink,
-    )
-    quotes = sorted({made.quote for made in rules.values()})
+    prints = candle_prints(_endless(source), rules)
+    sink = FileSink(journal) if journal is not None else no_sink
+    quotes = sorted({instrument.quote for instrument in instruments})
+    venue: Loopback | FuturesLoopback
+    if market is Market.SPOT:
+        listed = list(zip(rules.values(), prices, strict=True))
+        venue = Loopback(LiveClock(), listed, prints=prints, sink=sink)
+    else:
+        contracts = [Contract.of(instrument) for instrument in instruments]
+        perpetuals = list(zip(contracts, prices, strict=True))
+        fund = [(quote, INSURANCE) for quote in quotes]
+        venue = FuturesLoopback(LiveClock(), perpetuals, prints=prints, insurance=fund, sink=sink)
     venue.open_account(1, API_KEY, SECRET, [(quote, cash) for quote in quotes])
     return venue
 
@@ -76,7 +84,7 @@ def _endless(source: SimulatedSource) -> Iterator[Candle]:
 
 
 def run_venue(
-    venue: Loopback,
+    venue: Hosted,
     *,
     port: int,
     admin_port: int | None,

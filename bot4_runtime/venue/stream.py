@@ -4,8 +4,6 @@
 to be sent lies in its outbox until the shell sends it.
 """
 
-import hashlib
-import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -18,7 +16,7 @@ from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import Fault, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.orders import Report
-from bot4_runtime.venue.refusals import Refused, mandatory
+from bot4_runtime.venue.refusals import Refused
 
 _ENCODE: Final = msgspec.json.encode
 CUT: Final = b""
@@ -59,8 +57,8 @@ class Hub:
         self._journal = journal
         self._connections: set[Connection] = set()
 
-    def join(self, connection: Connection) -> None:
-        """Let a connection in."""
+    def join(self, connection: Connection, path: str = "", query: str = "") -> None:
+        """Let a connection in; there is one door alone."""
         self._connections.add(connection)
 
     def leave(self, connection: Connection) -> None:
@@ -111,18 +109,8 @@ class Hub:
         raise Refused(-1020, "This operation is not supported.")
 
     def _identify(self, params: Mapping[str, object]) -> Account:
-        """Check a signed message: the signature covers its other parameters, sorted by name."""
         values = {name: str(value) for name, value in params.items()}
-        account = auth.identify(self._exchange, values.get("apiKey"))
-        auth.check_time(self._exchange.now_ms(), values)
-        signature = values.pop("signature", "")
-        if not signature:
-            raise mandatory("signature")
-        payload = "&".join(f"{name}={values[name]}" for name in sorted(values))
-        expected = hmac.new(account.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
-            raise Refused(*refusals.INVALID_SIGNATURE)
-        return account
+        return auth.check_sorted(self._exchange, values)
 
     def _tell(self, connection: Connection, account: Account, event: messages.Message) -> None:
         rule = self.faults.next("EVENT", event["e"])
@@ -130,22 +118,27 @@ class Hub:
         note = {"e": event["e"], "I": event.get("I"), "fault": fault}
         self._journal.add(self._exchange.now_ms(), "event", account.uid, note)
         message = _ENCODE({"subscriptionId": 0, "event": event})
-        if fault is Fault.EVENT_LOST:
-            return
-        if fault is Fault.EVENT_STALL:
-            connection.stalled = True
-        elif fault is Fault.EVENT_CUT:
-            connection.send(CUT)
-            connection.stalled = True
-        elif fault is Fault.EVENT_LATE and connection.late is None:
-            connection.late = message
-        else:
+        delivered(connection, message, fault)
+
+
+def delivered(connection: Connection, message: bytes, fault: Fault | None) -> None:
+    """Send a message of a user stream, or act out what goes wrong with it."""
+    if fault is Fault.EVENT_LOST:
+        return
+    if fault is Fault.EVENT_STALL:
+        connection.stalled = True
+    elif fault is Fault.EVENT_CUT:
+        connection.send(CUT)
+        connection.stalled = True
+    elif fault is Fault.EVENT_LATE and connection.late is None:
+        connection.late = message
+    else:
+        connection.send(message)
+        if fault is Fault.EVENT_TWICE:
             connection.send(message)
-            if fault is Fault.EVENT_TWICE:
-                connection.send(message)
-            if connection.late is not None:
-                connection.send(connection.late)
-                connection.late = None
+        if connection.late is not None:
+            connection.send(connection.late)
+            connection.late = None
 
 
 def _error(identifier: object, error: Refused) -> dict[str, Any]:

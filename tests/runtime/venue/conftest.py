@@ -1,9 +1,16 @@
-"""A small venue: one market in BTCUSDT at 40,000, one in BNBUSDT at 320, and two customers."""
+"""A small venue: one market in BTCUSDT at 40,000, one in BNBUSDT at 320, and two customers.
 
+Makes `futures_venue` importable for the tests of this folder.
+"""
+
+import sys
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.candle import Market

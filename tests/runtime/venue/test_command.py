@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -50,6 +51,18 @@ def test_it_tells_its_address_moves_and_stops_when_told(tmp_path):
             pass
     kinds = {json.loads(row)["kind"] for row in journal.read_text().splitlines()}
     assert kinds == {"request", "answer", "print"}
+
+
+def test_it_serves_perpetuals_that_move():
+    with served("--json", "--market", "usdm") as process:
+        told = json.loads(process.stdout.readline())
+        assert told["stream"].endswith("/ws-fapi/v1")
+        trades = []
+        while not trades:
+            with urlopen(f"{told['rest']}/fapi/v1/trades?symbol=BTCUSDT") as answer:
+                trades = json.load(answer)
+        with urlopen(f"{told['rest']}/fapi/v1/premiumIndex?symbol=BTCUSDT") as answer:
+            assert float(json.load(answer)["markPrice"]) > 0
 
 
 def test_it_prints_where_to_connect_in_words():
