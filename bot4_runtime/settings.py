@@ -118,8 +118,8 @@ class SourceSection(_Section):
     """``[source]``: where the candles of source ``binance`` come from, which shapes no trade.
 
     `feed` is ``stream`` (kline streams, with REST for gaps and silence) or ``poll`` (REST alone).
-    The addresses are for proxies, Binance's other hosts, and a venue on loopback; an empty
-    `rest_url` is Binance's own.
+    The addresses are for Binance's other hosts, and for a venue on loopback whose market goes on
+    with the clock; an empty `rest_url` is Binance's own.
     """
 
     feed: Literal["stream", "poll"] = "stream"

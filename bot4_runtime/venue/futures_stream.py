@@ -95,6 +95,7 @@ class FuturesHub:
         self._seats: dict[Connection, Seat] = {}
         self._depths: dict[str, DepthTape] = {}
         self._tickers: dict[str, Message] = {}
+        self._untold_ms: dict[str, int] = {}  # by stream: first candle not told closed
         self._marked_ms: dict[str, int] = {}
 
     # ------------------------------------------------------------------ connections
@@ -176,6 +177,7 @@ class FuturesHub:
         for market in self._exchange.markets:
             self._tell_depth(market, now_ms)
             self._tell_ticker(market, now_ms)
+            self._tell_candles(market, now_ms, traded=False)
             self._marked(market)
 
     # --------------------------------------------------------------------- in detail
@@ -218,13 +220,24 @@ class FuturesHub:
     def _traded(self, event: Traded) -> None:
         now_ms, name = self._exchange.now_ms(), event.symbol.lower()
         self._market([f"{name}@aggTrade"], said.agg_trade(event.symbol, event.trade, now_ms))
-        market = self._exchange.market(event.symbol)
-        for interval in INTERVALS_MS:
+        self._tell_candles(self._exchange.market(event.symbol), now_ms, traded=True)
+
+    def _tell_candles(self, market: FuturesMarket, now_ms: int, *, traded: bool) -> None:
+        """Tell each candle that ended, once, and after a trade the latest as it stands."""
+        name = market.contract.symbol.lower()
+        for interval, length_ms in INTERVALS_MS.items():
             stream = f"{name}@kline_{interval}"
-            if self._wanted([stream]):
-                message = said.kline(market, interval, now_ms)
-                if message is not None:
+            if not self._wanted([stream]):
+                self._untold_ms.pop(stream, None)
+                continue
+            since_ms = self._untold_ms.get(stream, now_ms // length_ms * length_ms)
+            for message in said.klines(market, interval, since_ms, now_ms):
+                bar = message["k"]
+                if bar["t"] >= since_ms and (bar["x"] or traded):
                     self._market([stream], message)
+                if bar["x"]:
+                    since_ms = max(since_ms, bar["t"] + length_ms)
+            self._untold_ms[stream] = since_ms
 
     def _marked(self, market: FuturesMarket) -> None:
         now_ms, symbol = self._exchange.now_ms(), market.contract.symbol

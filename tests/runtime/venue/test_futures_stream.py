@@ -16,6 +16,7 @@ from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_market_data import depth_told
 from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest
 from bot4_runtime.venue.stream import CUT, Connection
+from bot4_runtime.venue.tape import Print
 
 NOW_MS = NOW_NS // 1_000_000
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -386,3 +387,21 @@ def test_a_secret_of_another_kind_signs_nothing():
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     assert not genuine(text.decode(), "payload", "AAAA")
+
+
+def test_each_candle_is_told_as_closed_once_whether_or_not_somebody_trades_next():
+    minute, start = 60_000, 1_800_000_000_000
+    prints = [Print(start + at, "BTCUSDT", dec(40_000 + at // 1_000), dec(1)) for at in (1, 30_000, 61_000, 300_000)]  # fmt: skip
+    made = venue(prints=prints)
+    client = Client(made, "/market/ws/btcusdt@kline_1m")
+    made.advance(start + 50_000)
+    assert [row["k"]["x"] for row in client.told()] == [False, False]
+    made.advance(start + 70_000)
+    closed, forming = client.told()
+    assert [closed["k"][name] for name in "txovn"] == [start, True, "40000.00000000", "2.00000000", 2]  # fmt: skip
+    assert [forming["k"][name] for name in "tx"] == [start + minute, False]
+    made.advance(start + 2 * minute)
+    (second,) = client.told()
+    assert [second["k"][name] for name in "tx"] == [start + minute, True]
+    made.advance(start + 3 * minute)
+    assert all(not row["k"]["x"] or row["k"]["t"] > start + minute for row in client.told())
