@@ -1,7 +1,7 @@
 """USD-M WebSocket doors: user streams, market streams and the WebSocket API.
 
-``/private`` carries the user stream of a listen key, ``/public`` book tickers and depths,
-``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams are split since
+``/private`` carries the user stream of a listen key, ``/public`` book tickers, depths and raw
+trades, ``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams are split since
 2026-04-23: an un-routed URL carries what ``/public`` does and stays silent for the rest.
 """
 
@@ -218,6 +218,7 @@ class FuturesHub:
     def _traded(self, event: Traded) -> None:
         now_ms, name = self._exchange.now_ms(), event.symbol.lower()
         self._market([f"{name}@aggTrade"], said.agg_trade(event.symbol, event.trade, now_ms))
+        self._market([f"{name}@trade"], said.raw_trade(event.symbol, event.trade, now_ms))
         market = self._exchange.market(event.symbol)
         for interval in INTERVALS_MS:
             stream = f"{name}@kline_{interval}"
