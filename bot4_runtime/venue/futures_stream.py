@@ -36,6 +36,7 @@ from bot4_runtime.venue.listen_keys import ListenKeys
 from bot4_runtime.venue.stream import Connection, delivered
 
 MARK_EVERY_MS: Final = 1_000
+MAX_STREAMS: Final = 1_024
 DEPTH_STEPS: Final = ("", "@100ms", "@250ms", "@500ms")
 PARTIAL_DEPTHS: Final = (5, 10, 20)
 _ENCODE: Final = msgspec.json.encode
@@ -135,6 +136,9 @@ class FuturesHub:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return {"error": {"code": 2, "msg": "Invalid request: params must be an array"}}
         if method == "SUBSCRIBE":
+            if not len(seat.streams | set(names)) <= MAX_STREAMS:
+                text = f"Invalid request: at most {MAX_STREAMS} streams a connection"
+                return {"error": {"code": 2, "msg": text}}
             seat.streams |= set(names)
         else:
             seat.streams -= set(names)

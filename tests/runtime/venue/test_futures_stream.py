@@ -256,6 +256,8 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
     client.say({"method": "LIST_SUBSCRIPTIONS", "id": 3})
     client.say({"method": "SHOUT", "id": 4})
     client.say({"method": "SUBSCRIBE", "params": [5], "id": 5})
+    many = [f"s{number}@depth" for number in range(1_024)]
+    client.say({"method": "SUBSCRIBE", "params": many, "id": 6})
     made.hub.answer(client.connection, "{")
     rows = client.told()
     assert rows[:3] == [
@@ -263,7 +265,7 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
         {"result": None, "id": 2},
         {"result": ["btcusdt@depth5"], "id": 3},
     ]
-    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 3]
+    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 2, 3]
     made.trade("BTCUSDT", dec(40_001), dec(1))
     (row,) = client.told()
     assert [len(row["b"]), len(row["a"])] == [5, 5]
