@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.futures_account import PositionSide
 from bot4_runtime.venue.futures_events import Forced, MarginCalled
+from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest, AlgoStatus
 from bot4_runtime.venue.orders import Status
 from bot4_runtime.venue.refusals import Refused
 
@@ -39,6 +40,14 @@ def test_a_wallet_is_liquidated_at_its_price_and_not_before(isolated, sign):
     events = listened(made)
     exchange.place(account, request(sign * 4))
     waiting = exchange.place(account, request(sign * dec("0.01"), 40_000 - sign * 300))
+    stop = made.algos.place(
+        account,
+        AlgoRequest(
+            kind=AlgoKind.STOP_MARKET,
+            order=request(-sign * dec("0.1")),
+            trigger=dec(40_000 - sign * 9_000),
+        ),
+    )
     (position,) = account.positions()
     price = exchange.margins.liquidation_price(account, position)
     made.set_mark("BTCUSDT", price + sign * dec("0.01"))
@@ -50,6 +59,7 @@ def test_a_wallet_is_liquidated_at_its_price_and_not_before(isolated, sign):
     assert order.client_id.startswith("autoclose-")
     assert (order.status, order.venue_kind) == (Status.FILLED, "LIQUIDATION")
     assert waiting.status is Status.CANCELED
+    assert stop.status is AlgoStatus.CANCELED
     assert list(account.positions()) == []
     clearance = dec("0.0125") * order.spent
     gone = -sum(i.amount for i in account.incomes if i.kind == "INSURANCE_CLEAR")

@@ -3,6 +3,8 @@
 import gzip
 import json
 from decimal import Decimal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from futures_venue import NOW_NS, dec, held_in_all, request, venue
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from bot4_runtime.clock import ManualClock
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.futures_loopback import FuturesLoopback
+from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.market_history import Bars, MarketTrade
 from bot4_runtime.venue.refusals import Refused
 from bot4_runtime.venue.tape import Print
@@ -112,6 +115,35 @@ def test_candles_are_what_a_count_over_all_trades_says(rows, minutes):
             own[0].trade_id,
             own[-1].trade_id,
         )
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm"])
+def test_the_operators_door_moves_a_market(market, make):
+    made = make(live=True) if market == "spot" else venue(live=True)
+    with hosted(made, admin=True) as server:
+
+        def post(path, **told):
+            asked = Request(
+                f"http://127.0.0.1:{server.admin_port}/_admin/{path}", json.dumps(told).encode()
+            )
+            with urlopen(asked) as answer:
+                return json.load(answer)
+
+        post("script", symbol="BTCUSDT", price="39000", quantity="1")
+        if market == "usdm":
+            post("script", symbol="BTCUSDT", mark="38000", funding="-0.001")
+        query = f"http://127.0.0.1:{server.admin_port}/_admin/ledger?api_key="
+        with urlopen(f"{query}key1") as answer:
+            assert json.load(answer)["orders"] == []
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{query}nobody")
+    if market == "spot":
+        assert made.exchange.last_price("BTCUSDT") == 39_000
+    else:
+        found = made.exchange.market("BTCUSDT")
+        assert (found.index, found.mark, found.funding_rate) == (39_000, 38_000, dec("-0.001"))
+        made.script({"symbol": "BTCUSDT", "mark": ""})
+        assert found.mark == 39_000
 
 
 @pytest.mark.data
