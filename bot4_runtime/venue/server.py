@@ -10,12 +10,12 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
-from bot4_runtime.venue.stream import CUT, Connection
+from bot4_runtime.venue.stream import BYE, CUT, Connection
 
 HOST: Final = "127.0.0.1"
 PING_S: Final = 20.0
@@ -268,6 +268,9 @@ async def _send(
                 if request.transport is not None:
                     request.transport.write(_HALF_FRAME)
                     request.transport.close()
+                return
+            if message is BYE:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION)
                 return
             try:
                 await socket.send_str(message.decode())

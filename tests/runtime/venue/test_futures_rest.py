@@ -156,6 +156,7 @@ def test_an_acknowledged_order_tells_no_fills_and_a_result_does(call):
         (ORDER | {"newClientOrderId": "a b"}, -4015),
         (ORDER | {"newOrderRespType": "FULL"}, -1136),
         (ORDER | {"selfTradePreventionMode": "DECREMENT"}, -5039),
+        (ORDER | {"priceMatch": "OPPONENT"}, -5037),
         (ORDER | {"quantity": "99"}, -2019),
         (ORDER | {"symbol": "XRPUSDT"}, -1121),
     ],
