@@ -81,6 +81,26 @@ def test_what_a_gap_takes_beyond_the_margin_the_fund_pays():
     assert held_in_all(made) == 1_020_000
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_fee_that_the_wallet_cannot_pay_the_fund_pays(isolated):
+    made = venue()
+    account = made.exchange.account("key1")
+    if isolated:
+        made.settings.set_margin_type(account, "BTCUSDT", isolated=True)
+    made.exchange.place(account, request("4"))
+    (position,) = account.positions()
+    bankrupt = made.exchange.margins.bankruptcy_price(account, position)
+    cross = account.cross["USDT"] if isolated else 0
+    # Sold a tick above bankruptcy: what is left is less than the commission.
+    made.trade("BTCUSDT", bankrupt.quantize(dec("0.1")) + dec("0.2"), dec(0))
+    assert account.cross["USDT"] == cross
+    commission = account.incomes[-2].amount
+    assert account.incomes[-2].kind == "COMMISSION"
+    assert account.incomes[-1].kind == "INSURANCE_CLEAR"
+    assert -commission - 1 < account.incomes[-1].amount < -commission
+    assert held_in_all(made) == 1_020_000
+
+
 def test_an_isolated_loss_stays_with_its_position():
     made = venue()
     account = made.exchange.account("key1")
