@@ -26,6 +26,7 @@ def agg_trade(symbol: str, trade: MarketTrade, now_ms: int) -> Message:
         "a": trade.trade_id,
         "p": plain(trade.price),
         "q": plain(trade.quantity),
+        "nq": plain(trade.quantity),
         "f": trade.trade_id,
         "l": trade.trade_id,
         "T": trade.time_ms,
