@@ -6,6 +6,7 @@ from decimal import Decimal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import msgspec
 import pytest
 from futures_venue import NOW_NS, dec, held_in_all, request, venue
 from hypothesis import given
@@ -15,8 +16,10 @@ from bot4_runtime.clock import ManualClock
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.futures_loopback import FuturesLoopback
 from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.market_history import Bars, MarketTrade
 from bot4_runtime.venue.refusals import Refused
+from bot4_runtime.venue.stream import Connection
 from bot4_runtime.venue.tape import Print
 
 NOW_MS = NOW_NS // 1_000_000
@@ -52,6 +55,30 @@ def test_the_ledger_tells_what_the_venue_holds_to_be_true():
     assert [trade["qty"] for trade in told["orders"][0]["trades"]] == ["0.10000000"]
     assert told["account"]["positions"][0]["positionAmt"] == "0.10000000"
     assert made.ledger("nobody", 0) is None
+
+
+def test_the_same_requests_on_the_same_tape_leave_the_same_journal():
+    def journal():
+        sink = MemorySink()
+        prints = [
+            Print(NOW_MS + 7_000 * number, "BTCUSDT", dec(40_000 + 300 * (-1) ** number), dec(1))
+            for number in range(1, 50)
+        ]
+        made = venue(prints=prints, sink=sink)
+        made.hub.join(Connection(lambda: None), "/private/ws", f"listenKey={key(made)}")
+        for step, account in enumerate(made.exchange.accounts * 5):
+            made.exchange.place(account, request(dec("0.1") * (step % 3 + 1), 39_900))
+            made.exchange.place(account, request("-0.05"))
+            made.advance(NOW_MS + 40_000 * (step + 1))
+        return [msgspec.json.encode(entry) for entry in sink.entries]
+
+    def key(made):
+        return made.keys.give(made.exchange.account("key1"), NOW_MS)
+
+    first = journal()
+    assert first == journal()
+    kinds = {json.loads(row)["kind"] for row in first}
+    assert kinds == {"print", "report", "event"}
 
 
 def test_a_contract_of_coarse_steps_is_kept_to():
