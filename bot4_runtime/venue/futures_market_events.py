@@ -13,7 +13,7 @@ from bot4_runtime.venue.market_history import Bar, MarketTrade
 from bot4_runtime.venue.rules import plain
 
 Message = dict[str, Any]
-PUBLIC: Final = ("bookTicker", "depth")
+PUBLIC: Final = ("bookTicker", "depth", "trade")
 """Beginnings of stream names that ``/public`` carries; ``/market`` carries all others."""
 
 
@@ -26,9 +26,25 @@ def agg_trade(symbol: str, trade: MarketTrade, now_ms: int) -> Message:
         "a": trade.trade_id,
         "p": plain(trade.price),
         "q": plain(trade.quantity),
+        "nq": plain(trade.quantity),
         "f": trade.trade_id,
         "l": trade.trade_id,
         "T": trade.time_ms,
+        "m": trade.buyer_maker,
+    }
+
+
+def raw_trade(symbol: str, trade: MarketTrade, now_ms: int) -> Message:
+    """Tell a trade as the undocumented stream ``trade`` does."""
+    return {
+        "e": "trade",
+        "E": now_ms,
+        "T": trade.time_ms,
+        "s": symbol,
+        "t": trade.trade_id,
+        "p": plain(trade.price),
+        "q": plain(trade.quantity),
+        "X": "MARKET",
         "m": trade.buyer_maker,
     }
 

@@ -5,19 +5,19 @@ other address.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.market_shell import MarketShell
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
-from bot4_runtime.venue.stream import CUT, Connection
+from bot4_runtime.venue.stream import BYE, CUT, Connection
 
 HOST: Final = "127.0.0.1"
 PING_S: Final = 20.0
@@ -106,6 +106,10 @@ class Hosted(Protocol):
         """Open an account with money in it."""
         ...
 
+    def script(self, told: Mapping[str, str]) -> None:
+        """Let something happen in a market."""
+        ...
+
     def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
         """Tell an account with its orders and trades."""
         ...
@@ -150,6 +154,7 @@ class VenueServer:
             admin.router.add_post("/_admin/advance", self._advance)
             admin.router.add_post("/_admin/account", self._open_account)
             admin.router.add_post("/_admin/faults", self._schedule)
+            admin.router.add_post("/_admin/script", self._script)
             admin.router.add_get("/_admin/ledger", self._ledger)
             self.admin_port = await self._bind(admin, admin_port)
 
@@ -238,6 +243,10 @@ class VenueServer:
         self._venue.schedule(FaultSchedule(order.rules, order.seed))
         return web.json_response({})
 
+    async def _script(self, request: web.Request) -> web.Response:
+        self._venue.script(_DECODE(await request.read(), type=dict[str, str]))
+        return web.json_response({})
+
     async def _ledger(self, request: web.Request) -> web.Response:
         """Tell all orders and trades of an account: what the venue holds to be true."""
         after = int(request.query.get("after_order_id", 0))
@@ -263,6 +272,9 @@ async def _send(
                 if request.transport is not None:
                     request.transport.write(_HALF_FRAME)
                     request.transport.close()
+                return
+            if message is BYE:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION)
                 return
             try:
                 await socket.send_str(message.decode())

@@ -21,6 +21,8 @@ from bot4_runtime.venue.refusals import Refused
 _ENCODE: Final = msgspec.json.encode
 CUT: Final = b""
 """In an outbox: end the connection inside a frame."""
+BYE: Final = bytes([0])
+"""In an outbox: close the connection, as of a client that says too much."""
 
 
 class Connection:

@@ -1,9 +1,11 @@
 """USD-M streams and WebSocket API without sockets: who is told what, through which door."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 
+import aiohttp
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -15,7 +17,8 @@ from bot4_runtime.venue.auth import genuine
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_market_data import depth_told
 from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest
-from bot4_runtime.venue.stream import CUT, Connection
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.stream import BYE, CUT, Connection
 from bot4_runtime.venue.tape import Print
 
 NOW_MS = NOW_NS // 1_000_000
@@ -257,6 +260,8 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
     client.say({"method": "LIST_SUBSCRIPTIONS", "id": 3})
     client.say({"method": "SHOUT", "id": 4})
     client.say({"method": "SUBSCRIBE", "params": [5], "id": 5})
+    many = [f"s{number}@depth" for number in range(1_024)]
+    client.say({"method": "SUBSCRIBE", "params": many, "id": 6})
     made.hub.answer(client.connection, "{")
     rows = client.told()
     assert rows[:3] == [
@@ -264,13 +269,38 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
         {"result": None, "id": 2},
         {"result": ["btcusdt@depth5"], "id": 3},
     ]
-    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 3]
+    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 2, 3]
     made.trade("BTCUSDT", dec(40_001), dec(1))
     (row,) = client.told()
     assert [len(row["b"]), len(row["a"])] == [5, 5]
     made.hub.leave(client.connection)
     made.trade("BTCUSDT", dec(40_002), dec(1))
     assert client.told() == []
+
+
+def test_who_says_too_much_at_a_stream_is_thrown_out(made):
+    client = Client(made, "/market/ws")
+    for second in range(2):
+        made.advance(NOW_MS + 1_000 * second)
+        for number in range(10):
+            client.say({"method": "LIST_SUBSCRIPTIONS", "id": number})
+    assert len(client.told()) == 20
+    client.say({"method": "LIST_SUBSCRIPTIONS", "id": 11})
+    assert list(client.connection.outbox) == [BYE]
+
+
+def test_the_door_closes_behind_who_is_thrown_out():
+    async def run(port):
+        url = f"ws://127.0.0.1:{port}/market/ws"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            for number in range(200):
+                await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": number})
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+            return message.type, socket.close_code
+
+    with hosted(venue(live=True)) as server:
+        assert asyncio.run(run(server.port)) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
 def test_all_marks_come_as_one_list_each(made):
