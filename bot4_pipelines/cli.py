@@ -125,7 +125,10 @@ def seeds(
 
 @app.command()
 def evaluate(
-    candles: Annotated[Path, typer.Option(help="Folder of candle files, one interval.")],
+    candles: Annotated[
+        Path,
+        typer.Option(envvar="BOT4_CANDLES_DIR", help="Folder of candle files, one interval."),
+    ],
     symbols: Annotated[str | None, typer.Option(help="Comma-separated; all if left out.")] = None,
     since: Annotated[
         str | None, typer.Option(help="ISO time, UTC: candles before it are warm-up only.")

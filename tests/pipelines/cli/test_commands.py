@@ -62,6 +62,13 @@ def test_wrong_input_ends_with_2_and_says_what_is_wrong(run, arguments, words):
     assert done.stdout == ""
 
 
+def test_evaluate_takes_the_folder_of_candles_that_is_named_for_all_commands(run, monkeypatch):
+    monkeypatch.delenv("BOT4_CANDLES_DIR", raising=False)
+    assert "--candles" in run("evaluate").stderr
+    monkeypatch.setenv("BOT4_CANDLES_DIR", "nowhere")
+    assert "nowhere is no folder" in run("evaluate").stderr
+
+
 def test_no_models_is_an_empty_list_and_says_what_to_run(run):
     assert json.loads(run("models", "--json").stdout) == {"models": []}
     told = run("models")
