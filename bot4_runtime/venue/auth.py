@@ -1,11 +1,22 @@
-"""Who is asking: keys, signatures and timestamps of signed requests, as Binance checks them."""
+"""Who is asking: keys, signatures and timestamps of signed requests, as Binance checks them.
 
+An account's secret is that of HMAC, or the public key of RSA or Ed25519 in PEM.
+"""
+
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Final
 from urllib.parse import parse_qsl
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.account import Account
@@ -55,9 +66,33 @@ def check_signed(
     signature = values.get("signature", "")
     if not signature:
         raise mandatory("signature")
+    check_signature(account, payload, signature)
+
+
+def check_signature(account: Account, payload: str, signature: str) -> None:
+    """Hold a signature against the account's secret or public key; raises Refused -1022."""
+    if account.secret.startswith("-----BEGIN PUBLIC KEY"):
+        if not _verified(account.secret, payload.encode(), signature):
+            raise Refused(*refusals.INVALID_SIGNATURE)
+        return
     expected = hmac.new(account.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
         raise Refused(*refusals.INVALID_SIGNATURE)
+
+
+def _verified(public_pem: str, payload: bytes, signature: str) -> bool:
+    key = load_pem_public_key(public_pem.encode())
+    try:
+        told = base64.b64decode(signature, validate=True)
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(told, payload)
+        elif isinstance(key, RSAPublicKey):
+            key.verify(told, payload, PKCS1v15(), SHA256())
+        else:
+            return False
+    except (ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def check_time(now_ms: int, values: Mapping[str, str]) -> None:

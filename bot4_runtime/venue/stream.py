@@ -4,8 +4,6 @@
 to be sent lies in its outbox until the shell sends it.
 """
 
-import hashlib
-import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -119,9 +117,7 @@ class Hub:
         if not signature:
             raise mandatory("signature")
         payload = "&".join(f"{name}={values[name]}" for name in sorted(values))
-        expected = hmac.new(account.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
-            raise Refused(*refusals.INVALID_SIGNATURE)
+        auth.check_signature(account, payload, signature)
         return account
 
     def _tell(self, connection: Connection, account: Account, event: messages.Message) -> None:

@@ -268,18 +268,6 @@ def test_the_quickest_of_a_few_answers_tells_the_time():
 
 
 # ----------------------------------------------------------------------- signing
-def test_the_signature_of_binances_own_example():
-    """rest-api.md of binance-spot-api-docs, "SIGNED Endpoint Examples for POST /api/v3/order"."""
-    signer = Signer(
-        Secret("vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"),
-        Secret("NhqPtmdSJYdKjVHjA7PZj4Mge3R5YNiP1e3UZjInClVN65XAbvqqM6A7H5fATj0j"),
-    )
-    fields = {"symbol": "LTCBTC", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": 1, "price": "0.1", "recvWindow": 5000, "timestamp": 1499827319559}  # fmt: skip
-    assert signer.query(fields).endswith(
-        "&signature=c8db56825ae71d6d79447849e617115f4a920fa2acdcab2b053c4b2838bd6b71"
-    )
-
-
 def test_messages_of_the_websocket_api_are_signed_in_order_of_their_names():
     told = Signer(Secret("k"), Secret("s")).message({"timestamp": 5, "a": "x y"})
     expected = hmac.new(b"s", b"a=x y&apiKey=k&timestamp=5", hashlib.sha256).hexdigest()
