@@ -34,6 +34,7 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
     AccountFields,
@@ -72,6 +73,7 @@ class BinanceSpot:
         reply_s: how long an answer may take before the outcome counts as unknown.
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
+        budget: what may be asked of the venue; its own when None.
     """
 
     name = "binance spot"
@@ -87,10 +89,11 @@ class BinanceSpot:
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         self._window_ms = window_ms
         self._may_send = may_send
-        self._http = HttpConnection(rest_url, reply_s)
+        self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
@@ -126,7 +129,8 @@ class BinanceSpot:
         if self._may_send is not None and not self._may_send():
             raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
         try:
-            body = self._http.post("/api/v3/order", signed, self._headers)
+            lane = Lane.REDUCE if intent.reduce_only else Lane.OPEN
+            body = self._http.post("/api/v3/order", signed, self._headers, lane)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
