@@ -14,7 +14,7 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.account import ZERO, Account
 from bot4_runtime.venue.book import Book, Depth
-from bot4_runtime.venue.judgement import base_quantity, judge, reserve
+from bot4_runtime.venue.judgement import base_quantity, judge, reserve, triggered
 from bot4_runtime.venue.orders import (
     Kind,
     OrderRequest,
@@ -27,6 +27,7 @@ from bot4_runtime.venue.orders import (
 from bot4_runtime.venue.refusals import Refused
 from bot4_runtime.venue.rules import SymbolRules
 
+_STOPS_AT_MARKET = frozenset({Kind.STOP_LOSS, Kind.TAKE_PROFIT})
 Listener = Callable[[Account, Report], None]
 
 
@@ -64,6 +65,10 @@ class Exchange:
         self._books[rules.symbol] = Book(rules, last, depth or Depth())
         self._trade_ids[rules.symbol] = count(1)
 
+    def relist(self, rules: SymbolRules) -> None:
+        """Change a market's rules, or halt it; what rests stays."""
+        self._book(rules.symbol).rules = rules
+
     def open_account(self, account: Account) -> None:
         """Let somebody in by an API key."""
         self._customers[account.api_key] = _Customer(account)
@@ -97,7 +102,7 @@ class Exchange:
         known = customer.latest.get((request.symbol, request.client_id))
         if known is not None and known.status.open:
             raise Refused(*refusals.DUPLICATE_ORDER)
-        judge(book, customer.open.values(), request)
+        judge(book, customer.open.values(), request, account.balance(book.rules.base).total)
         now_ms = self.now_ms()
         quantity = base_quantity(book, request)
         order = VenueOrder(
@@ -108,7 +113,7 @@ class Exchange:
             quantity=quantity,
             created_ms=now_ms,
             updated_ms=now_ms,
-            working=request.kind is not Kind.STOP_LOSS,
+            working=request.stop_price is None,
         )
         order.client_id = order.client_id or f"venue-{order.order_id}"
         reserve(book, order)
@@ -188,8 +193,7 @@ class Exchange:
                     number = next(self._trade_ids[symbol])
                     self._fill(book, order, number, order.price, amount, maker=True)
         for order in book.stops():
-            stop = order.request.stop_price or ZERO
-            if order.status.open and (price - stop) * order.side.sign >= 0:
+            if order.status.open and triggered(order.request, price):
                 book.remove(order)
                 order.working = True
                 self._execute(book, order)
@@ -236,7 +240,7 @@ class Exchange:
     @staticmethod
     def _affordable(book: Book, order: VenueOrder, price: Decimal) -> Decimal:
         """Return the base that a stop's buy can pay for; others have reserved enough."""
-        if order.side is Side.SELL or order.request.kind is not Kind.STOP_LOSS:
+        if order.side is Side.SELL or order.request.kind not in _STOPS_AT_MARKET:
             return order.left
         short = order.left * price - order.locked
         if short > 0:

@@ -16,6 +16,14 @@ class Kind(StrEnum):
     LIMIT_MAKER = "LIMIT_MAKER"
     MARKET = "MARKET"
     STOP_LOSS = "STOP_LOSS"
+    STOP_LOSS_LIMIT = "STOP_LOSS_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
+    TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
+
+    @property
+    def takes_profit(self) -> bool:
+        """Whether its stop price lies on the side of the market that gains."""
+        return self in {Kind.TAKE_PROFIT, Kind.TAKE_PROFIT_LIMIT}
 
 
 class Tif(StrEnum):
@@ -49,8 +57,8 @@ class OrderRequest:
     Attributes:
         quantity: in base; None for a market order by quote quantity.
         quote_quantity: quote to spend or to earn by a market order; else None.
-        price: of LIMIT and LIMIT_MAKER; else None.
-        stop_price: of STOP_LOSS; else None.
+        price: of LIMIT, LIMIT_MAKER and what ends in _LIMIT; else None.
+        stop_price: of STOP_LOSS, TAKE_PROFIT and their _LIMIT; else None.
         client_id: named by the customer; empty lets the exchange name it.
     """
 

@@ -21,6 +21,7 @@ from bot4_runtime.venue.refusals import Refused, illegal, mandatory, not_require
 
 Values = Mapping[str, str]
 CLIENT_ID: Final = re.compile(r"[\.A-Z\:/a-z0-9_-]{1,36}")
+_SYMBOLS: Final = r'^\["[\w]{1,20}"(,"[\w]{1,20}")*\]$'
 MAX_PAGE: Final = 1_000
 _ENCODE: Final = msgspec.json.encode
 
@@ -96,10 +97,14 @@ class Rest:
 
     # ----------------------------------------------------------------------- public
     def _exchange_info(self, values: Values) -> Any:
-        wanted = None
-        if "symbol" in values:
-            self._exchange.last_price(values["symbol"])
-            wanted = values["symbol"]
+        wanted = [values["symbol"]] if "symbol" in values else None
+        if "symbols" in values:
+            try:
+                wanted = msgspec.json.decode(values["symbols"], type=list[str])
+            except msgspec.MsgspecError:
+                raise illegal("symbols", _SYMBOLS) from None
+        for symbol in wanted or ():
+            self._exchange.last_price(symbol)
         return {
             "timezone": "UTC",
             "serverTime": self._exchange.now_ms(),
@@ -108,7 +113,7 @@ class Rest:
             "symbols": [
                 rules.told()
                 for rules in self._exchange.symbols
-                if wanted is None or rules.symbol == wanted
+                if wanted is None or rules.symbol in wanted
             ],
         }
 
@@ -117,7 +122,7 @@ class Rest:
         request = read_order(values)
         detail = values.get("newOrderRespType", "")
         if not detail:
-            detail = "ACK" if request.kind is Kind.STOP_LOSS else "FULL"
+            detail = "FULL" if request.stop_price is None else "ACK"
         if detail not in {"ACK", "RESULT", "FULL"}:
             raise mandatory("newOrderRespType")
         return messages.placed(self._exchange.place(account, request), detail)
@@ -175,6 +180,9 @@ def read_order(values: Values) -> OrderRequest:
         Kind.LIMIT_MAKER: {"quantity", "price"},
         Kind.MARKET: {"quoteOrderQty" if values.get("quoteOrderQty") else "quantity"},
         Kind.STOP_LOSS: {"quantity", "stopPrice"},
+        Kind.TAKE_PROFIT: {"quantity", "stopPrice"},
+        Kind.STOP_LOSS_LIMIT: {"timeInForce", "quantity", "price", "stopPrice"},
+        Kind.TAKE_PROFIT_LIMIT: {"timeInForce", "quantity", "price", "stopPrice"},
     }[kind]
     for name in ("timeInForce", "quantity", "quoteOrderQty", "price", "stopPrice"):
         if name in needed and not values.get(name):
