@@ -3,7 +3,8 @@
 Source: errors.md of binance/binance-spot-api-docs at a5e0bc3 (2026-07-17).
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 
 class Refused(Exception):
@@ -13,13 +14,17 @@ class Refused(Exception):
         code: Binance's, negative.
         message: Binance's text; of -2010 and -2011 the text alone tells the reason.
         status: HTTP status it is answered with.
+        more: beside code and message in the answer.
     """
 
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
+    def __init__(
+        self, code: int, message: str, status: int = 400, more: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.more = dict(more or {})
 
 
 OUTSIDE_RECV_WINDOW: Final = (-1021, "Timestamp for this request is outside of the recvWindow.")

@@ -29,6 +29,13 @@ _NO_PROOF: Final = WireAnswer(
 _PAGE: Final = b"<html><body>Bad Gateway</body></html>"
 
 
+class _Asked(msgspec.Struct):
+    """A message of the WebSocket API, as far as faults look at it."""
+
+    method: str = ""
+    id: int | str | None = None
+
+
 class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     """What the operator's door takes to schedule faults."""
 
@@ -138,11 +145,44 @@ class VenueServer:
         try:
             async for message in socket:
                 if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
-                    self._venue.hub.answer(connection, message.data)
+                    self._asked(connection, message.data)
         finally:
             self._venue.hub.leave(connection)
             sender.cancel()
         return socket
+
+    def _asked(self, connection: Connection, message: str | bytes) -> None:
+        """Answer a message, or act out what goes wrong with it; its method is ``WS``."""
+        try:
+            asked = _DECODE(message, type=_Asked)
+        except msgspec.MsgspecError:
+            asked = _Asked()
+        rule = self._venue.faults.next("WS", asked.method)
+        if rule is None:
+            self._venue.hub.answer(connection, message)
+            return
+        fault = rule.fault
+        told = {"fault": fault.value, "call": asked.method}
+        self._venue.journal.add(self._venue.exchange.now_ms(), "fault", 0, told)
+        if fault is Fault.DROP_REQUEST:
+            connection.send(CUT)
+        elif fault is Fault.ERROR_BEFORE:
+            connection.send(_no_proof(asked))
+        elif fault is Fault.DELAY_REPLY:
+            late = Connection(_nothing)
+            late.session, late.account = connection.session, connection.account
+            self._venue.hub.answer(late, message)
+            loop = asyncio.get_running_loop()
+            loop.call_later(rule.seconds, connection.send, late.outbox.popleft())
+        elif fault is Fault.DELAY_REQUEST:
+            loop = asyncio.get_running_loop()
+            loop.call_later(rule.seconds, self._venue.hub.answer, connection, message)
+        else:
+            before = len(connection.outbox)
+            self._venue.hub.answer(connection, message)
+            if len(connection.outbox) > before:  # a stalled connection has no answer
+                reply = connection.outbox.pop()
+                connection.outbox.extend(_spoiled_reply(asked, reply, fault))
 
     # --------------------------------------------------------------- operator's door
     async def _advance(self, request: web.Request) -> web.Response:
@@ -215,6 +255,29 @@ def _spoiled(answer: WireAnswer, fault: Fault) -> WireAnswer:
     if fault is Fault.WRONG_TYPE:
         return WireAnswer(200, b'{"unexpected":[1,2,3]}')
     return answer
+
+
+def _no_proof(asked: _Asked) -> bytes:
+    error = {"code": -1007, "msg": "Timeout waiting for response from backend server."}
+    return msgspec.json.encode({"id": asked.id, "status": 503, "error": error})
+
+
+def _spoiled_reply(asked: _Asked, reply: bytes, fault: Fault) -> list[bytes]:
+    """Return what the client gets to see of a reply over its WebSocket."""
+    if fault in {Fault.ERROR_AFTER, Fault.GATEWAY_AFTER}:
+        return [_no_proof(asked)]
+    if fault is Fault.TRUNCATED:
+        return [reply[: len(reply) // 2]]
+    if fault is Fault.NOT_JSON:
+        return [_PAGE]
+    if fault is Fault.WRONG_TYPE:
+        wrong = {"id": asked.id, "status": 200, "result": {"unexpected": [1, 2, 3]}}
+        return [msgspec.json.encode(wrong)]
+    return [CUT]
+
+
+def _nothing() -> None:
+    """Wake nobody."""
 
 
 def _response(answer: WireAnswer) -> web.Response:
