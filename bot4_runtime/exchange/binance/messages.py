@@ -51,6 +51,7 @@ class OrderFields(msgspec.Struct, rename="camel"):
     executed_qty: Decimal
     cummulative_quote_qty: Decimal
     update_time: Milliseconds
+    type: str = ""
 
     def meaning(self) -> VenueOrder:
         """Return it as the engine knows orders; raises DataError."""

@@ -33,6 +33,7 @@ from bot4_runtime.domain.order import (
     OrderType,
     TimeInForce,
 )
+from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
@@ -47,6 +48,9 @@ from bot4_runtime.exchange.binance.messages import (
     positive,
     word,
 )
+from bot4_runtime.exchange.binance.order_entry import OrderEntry
+from bot4_runtime.exchange.binance.order_line import OrderLine
+from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
@@ -56,6 +60,8 @@ PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
 INVALID_TIMESTAMP: Final = "-1021"
+RULES_BROKEN: Final = frozenset({"-1013", "-1111", "-1121"})
+CLOSED: Final = "Market is closed."
 DUPLICATE: Final = "Duplicate order sent."
 """Of -2010: the id is that of an open order, so that it is no rejection of that order."""
 
@@ -74,6 +80,8 @@ class BinanceSpot:
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
         budget: what may be asked of the venue; its own when None.
+        order_url: of the WebSocket API that orders go by; None for REST alone.
+        symbols: those whose trading rules are learnt, and held against orders before they go.
     """
 
     name = "binance spot"
@@ -90,9 +98,11 @@ class BinanceSpot:
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
         budget: RequestBudget | None = None,
+        order_url: str | None = None,
+        symbols: Sequence[str] = (),
     ) -> None:
         self._window_ms = window_ms
-        self._may_send = may_send
+        budget = budget or RequestBudget(None)
         self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
@@ -100,10 +110,38 @@ class BinanceSpot:
         self._stream = (
             UserStream(stream_url, signer, self._clock) if stream_url is not None else None
         )
+        self._line = (
+            OrderLine(
+                order_url,
+                signer,
+                self._clock,
+                window_ms=window_ms,
+                budget=budget,
+                reply_s=reply_s,
+            )
+            if order_url is not None
+            else None
+        )
+        self._entry = OrderEntry(
+            self._http,
+            self._line,
+            signed=self._signed,
+            in_time=self._in_time,
+            headers=self._headers,
+            may_send=may_send,
+        )
+        self._rules = RuleBook(symbols, budget, signer.api_key)
 
     def start(self) -> None:
-        """Learn the venue's time and begin to follow the user stream."""
+        """Learn the venue's time and rules, open the line and begin to follow the user stream.
+
+        Raises:
+            VenueUnreachable, VenueRefused, OutcomeUnknown: the venue does not tell them.
+        """
         self._clock.synchronise(self.server_time_ms)
+        self._learn_rules()
+        if self._line is not None:
+            self._line.start()
         if self._stream is not None:
             self._stream.start()
 
@@ -111,6 +149,8 @@ class BinanceSpot:
         """Let go of all connections."""
         if self._stream is not None:
             self._stream.close()
+        if self._line is not None:
+            self._line.close()
         self._http.close()
 
     # ---------------------------------------------------------------------- orders
@@ -118,19 +158,27 @@ class BinanceSpot:
         """Send an order, once.
 
         Returns:
-            The acceptance with the fills it brought, or the rejection. How the order ends is
-            not told here.
+            The acceptance with the fills it brought, or the rejection, by the venue or by its
+            rules as they are known here. How the order ends is not told here.
 
         Raises:
             VenueUnreachable: it surely was not sent.
             OutcomeUnknown: it may have been taken: query it, never send it again.
         """
-        signed = self._signed(order_fields(intent, client_id))
-        if self._may_send is not None and not self._may_send():
-            raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
+        fields = order_fields(intent, client_id)
+        broken = self._rules.broken(intent, str(fields["type"]))
+        if broken is not None:
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code=broken.rule,
+                    reason=f"not sent, {intent.symbol} does not take it: {broken.told}",
+                )
+            ]
         try:
             lane = Lane.REDUCE if intent.reduce_only else Lane.OPEN
-            body = self._http.post("/api/v3/order", signed, self._headers, lane)
+            body = self._entry.send("order.place", fields, lane)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
@@ -147,9 +195,11 @@ class BinanceSpot:
             ]
         placed = _read(body, PlacedFields, f"the answer to order {client_id}")
         try:
-            return _placed_events(intent, client_id, placed)
+            events = _placed_events(intent, client_id, placed)
         except DataError as error:
             raise OutcomeUnknown(f"order {client_id} was answered, but {error}") from error
+        self._rules.placed(intent)
+        return events
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
         """Ask for the end of an order; may be repeated.
@@ -168,12 +218,21 @@ class BinanceSpot:
             "origClientOrderId": order.client_id,
         }
         try:
-            self._http.delete("/api/v3/order", self._signed(named), self._headers)
+            self._cancel(named)
         except Refusal as error:
-            self._heed(error)
             if error.code != CANCEL_REJECTED:
                 raise
         return []
+
+    def _cancel(self, named: Mapping[str, str | int]) -> None:
+        """Ask for an end; a wrong timestamp is put right once, since it was not looked at."""
+        try:
+            self._entry.send("order.cancel", named, Lane.CANCEL)
+        except Refusal as error:
+            if error.code != INVALID_TIMESTAMP:
+                raise
+            self._clock.doubt()
+            self._entry.send("order.cancel", named, Lane.CANCEL)
 
     def on_candle(
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
@@ -207,9 +266,15 @@ class BinanceSpot:
         return order
 
     def open_orders(self) -> Sequence[VenueOrder]:
-        """Return all open orders of the account, ours or not."""
-        body = self._ask("/api/v3/openOrders", {})
-        return [_meaning(row) for row in _read(body, list[OrderFields], "the open orders")]
+        """Return all open orders of the account, ours or not; begins a reading of the account.
+
+        Trading rules that are old, or that an order was refused by, are learnt again first.
+        """
+        self._learn_rules()
+        rows = _read(self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders")
+        orders = [_meaning(row) for row in rows]
+        self._rules.open_orders([(row.symbol, row.type) for row in rows], orders)
+        return orders
 
     def trades(self, symbol: str, after_trade_id: int) -> Sequence[VenueTrade]:
         """Return all executions in a symbol after a trade id, oldest first, paged to the end."""
@@ -234,12 +299,26 @@ class BinanceSpot:
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
-        return _meaning(_read(self._ask("/api/v3/account", {}), AccountFields, "the account"))
+        body = self._ask("/api/v3/account", {})
+        held = _meaning(_read(body, AccountFields, "the account"))
+        self._rules.balances(held)
+        return held
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
         body = self._http.get("/api/v3/time", "", {})
         return _read(body, ServerTime, "the venue's time").serverTime
+
+    def rules(self, symbol: str) -> SymbolRules | None:
+        """Return a symbol's trading rules as they were last told."""
+        return self._rules.of(symbol)
+
+    def _learn_rules(self) -> None:
+        query = self._rules.due_query()
+        if query is not None:
+            sent_ms = self._clock.now_ms()
+            body = self._http.get("/api/v3/exchangeInfo", query, {})
+            self._rules.take_over(_read(body, ExchangeInfo, "the trading rules"), sent_ms)
 
     # --------------------------------------------------------------------- signing
     def _ask(self, path: str, parameters: Mapping[str, str | int]) -> bytes:
@@ -253,6 +332,12 @@ class BinanceSpot:
             return self._http.get(path, self._signed(parameters), self._headers)
 
     def _signed(self, parameters: Mapping[str, str | int]) -> str:
+        self._in_time()
+        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
+        return self._signer.query({**parameters, **stamp})
+
+    def _in_time(self) -> None:
+        """Know the venue's time before anything is signed."""
         if not self._clock.synchronised:
             try:
                 self._clock.synchronise(self.server_time_ms)
@@ -260,13 +345,13 @@ class BinanceSpot:
                 raise VenueUnreachable(
                     f"no time from the venue, nothing was sent: {error}"
                 ) from error
-        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
-        return self._signer.query({**parameters, **stamp})
 
     def _heed(self, error: Refusal) -> None:
-        """Learn the time again before the next call; what was refused is not sent twice."""
+        """Learn time or rules again before the next order; what was refused is not sent twice."""
         if error.code == INVALID_TIMESTAMP:
             self._clock.doubt()
+        elif error.code in RULES_BROKEN or error.reason == CLOSED:
+            self._rules.doubt()
 
 
 def order_fields(intent: OrderIntent, client_id: str) -> dict[str, str | int]:
