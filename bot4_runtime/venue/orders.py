@@ -104,6 +104,8 @@ class VenueOrder:
         locked: what is held back for it, in `locked_asset`.
         working: False while a stop waits for its price.
         queue_ahead: base quantity of others, at its price, that trades first.
+        list_id: of the list it belongs to; -1 for none.
+        sibling: the other order of an OCO list, which this one's first fill or end ends.
     """
 
     order_id: int
@@ -120,6 +122,8 @@ class VenueOrder:
     updated_ms: int = 0
     working: bool = True
     queue_ahead: Decimal = ZERO
+    list_id: int = -1
+    sibling: "VenueOrder | None" = None
     trades: list[VenueTrade] = field(default_factory=list)
 
     @property
@@ -147,7 +151,8 @@ class Report(NamedTuple):
     """Something that happened to an order, as its customer's stream will tell it.
 
     Attributes:
-        execution: ``NEW``, ``TRADE``, ``CANCELED``, ``EXPIRED`` or ``TRADE_PREVENTION``.
+        execution: ``NEW``, ``TRADE``, ``CANCELED``, ``EXPIRED``, ``REPLACED`` or
+            ``TRADE_PREVENTION``.
         number: of the report, counted over the exchange.
         status: of the order when it happened, with `filled` and `spent` at that moment.
         cancel_id: client id of the cancel request; empty for everything else.

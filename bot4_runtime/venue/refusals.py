@@ -44,6 +44,8 @@ MARKET_CLOSED: Final = (-2010, "Market is closed.")
 NO_FUNDS: Final = (-2010, "Account has insufficient balance for requested action.")
 WOULD_TRIGGER: Final = (-2010, "Order would trigger immediately.")
 WOULD_TAKE: Final = (-2010, "Order would immediately match and take.")
+PAIR_OF_PRICES: Final = (-2010, "The relationship of the prices for the orders is not correct.")
+AMEND_INCREASES: Final = (-2038, "Order amend (quantity increase) is not supported.")
 NO_LIQUIDITY: Final = (
     -2010,
     "Order book liquidity is less than LOT_SIZE filter minimum quantity.",

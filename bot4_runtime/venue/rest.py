@@ -62,6 +62,9 @@ class Rest:
             ("POST", "/api/v3/order"): self._place,
             ("GET", "/api/v3/order"): self._order,
             ("DELETE", "/api/v3/order"): self._cancel,
+            ("POST", "/api/v3/order/cancelReplace"): self._replace,
+            ("PUT", "/api/v3/order/amend/keepPriority"): self._amend,
+            ("POST", "/api/v3/orderList/oco"): self._pair,
             ("GET", "/api/v3/openOrders"): self._open_orders,
             ("GET", "/api/v3/myTrades"): self._trades,
             ("GET", "/api/v3/account"): self._account,
@@ -150,6 +153,63 @@ class Rest:
         symbol, order_id, name = _order_named(values)
         order = self._exchange.cancel(account, symbol, order_id, name, cancel_id)
         return messages.canceled(order, cancel_id or f"cancel-{order.order_id}")
+
+    def _replace(self, account: Account, values: Values) -> Any:
+        """Cancel one order and place another; each half is told for itself."""
+        mode = text(values, "cancelReplaceMode")
+        named = {
+            "symbol": text(values, "symbol"),
+            "orderId": values.get("cancelOrderId", ""),
+            "origClientOrderId": values.get("cancelOrigClientOrderId", ""),
+            "newClientOrderId": values.get("cancelNewClientOrderId", ""),
+        }
+        halves: dict[str, Any] = {"newOrderResult": "NOT_ATTEMPTED", "newOrderResponse": None}
+        try:
+            halves |= {
+                "cancelResult": "SUCCESS",
+                "cancelResponse": self._cancel(account, named),
+            }
+        except Refused as error:
+            halves |= {"cancelResult": "FAILURE", "cancelResponse": _told(error)}
+        if halves["cancelResult"] == "SUCCESS" or mode == "ALLOW_FAILURE":
+            try:
+                halves |= {
+                    "newOrderResult": "SUCCESS",
+                    "newOrderResponse": self._place(account, values),
+                }
+            except Refused as error:
+                halves |= {"newOrderResult": "FAILURE", "newOrderResponse": _told(error)}
+        worked = [halves[name] == "SUCCESS" for name in ("cancelResult", "newOrderResult")]
+        if all(worked):
+            return halves
+        if any(worked):
+            raise Refused(-2021, "Order cancel-replace partially failed.", 409, {"data": halves})
+        raise Refused(-2022, "Order cancel-replace failed.", 400, {"data": halves})
+
+    def _amend(self, account: Account, values: Values) -> Any:
+        quantity = amount(values, "newQty")
+        if quantity is None:
+            raise mandatory("newQty")
+        name = client_id(values, "newClientOrderId")
+        former = self._exchange.order(account, *_order_named(values)).client_id
+        order, number = self._exchange.amend(account, _order_named(values), quantity, name)
+        return messages.amended(order, former, number)
+
+    def _pair(self, account: Account, values: Values) -> Any:
+        legs = [
+            read_order(
+                {name: values[name] for name in ("symbol", "side", "quantity") if name in values}
+                | {
+                    word: values[f"{side}{word[0].upper()}{word[1:]}"]
+                    for word in ("type", "price", "stopPrice", "timeInForce")
+                    if f"{side}{word[0].upper()}{word[1:]}" in values
+                }
+                | {"newClientOrderId": values.get(f"{side}ClientOrderId", "")}
+            )
+            for side in ("above", "below")
+        ]
+        placed = self._exchange.place_pair(account, legs[0], legs[1])
+        return messages.pair_told(placed, client_id(values, "listClientOrderId"))
 
     def _open_orders(self, account: Account, values: Values) -> Any:
         orders = self._exchange.open_orders(account, values.get("symbol"))
@@ -263,6 +323,10 @@ def client_id(values: Values, name: str) -> str:
 def answer_code(answer: object) -> int:
     """Return the error code of an answer, 0 for one that is none."""
     return int(answer.get("code", 0)) if isinstance(answer, dict) else 0
+
+
+def _told(error: Refused) -> dict[str, Any]:
+    return {"code": error.code, "msg": error.message}
 
 
 def _order_named(values: Values) -> tuple[str, int | None, str]:

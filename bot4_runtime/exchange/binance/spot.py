@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
-import msgspec
-
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import (
@@ -46,8 +44,10 @@ from bot4_runtime.exchange.binance.messages import (
     TradeFields,
     amount,
     positive,
+    read_answer,
     word,
 )
+from bot4_runtime.exchange.binance.order_changes import OrderChanges
 from bot4_runtime.exchange.binance.order_entry import OrderEntry
 from bot4_runtime.exchange.binance.order_line import OrderLine
 from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
@@ -65,7 +65,6 @@ CLOSED: Final = "Market is closed."
 DUPLICATE: Final = "Duplicate order sent."
 """Of -2010: the id is that of an open order, so that it is no rejection of that order."""
 
-Told = TypeVar("Told")
 Meaning_co = TypeVar("Meaning_co", covariant=True)
 
 
@@ -130,6 +129,7 @@ class BinanceSpot:
             headers=self._headers,
             may_send=may_send,
         )
+        self.changes = OrderChanges(self._entry)
         self._rules = RuleBook(symbols, budget, signer.api_key)
 
     def start(self) -> None:
@@ -193,7 +193,7 @@ class BinanceSpot:
                     reason=error.reason,
                 )
             ]
-        placed = _read(body, PlacedFields, f"the answer to order {client_id}")
+        placed = read_answer(body, PlacedFields, f"the answer to order {client_id}")
         try:
             events = _placed_events(intent, client_id, placed)
         except DataError as error:
@@ -257,7 +257,7 @@ class BinanceSpot:
             if error.code == NO_SUCH_ORDER:
                 return None
             raise
-        order = _meaning(_read(body, OrderFields, f"order {client_id}"))
+        order = _meaning(read_answer(body, OrderFields, f"order {client_id}"))
         if (order.symbol, order.client_id) != (symbol, client_id):
             raise OutcomeUnknown(
                 f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
@@ -271,7 +271,9 @@ class BinanceSpot:
         Trading rules that are old, or that an order was refused by, are learnt again first.
         """
         self._learn_rules()
-        rows = _read(self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders")
+        rows = read_answer(
+            self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
+        )
         orders = [_meaning(row) for row in rows]
         self._rules.open_orders([(row.symbol, row.type) for row in rows], orders)
         return orders
@@ -282,7 +284,7 @@ class BinanceSpot:
         last = after_trade_id
         while True:
             asked: dict[str, str | int] = {"symbol": symbol, "fromId": last + 1, "limit": PAGE}
-            rows = _read(
+            rows = read_answer(
                 self._ask("/api/v3/myTrades", asked), list[TradeFields], f"trades of {symbol}"
             )
             for row in rows:
@@ -300,14 +302,14 @@ class BinanceSpot:
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
         body = self._ask("/api/v3/account", {})
-        held = _meaning(_read(body, AccountFields, "the account"))
+        held = _meaning(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)
         return held
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
         body = self._http.get("/api/v3/time", "", {})
-        return _read(body, ServerTime, "the venue's time").serverTime
+        return read_answer(body, ServerTime, "the venue's time").serverTime
 
     def rules(self, symbol: str) -> SymbolRules | None:
         """Return a symbol's trading rules as they were last told."""
@@ -318,7 +320,7 @@ class BinanceSpot:
         if query is not None:
             sent_ms = self._clock.now_ms()
             body = self._http.get("/api/v3/exchangeInfo", query, {})
-            self._rules.take_over(_read(body, ExchangeInfo, "the trading rules"), sent_ms)
+            self._rules.take_over(read_answer(body, ExchangeInfo, "the trading rules"), sent_ms)
 
     # --------------------------------------------------------------------- signing
     def _ask(self, path: str, parameters: Mapping[str, str | int]) -> bytes:
@@ -408,16 +410,6 @@ def _fill(intent: OrderIntent, row: PlacedFill, ts_ns: int) -> Fill:
         liquidity=Liquidity.TAKER,
         ts_event_ns=ts_ns,
     )
-
-
-def _read(body: bytes, shape: type[Told], what: str) -> Told:
-    """Decode an answer; one that cannot be read proves nothing, and is never an empty one."""
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
-        raise OutcomeUnknown(
-            f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
-        ) from error
 
 
 class _Meaningful(Protocol[Meaning_co]):
