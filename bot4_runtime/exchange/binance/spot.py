@@ -145,6 +145,10 @@ class BinanceSpot:
         if self._stream is not None:
             self._stream.start()
 
+    def line_open(self, within_s: float = 0.0) -> bool:
+        """Tell whether orders go by the WebSocket API, waiting for it for a while."""
+        return self._line is not None and self._line.ready(within_s)
+
     def close(self) -> None:
         """Let go of all connections."""
         if self._stream is not None:
@@ -268,8 +272,11 @@ class BinanceSpot:
     def open_orders(self) -> Sequence[VenueOrder]:
         """Return all open orders of the account, ours or not; begins a reading of the account.
 
-        Trading rules that are old, or that an order was refused by, are learnt again first.
+        Trading rules that are old, or that an order was refused by, are learnt again first, and
+        so is the venue's time.
         """
+        if self._clock.old:
+            self._clock.synchronise(self.server_time_ms)
         self._learn_rules()
         rows = read_answer(
             self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
