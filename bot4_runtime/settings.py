@@ -245,6 +245,18 @@ class BridgeSection(_Section):
     redis_url: str = ""
 
 
+class BinanceSection(_Section):
+    """``[binance]``: the way to Binance, and whose account it is; keys are no settings.
+
+    `rest_url` empty is Binance's own; `proxy` is an HTTP proxy, ``http://host:port``;
+    `account_uid` is Binance's number of the account that a key must be of, 0 names none.
+    """
+
+    rest_url: str = ""
+    proxy: str = ""
+    account_uid: Annotated[int, Field(ge=0, le=10**15)] = 0
+
+
 class Settings(_Section):
     """All settings of a runtime."""
 
@@ -259,6 +271,7 @@ class Settings(_Section):
     promotion: PromotionSection = PromotionSection()
     telemetry: TelemetrySection = TelemetrySection()
     bridge: BridgeSection = BridgeSection()
+    binance: BinanceSection = BinanceSection()
 
     @property
     def initial_cash(self) -> Decimal:

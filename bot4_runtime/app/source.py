@@ -86,6 +86,7 @@ def _source(
             interval=runtime.interval,
             market=Market(runtime.market),
             clock=LiveClock(),
+            proxy=settings.binance.proxy or None,
         )
         polled.check()
         return polled

@@ -32,6 +32,8 @@ class Account:
         uid: the exchange's number of it.
         maker: commission of a resting order, as a share of what is received.
         taker: commission of an order that takes.
+        withdraws: whether its key may take money out.
+        ip_bound: whether its key is bound to addresses.
     """
 
     uid: int
@@ -39,6 +41,8 @@ class Account:
     secret: str = field(repr=False)
     maker: Decimal = Decimal("0.001")
     taker: Decimal = Decimal("0.001")
+    withdraws: bool = False
+    ip_bound: bool = True
     balances: dict[str, Balance] = field(default_factory=dict)
 
     def balance(self, asset: str) -> Balance:

@@ -21,6 +21,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
+from bot4_runtime.exchange.binance.proxy import checked_proxy
 from bot4_runtime.sources import waiting
 
 PAGE: Final = 1000
@@ -46,6 +47,7 @@ class BinanceSource:
         clock: wall clock; tests pass their own.
         base_url: replaces Binance's REST host, for a proxy or a venue on loopback; such a host
             has a request count of its own, Binance's is shared with the machine's processes.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     origin = Origin.REAL
@@ -59,6 +61,7 @@ class BinanceSource:
         market: Market,
         clock: Clock,
         base_url: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self.label = "binance"
         self.symbols = tuple(sorted(symbols))
@@ -67,6 +70,10 @@ class BinanceSource:
         self._clock = clock
         self._step_ms = interval_ms(interval)
         self._client = _client(market, base_url)
+        if proxy is not None:
+            plain = base_url is not None and base_url.startswith("http:")
+            name = "http_proxy" if plain else "https_proxy"
+            setattr(self._client, name, checked_proxy(proxy))
         self._budget = RequestBudget(None, market) if base_url else shared_budget(market)
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
         self._refused: dict[str, DataError] = {}

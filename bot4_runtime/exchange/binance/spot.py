@@ -33,6 +33,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.key_rights import KeyHolder, KeyRights, KeyTold
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
@@ -56,6 +57,7 @@ from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
+REST_URL: Final = "https://api.binance.com"
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
@@ -81,6 +83,7 @@ class BinanceSpot:
         budget: what may be asked of the venue; its own when None.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
+        proxy: ``http://host:port`` to go through on all ways; None for none.
     """
 
     name = "binance spot"
@@ -99,15 +102,20 @@ class BinanceSpot:
         budget: RequestBudget | None = None,
         order_url: str | None = None,
         symbols: Sequence[str] = (),
+        proxy: str | None = None,
     ) -> None:
         self._window_ms = window_ms
         budget = budget or RequestBudget(None)
-        self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
+        self._http = HttpConnection(
+            rest_url, reply_s, budget=budget, account=signer.api_key, proxy=proxy
+        )
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock) if stream_url is not None else None
+            UserStream(stream_url, signer, self._clock, proxy=proxy)
+            if stream_url is not None
+            else None
         )
         self._line = (
             OrderLine(
@@ -117,6 +125,7 @@ class BinanceSpot:
                 window_ms=window_ms,
                 budget=budget,
                 reply_s=reply_s,
+                proxy=proxy,
             )
             if order_url is not None
             else None
@@ -312,6 +321,16 @@ class BinanceSpot:
         held = _meaning(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)
         return held
+
+    def key(self) -> KeyTold:
+        """Return whose key it is and what it may do."""
+        holder = read_answer(self._ask("/api/v3/account", {}), KeyHolder, "the account")
+        body = self._ask("/sapi/v1/account/apiRestrictions", {})
+        return KeyTold(holder, read_answer(body, KeyRights, "what the key may do"))
+
+    def clock_error_ms(self) -> float:
+        """Return how far the venue's time as we know it may have been off when it was learnt."""
+        return self._clock.error_ms
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""

@@ -67,6 +67,7 @@ class UserStream:
         url: ``wss://host/ws-api/v3``.
         queue: updates that may wait for `poll`.
         silence_s: how long a living line may say nothing, pings included.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class UserStream:
         *,
         queue: int = QUEUE,
         silence_s: float = SILENCE_S,
+        proxy: str | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
         self._clock = clock
         self._limit = queue
         self._silence_s = silence_s
+        self._proxy = proxy
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
         self._gaps = 1  # written by the reader alone
@@ -153,7 +156,9 @@ class UserStream:
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         """Connect, subscribe and read until the line ends, which always raises."""
-        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
+        async with session.ws_connect(
+            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
+        ) as line:
             request = {
                 "id": "subscribe",
                 "method": "userDataStream.subscribe.signature",

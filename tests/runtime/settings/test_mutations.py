@@ -26,6 +26,7 @@ NO_RISK = {
     "state",  # how the account is remembered
     "telemetry",
     "bridge",
+    "binance",  # the way there; whose key it is can only be refused
 }
 """Sections and keys outside `trading_hash`."""
 
