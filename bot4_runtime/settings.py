@@ -254,7 +254,7 @@ class BinanceSection(_Section):
 
     rest_url: str = ""
     proxy: str = ""
-    account_uid: Annotated[int, Field(ge=0, le=10**15)] = 0
+    account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
 
 
 class Settings(_Section):
