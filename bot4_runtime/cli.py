@@ -61,7 +61,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default); testnet and live are not built yet.")
+        str | None, typer.Option(help="paper (default) or testnet; live is not built yet.")
     ] = None,
     source: Annotated[
         str | None,
@@ -112,7 +112,8 @@ def start(
         accept=accept,
     )
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
-    _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)
+    mode = settings.runtime.mode
+    _execute(wiring, settings, options, mode=mode, folder=folder, as_json=as_json)
 
 
 @app.command()

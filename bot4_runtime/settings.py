@@ -81,7 +81,7 @@ class RuntimeSection(_Section):
     by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
-    mode: Literal["paper"] = "paper"
+    mode: Literal["paper", "testnet"] = "paper"
     account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
     strategy: str = "regime_follower"
     source: str = "simulated"
@@ -236,6 +236,16 @@ class TelemetrySection(_Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
+class BinanceSection(_Section):
+    """``[binance]``: the venue outside this process that mode ``testnet`` trades at.
+
+    The account's key is no setting: the environment names it. Plain http is for 127.0.0.1 alone.
+    """
+
+    rest_url: str = "https://testnet.binance.vision"
+    stream_url: str = "wss://ws-api.testnet.binance.vision/ws-api/v3"
+
+
 class BridgeSection(_Section):
     """``[bridge]``: events for other processes; `redis_url` empty forwards none.
 
@@ -259,6 +269,7 @@ class Settings(_Section):
     promotion: PromotionSection = PromotionSection()
     telemetry: TelemetrySection = TelemetrySection()
     bridge: BridgeSection = BridgeSection()
+    binance: BinanceSection = BinanceSection()
 
     @property
     def initial_cash(self) -> Decimal:

@@ -86,6 +86,7 @@ def _source(
             interval=runtime.interval,
             market=Market(runtime.market),
             clock=LiveClock(),
+            base_url=settings.binance.rest_url if runtime.mode == "testnet" else None,
         )
         polled.check()
         return polled

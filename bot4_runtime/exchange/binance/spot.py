@@ -5,6 +5,7 @@ must query it. Nothing here retries, waits for a fill, or guesses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from bot4_runtime.domain.errors import (
     DataError,
     InvariantViolated,
     OutcomeUnknown,
+    VenueError,
     VenueUnreachable,
 )
 from bot4_runtime.domain.events import (
@@ -47,7 +49,7 @@ from bot4_runtime.exchange.binance.messages import (
     word,
 )
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.exchange.binance.user_stream import SILENCE_S, UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
@@ -72,6 +74,7 @@ class BinanceSpot:
         reply_s: how long an answer may take before the outcome counts as unknown.
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
+        silence_s: how long a living user stream may say nothing, pings included.
     """
 
     name = "binance spot"
@@ -87,6 +90,7 @@ class BinanceSpot:
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._window_ms = window_ms
         self._may_send = may_send
@@ -95,12 +99,15 @@ class BinanceSpot:
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock) if stream_url is not None else None
+            UserStream(stream_url, signer, self._clock, silence_s=silence_s)
+            if stream_url is not None
+            else None
         )
 
     def start(self) -> None:
-        """Learn the venue's time and begin to follow the user stream."""
-        self._clock.synchronise(self.server_time_ms)
+        """Learn the venue's time, if it answers, and begin to follow the user stream."""
+        with suppress(VenueError):  # asked again before the first signature
+            self._clock.synchronise(self.server_time_ms)
         if self._stream is not None:
             self._stream.start()
 
@@ -185,6 +192,11 @@ class BinanceSpot:
     def stream_alive(self) -> bool:
         """Tell whether the user stream is connected and missed nothing since the last call."""
         return self._stream is not None and self._stream.alive()
+
+    @property
+    def following(self) -> bool:
+        """Whether the user stream is connected now; gaps are `stream_alive`'s to tell."""
+        return self._stream is not None and self._stream.connected
 
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order; None when the venue says that it does not know it."""

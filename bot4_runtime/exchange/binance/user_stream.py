@@ -116,6 +116,11 @@ class UserStream:
         """Return what came since the last call; never waits."""
         return [self._updates.popleft() for _ in range(len(self._updates))]
 
+    @property
+    def connected(self) -> bool:
+        """Whether the subscription stands now, whatever was missed before."""
+        return self._connected
+
     def alive(self) -> bool:
         """Tell whether updates arrive, and none were missed since the last call."""
         gaps, connected = self._gaps, self._connected  # in this order
