@@ -57,6 +57,7 @@ class Exchange:
         self._order_ids = count(1)
         self._trade_ids: dict[str, count[int]] = {}
         self._reports = count(1)
+        self._halted: dict[str, int] = {}
 
     # ----------------------------------------------------------------- who and what
     def list_symbol(self, rules: SymbolRules, last: Decimal, depth: Depth | None = None) -> None:
@@ -94,6 +95,8 @@ class Exchange:
             Refused: a filter, the funds, or the book are against it.
         """
         book, customer = self._book(request.symbol), self._customers[account.api_key]
+        if self.now_ms() < self._halted.get(request.symbol, 0):
+            raise Refused(*refusals.MARKET_CLOSED)
         known = customer.latest.get((request.symbol, request.client_id))
         if known is not None and known.status.open:
             raise Refused(*refusals.DUPLICATE_ORDER)
@@ -133,6 +136,17 @@ class Exchange:
             raise Refused(*refusals.UNKNOWN_ORDER)
         self._close(order, Status.CANCELED, "CANCELED", cancel_id or f"cancel-{order.order_id}")
         return order
+
+    def end(self, account: Account, symbol: str, client_id: str, *, expired: bool) -> None:
+        """End an order of the exchange's own accord; one that is not open is left alone."""
+        order = self._find(account, symbol, None, client_id)
+        if order is not None and order.status.open:
+            ended = (Status.EXPIRED, "EXPIRED") if expired else (Status.CANCELED, "CANCELED")
+            self._close(order, *ended)
+
+    def halt(self, symbol: str, until_ms: int) -> None:
+        """Take no order of a symbol until then; cancels are taken."""
+        self._halted[symbol] = until_ms
 
     def order(
         self, account: Account, symbol: str, order_id: int | None, client_id: str
