@@ -16,6 +16,7 @@ from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.exchange.binance.limits import shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
@@ -90,5 +91,6 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
+        budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
     )
     return Remote(venue, clock, time.monotonic_ns, lease)

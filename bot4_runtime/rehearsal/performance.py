@@ -16,6 +16,7 @@ from bot4_runtime.domain.candle import Candle, Market, interval_ms
 from bot4_runtime.domain.errors import Bot4Error
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
@@ -61,6 +62,7 @@ class Client(BinanceSpot):
             reply_s=REPLY_S,
             may_send=lease.holds,
             silence_s=SILENCE_S,
+            budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
         )
 
 

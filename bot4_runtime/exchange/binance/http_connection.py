@@ -25,20 +25,25 @@ from bot4_runtime.domain.errors import (
     VenueRefused,
     VenueUnreachable,
 )
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms
+from bot4_runtime.exchange.binance.weights import cost
 
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 12.0
 """For a whole answer; longer than the 10 s in which Binance gives up on its own engine."""
 MAX_BODY: Final = 64 << 20
 """Bytes of an answer, about four times the longest one (all symbols' rules)."""
-LONGEST_PAUSE_S: Final = 3_600.0
-"""However long a venue wants silence, it is asked again after this: exits wait for it."""
 NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
 """Codes that do not say whether the request was carried out."""
 TOO_MANY_ORDERS: Final = -1015
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _REFUSED_AT_THE_DOOR: Final = frozenset({403, 418, 429})
-_DEFAULT_PAUSE_S: Final = 60.0
+_AT_THE_DOOR: Final = {
+    403: "its firewall refused it before it was looked at; Binance answers so to who asks too "
+    "much or from where it does not serve: wait, then look at the network's location or proxy",
+    418: "this address is banned for having asked too much",
+    429: "this address asks too much",
+}
 
 
 class Refusal(VenueRefused):
@@ -96,7 +101,7 @@ class _TimedResponse(http.client.HTTPResponse):
 class _Answer(NamedTuple):
     status: int
     body: bytes
-    retry_after: str | None
+    headers: Mapping[str, str]
 
 
 class HttpConnection:
@@ -105,12 +110,21 @@ class HttpConnection:
     Args:
         base_url: ``https://host[:port]``; plain http only to this machine.
         reply_s: how long an answer may take, from the request to its last byte.
+        budget: what may be asked, shared with others; its own when None.
+        account: the API key whose orders are counted.
 
     Raises:
         ConfigError: the URL is none, or would send keys over the network in the clear.
     """
 
-    def __init__(self, base_url: str, reply_s: float = REPLY_S) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        reply_s: float = REPLY_S,
+        *,
+        budget: RequestBudget | None = None,
+        account: str = "",
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(f"{base_url!r} is no address of a venue; expected https://host")
@@ -130,9 +144,12 @@ class HttpConnection:
             else http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S)
         )
         self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
-        self._stopped_until: dict[str, float] = {}
+        self._budget = budget or RequestBudget(None)
+        self._account = account
 
-    def get(self, path: str, query: str, headers: Mapping[str, str]) -> bytes:
+    def get(
+        self, path: str, query: str, headers: Mapping[str, str], lane: Lane = Lane.REDUCE
+    ) -> bytes:
         """Ask for something; repeated once when a kept connection was dead.
 
         Raises:
@@ -142,6 +159,7 @@ class HttpConnection:
         """
         kept = self._connection.sock is not None
         target = f"{path}?{query}" if query else path
+        self._take("GET", path, lane)
         try:
             answer = self._exchange("GET", target, "", headers)
         except OutcomeUnknown:
@@ -152,13 +170,23 @@ class HttpConnection:
 
     def delete(self, path: str, query: str, headers: Mapping[str, str]) -> bytes:
         """Cancel something; raises as `get` does."""
+        self._take("DELETE", path, Lane.CANCEL)
         answer = self._exchange("DELETE", f"{path}?{query}", "", headers)
         return self._judge("DELETE", path, answer)
 
-    def post(self, path: str, body: str, headers: Mapping[str, str]) -> bytes:
+    def post(
+        self, path: str, body: str, headers: Mapping[str, str], lane: Lane = Lane.OPEN
+    ) -> bytes:
         """Send something, once; raises as `get` does."""
+        return self.send("POST", path, body, headers, lane)
+
+    def send(
+        self, method: str, path: str, body: str, headers: Mapping[str, str], lane: Lane
+    ) -> bytes:
+        """Send a form, once, by POST or PUT; raises as `get` does."""
+        self._take(method, path, lane)
         form = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-        return self._judge("POST", path, self._exchange("POST", path, body, form))
+        return self._judge(method, path, self._exchange(method, path, body, form))
 
     def close(self) -> None:
         """Let go of the connection; the next call opens another."""
@@ -167,12 +195,14 @@ class HttpConnection:
     def _exchange(
         self, method: str, target: str, body: str, headers: Mapping[str, str]
     ) -> _Answer:
-        self._wait_out(method)
         self._open()
+        sent_ms = self._budget.clock_ms()
         try:
             self._connection.request(method, target, body or None, dict(headers))
             response = self._connection.getresponse()
-            return _Answer(response.status, _body(response), response.getheader("Retry-After"))
+            told = {name.lower(): text for name, text in response.getheaders()}
+            self._budget.told(told, sent_ms, self._account)
+            return _Answer(response.status, _body(response), told)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise OutcomeUnknown(
@@ -198,13 +228,14 @@ class HttpConnection:
                 f"({type(error).__name__}); nothing was sent"
             ) from error
 
-    def _wait_out(self, method: str) -> None:
-        """Send nothing while the venue wants silence."""
-        until = max(self._stopped_until.get("", 0.0), self._stopped_until.get(method, 0.0))
-        left = until - time.monotonic()
-        if left > 0:
+    def _take(self, method: str, path: str, lane: Lane) -> None:
+        """Send nothing while the venue wants silence or its limit is used up."""
+        asked = cost(f"{method} {path}")
+        left_ms = self._budget.take(lane, asked.weight, account=self._account, orders=asked.orders)
+        if left_ms > 0:
             raise VenueUnreachable(
-                f"the venue wants no {method} for another {left:.0f} s; nothing was sent"
+                f"the venue's limits let no {method} pass for another {left_ms / 1000:.0f} s; "
+                "nothing was sent"
             )
 
     def _judge(self, method: str, path: str, answer: _Answer) -> bytes:
@@ -212,33 +243,33 @@ class HttpConnection:
         if status == 200:
             return answer.body
         if status == 451:
-            raise LocationRefused("the venue refuses this location (HTTP 451)")
+            raise LocationRefused(
+                "the venue refuses this location (HTTP 451) and would again; market data may "
+                "still come from the public archive or from data-api.binance.vision, orders cannot"
+            )
         error = _read_error(answer.body)
-        if status in {418, 429}:
-            self._stop(method, status, error, answer.retry_after)
+        if status in {418, 429} or (status == 403 and error is None):
+            self._stop(status, error, answer.headers.get("retry-after"))
         known = error is not None and error.code not in NO_PROOF
         if 400 <= status < 500 and status != 409:
             if known and error is not None:
                 raise Refusal(str(error.code), error.msg)
             if error is None and status in _REFUSED_AT_THE_DOOR:
-                raise Refusal(f"HTTP {status}", "refused before it was looked at")
+                raise Refusal(f"HTTP {status}", _AT_THE_DOOR[status])
         told = f"code {error.code}" if error is not None else "no readable reason"
         raise OutcomeUnknown(
             f"{method} {path} was answered with HTTP {status}, {told}: it may have been carried "
             "out; ask for its outcome, never send it again"
         )
 
-    def _stop(
-        self, method: str, status: int, error: _Error | None, retry_after: str | None
-    ) -> None:
+    def _stop(self, status: int, error: _Error | None, retry_after: str | None) -> None:
         """Remember for how long the venue wants silence; -1015 is about new orders alone."""
-        try:
-            pause_s = float(retry_after or _DEFAULT_PAUSE_S)
-        except ValueError:
-            pause_s = _DEFAULT_PAUSE_S
-        pause_s = min(pause_s, LONGEST_PAUSE_S) if pause_s >= 0 else _DEFAULT_PAUSE_S
-        orders_only = status == 429 and error is not None and error.code == TOO_MANY_ORDERS
-        self._stopped_until[method if orders_only else ""] = time.monotonic() + pause_s
+        message = error.msg if error is not None else ""
+        asked_ms = pause_ms(retry_after, message, self._budget.clock_ms())
+        if status == 429 and error is not None and error.code == TOO_MANY_ORDERS:
+            self._budget.hold_orders(self._account, asked_ms)
+        else:
+            self._budget.stay_away(asked_ms)
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:

@@ -36,6 +36,7 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
     AccountFields,
@@ -75,6 +76,7 @@ class BinanceSpot:
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
         silence_s: how long a living user stream may say nothing, pings included.
+        budget: what may be asked of the venue; its own when None.
     """
 
     name = "binance spot"
@@ -91,10 +93,11 @@ class BinanceSpot:
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
         silence_s: float = SILENCE_S,
+        budget: RequestBudget | None = None,
     ) -> None:
         self._window_ms = window_ms
         self._may_send = may_send
-        self._http = HttpConnection(rest_url, reply_s)
+        self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
@@ -133,7 +136,8 @@ class BinanceSpot:
         if self._may_send is not None and not self._may_send():
             raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
         try:
-            body = self._http.post("/api/v3/order", signed, self._headers)
+            lane = Lane.REDUCE if intent.reduce_only else Lane.OPEN
+            body = self._http.post("/api/v3/order", signed, self._headers, lane)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
