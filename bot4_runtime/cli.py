@@ -1,6 +1,7 @@
-"""The command line: bot4-runtime start | replay | stress | status | venue | doctor.
+"""The command line: bot4-runtime start | replay | stress | status | venue | rehearse | doctor.
 
-Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
+Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 3 a rehearsal that says
+nothing, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
 """
 
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime import cli_fees, cli_operator
+from bot4_runtime import cli_fees, cli_operator, cli_rehearse
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 from bot4_runtime.interrupt import INTERRUPTED, Loading
@@ -487,6 +488,7 @@ def _interrupted() -> NoReturn:
 
 cli_operator.register(app)
 cli_fees.register(app)
+cli_rehearse.register(app)
 
 
 def main() -> None:

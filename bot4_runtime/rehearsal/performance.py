@@ -44,6 +44,8 @@ REPLY_S: Final = 0.25
 """How long an answer may take, by the machine's clock; faults delay beyond it."""
 SILENCE_S: Final = 1.5
 """How long the user stream may say nothing, pings included."""
+REPORT_S: Final = 0.15
+"""How long the report of an answered order may take, by the machine's clock."""
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
 LIVES: Final = 2
@@ -62,6 +64,7 @@ class Client(BinanceSpot):
             reply_s=REPLY_S,
             may_send=lease.holds,
             silence_s=SILENCE_S,
+            report_s=REPORT_S,
             budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
         )
 
@@ -117,6 +120,7 @@ class Rehearsal:
         self._store: StateStore | None = None
         self._unknown: dict[int, int] = {}
         self._unknown_s: list[float] = []
+        self._counts: Counter[str] = Counter()
         self.total = round(hours * 3_600_000 / interval_ms(runtime.interval)) * len(
             self._source.symbols
         )
@@ -132,6 +136,11 @@ class Rehearsal:
                 ended = ended or self._live(server, course)
             server.do(lambda: None)
         return self._judge(venue, ended)
+
+    @property
+    def stream_counts(self) -> Counter[str]:
+        """What the client's user stream passed over or lost, by name, over all lives."""
+        return self._counts
 
     @property
     def venue_entries(self) -> Sequence[Any]:
@@ -214,6 +223,8 @@ class Rehearsal:
             return f"{type(error).__name__}: {error}"
         except Exception:  # noqa: BLE001 - whatever it is, it is what the verdict is about
             return traceback.format_exc()
+        finally:
+            self._counts += client.stream_counts
         return ""
 
     def _note(self, now_ms: int) -> None:

@@ -14,6 +14,8 @@ from bot4_runtime.venue.journal import VenueJournal
 
 WEIGHT_LIMIT: Final = 6_000
 """Weight that an address may use within a minute of the venue's clock."""
+FOREIGN_USE: Final = 5_000
+"""Weight of a minute that is gone when another process of the same address used it."""
 FIRST_BAN_S: Final = 120.0
 LONGEST_BAN_S: Final = 3 * 86_400.0
 MINUTE_MS: Final = 60_000
@@ -78,9 +80,10 @@ class Door:
         """Tell whether a key opens nothing now."""
         return now_ms < self._revoked_until_ms.get(api_key, 0)
 
-    def use(self, weight: int) -> None:
-        """Count weight that somebody else at the same address used."""
-        self._used += weight
+    def use(self, now_ms: int) -> None:
+        """Count what somebody else at the same address used: most of this minute's weight."""
+        self._turn(now_ms)
+        self._used = max(self._used, FOREIGN_USE)
 
     def refusal(self, now_ms: int, call: str, values: Mapping[str, str]) -> Refusal | None:
         """Return why a request is sent away; None lets it in and counts its weight.

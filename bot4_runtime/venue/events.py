@@ -42,8 +42,16 @@ def _strange(fault: Fault | None, event: Event) -> list[bytes]:
     if fault is Fault.ERROR_FRAME:
         return [_ENCODE({"error": {"code": 2, "msg": "Invalid request: no such stream"}})]
     if fault is Fault.FOREIGN_SYMBOL:
-        foreign = {"s": "币安人生USDT", "N": "币安人生", "c": "their-own", "i": 10**15}
-        return [wrapped(event | foreign)] if "s" in event else []
+        change = {
+            "e": "balanceUpdate",
+            "E": event["E"],
+            "a": "币安人生",
+            "d": "1.0",
+            "T": event["E"],
+        }
+        held = {"a": "币安人生", "f": "1.0", "l": "0.0"}
+        told = {"e": "outboundAccountPosition", "E": event["E"], "u": event["E"], "B": [held]}
+        return [wrapped(change), wrapped(told)]
     return []
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Final
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
 from bot4_runtime.venue import auth, refusals
@@ -18,9 +17,6 @@ from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.spoiled import sent_away
 from bot4_runtime.venue.stream import Hub
 from bot4_runtime.venue.tape import Print, Tape
-
-FOREIGN_WEIGHT: Final = 3_000
-"""Weight that another process of the same address is taken to use when a fault says so."""
 
 
 class SkewedClock:
@@ -121,7 +117,7 @@ class Loopback:
             self.door.limit_orders(now_ms, rule.seconds)
             return sent_away(self.door.order_limit(now_ms))
         elif rule.fault is Fault.FOREIGN_WEIGHT:
-            self.door.use(FOREIGN_WEIGHT)
+            self.door.use(now_ms)
         elif rule.fault is Fault.CLOCK_STEP:
             self.shown.step(rule.seconds)
         elif rule.fault is Fault.KEY_REVOKED and call.api_key:

@@ -4,6 +4,7 @@ An order is sent once. What its answer does not prove is `OutcomeUnknown`, and t
 must query it. Nothing here retries, waits for a fill, or guesses.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -50,7 +51,7 @@ from bot4_runtime.exchange.binance.messages import (
     word,
 )
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.binance.user_stream import SILENCE_S, UserStream
+from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
@@ -76,6 +77,7 @@ class BinanceSpot:
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
         silence_s: how long a living user stream may say nothing, pings included.
+        report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
     """
 
@@ -93,6 +95,7 @@ class BinanceSpot:
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
         silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
     ) -> None:
         self._window_ms = window_ms
@@ -102,7 +105,7 @@ class BinanceSpot:
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock, silence_s=silence_s)
+            UserStream(stream_url, signer, self._clock, silence_s=silence_s, report_s=report_s)
             if stream_url is not None
             else None
         )
@@ -152,6 +155,8 @@ class BinanceSpot:
                     reason=error.reason,
                 )
             ]
+        if self._stream is not None:
+            self._stream.expect(client_id)
         placed = _read(body, PlacedFields, f"the answer to order {client_id}")
         try:
             return _placed_events(intent, client_id, placed)
@@ -201,6 +206,11 @@ class BinanceSpot:
     def following(self) -> bool:
         """Whether the user stream is connected now; gaps are `stream_alive`'s to tell."""
         return self._stream is not None and self._stream.connected
+
+    @property
+    def stream_counts(self) -> Counter[str]:
+        """What the user stream passed over or lost, by name."""
+        return Counter() if self._stream is None else self._stream.counts
 
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order; None when the venue says that it does not know it."""

@@ -7,6 +7,7 @@ seen too. Who sees a gap reconciles over REST.
 """
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -29,6 +30,10 @@ SILENCE_S: Final = 60.0
 QUEUE: Final = 10_000
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+PONG_S: Final = 0.4
+"""From one pong to the next at least: a line may say five things a second, pongs among them."""
+REPORT_S: Final = 5.0
+"""How long the report of an order may take that the venue answered; then the stream is deaf."""
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _INVALID_TIMESTAMP: Final = -1021
 _ENDS: Final = frozenset({"eventStreamTerminated", "serverShutdown"})
@@ -49,12 +54,45 @@ class _Frame(msgspec.Struct):
     status: int | None = None
     error: _Refused | None = None
     event: msgspec.Raw = msgspec.Raw()
+    e: str | None = None
 
 
 class _StreamEnded(Exception):
     """The stream must be opened anew."""
 
 
+class _Pongs:
+    """Answers pings with their own words, the newest of a burst for all (RFC 6455, 5.5.3)."""
+
+    def __init__(self, line: aiohttp.ClientWebSocketResponse) -> None:
+        self._line = line
+        self._due_s = 0.0
+        self._words: bytes | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def answer(self, words: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        waiting, self._words = self._words is not None, words
+        if waiting:
+            return
+        if loop.time() >= self._due_s:
+            await self._send()
+        else:
+            loop.call_at(self._due_s, self._later)
+
+    def _later(self) -> None:
+        self._task = asyncio.ensure_future(self._send())
+
+    async def _send(self) -> None:
+        words, self._words = self._words, None
+        self._due_s = asyncio.get_running_loop().time() + PONG_S
+        if words is not None and not self._line.closed:
+            with suppress(ConnectionError):  # told by the next read
+                await self._line.pong(words)
+
+
+_REMEMBERED: Final = 1_000
+"""Names of orders whose reports came."""
 _FRAMES: Final = msgspec.json.Decoder(_Frame)
 _HEADS: Final = msgspec.json.Decoder(_Head)
 _REPORTS: Final = msgspec.json.Decoder(ExecutionReport)
@@ -67,6 +105,7 @@ class UserStream:
         url: ``wss://host/ws-api/v3``.
         queue: updates that may wait for `poll`.
         silence_s: how long a living line may say nothing, pings included.
+        report_s: how long the report of an order that the venue answered may take.
     """
 
     def __init__(
@@ -77,12 +116,18 @@ class UserStream:
         *,
         queue: int = QUEUE,
         silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
     ) -> None:
         self._url = url
         self._signer = signer
         self._clock = clock
         self._limit = queue
         self._silence_s = silence_s
+        self._report_s = report_s
+        self._expected: dict[str, float] = {}
+        self._reported: deque[str] = deque(maxlen=_REMEMBERED)
+        self._line: aiohttp.ClientWebSocketResponse | None = None
+        self._hanging_up: asyncio.Task[bool] | None = None
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
         self._gaps = 1  # written by the reader alone
@@ -116,6 +161,14 @@ class UserStream:
         """Return what came since the last call; never waits."""
         return [self._updates.popleft() for _ in range(len(self._updates))]
 
+    def expect(self, client_id: str) -> None:
+        """Take note that the venue answered an order: its report is due, or the stream is deaf.
+
+        A line whose pings are answered may yet bring no events. Every order is a probe of it.
+        """
+        if client_id not in self._reported:
+            self._expected[client_id] = time.monotonic() + self._report_s
+
     @property
     def connected(self) -> bool:
         """Whether the subscription stands now, whatever was missed before."""
@@ -123,12 +176,29 @@ class UserStream:
 
     def alive(self) -> bool:
         """Tell whether updates arrive, and none were missed since the last call."""
+        self._listen_for_expected()
         gaps, connected = self._gaps, self._connected  # in this order
         if gaps != self._gaps_told:
             if connected:
                 self._gaps_told = gaps
             return False
         return connected and time.monotonic() - self._heard_s <= self._silence_s
+
+    def _listen_for_expected(self) -> None:
+        """End a line that does not bring what the venue must have sent."""
+        for client_id in [name for name in self._expected if name in self._reported]:
+            del self._expected[client_id]
+        if min(self._expected.values(), default=math.inf) > time.monotonic():
+            return
+        self._expected.clear()
+        self.counts["deaf"] += 1
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop ended on its own
+                self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._hanging_up = asyncio.ensure_future(self._line.close())
 
     # ---------------------------------------------------------------- reader's thread
     def _run(self) -> None:
@@ -164,12 +234,14 @@ class UserStream:
                 "method": "userDataStream.subscribe.signature",
                 "params": self._signer.message({"timestamp": self._clock.now_ms()}),
             }
+            self._line = line
             await line.send_str(msgspec.json.encode(request).decode())
+            pongs = _Pongs(line)
             while True:
                 message = await line.receive(timeout=self._silence_s)
                 self._heard_s = time.monotonic()
                 if message.type is aiohttp.WSMsgType.PING:
-                    await line.pong(message.data)
+                    await pongs.answer(message.data)
                 elif message.type is aiohttp.WSMsgType.TEXT:
                     self._take(message.data)
                 elif message.type is not aiohttp.WSMsgType.PONG:
@@ -179,6 +251,9 @@ class UserStream:
         """Read one frame; what cannot be read is counted and passed over."""
         try:
             frame = _FRAMES.decode(text)
+            if frame.e is not None:  # an event without its wrapper
+                self._take_event(msgspec.Raw(text.encode()))
+                return
             if bytes(frame.event):
                 self._take_event(frame.event)
                 return
@@ -204,4 +279,6 @@ class UserStream:
         if len(self._updates) >= self._limit:
             self.counts["overflow"] += 1
             raise _StreamEnded("nobody took the updates; the queue is full")
-        self._updates.append(_REPORTS.decode(event).meaning())
+        update = _REPORTS.decode(event).meaning()
+        self._reported.append(update.order.client_id)
+        self._updates.append(update)

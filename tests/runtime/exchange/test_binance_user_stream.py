@@ -18,6 +18,7 @@ from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.stream import Hub
@@ -161,9 +162,9 @@ def test_a_silent_line_is_dead(venue):
 
 
 def test_pings_are_answered_and_keep_a_quiet_line_alive(venue):
-    with hosted(venue, ping_s=0.1) as server, following(server, silence_s=0.5) as stream:
+    with hosted(venue, ping_s=0.25) as server, following(server, silence_s=0.6) as stream:
         until(lambda: stream._connected)
-        time.sleep(0.8)  # the venue ends a line whose pings are not answered
+        time.sleep(1.2)  # the venue ends a line whose pings are not answered
         assert stream.counts["reconnects"] == 0
         assert (stream.alive(), stream.alive()) == (False, True)
 
@@ -272,3 +273,42 @@ def test_a_report_that_cannot_be_true_is_not_believed(changed):
 def test_a_report_of_a_maker_says_so():
     message = msgspec.json.decode(msgspec.json.encode(REPORT | {"m": True}), type=ExecutionReport)
     assert message.meaning().trade.liquidity is Liquidity.MAKER
+
+
+def test_a_burst_of_pings_is_answered_once_with_the_newest_words(venue):
+    """RFC 6455, 5.5.3; the venue ends a line that sends more than five things a second."""
+    sink = MemorySink()
+    venue.journal._sink = sink
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.PING_BURST, method="EVENT", times=1)]))
+    with wired(venue) as (stream, wire):
+        assert stream.alive() in {True, False}
+        wire.buy("mine")
+        collected(stream, 2)
+        time.sleep(0.5)
+        assert stream.alive()
+        assert stream.counts["reconnects"] == 0
+    assert {entry.kind for entry in sink.entries} & {"over_inbound", "wrong_pong"} == set()
+
+
+def test_a_line_that_brings_no_report_of_an_answered_order_is_opened_anew(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_STALL, method="EVENT", times=1)]))
+    with wired(venue, report_s=0.05) as (stream, wire):
+        wire.buy("lost")
+        stream.expect("lost")
+        until(lambda: not stream.alive() and stream.counts["deaf"] == 1)
+        until(stream.alive)
+        wire.buy("told")
+        stream.expect("told")
+        collected(stream, 2)
+        stream.expect("told")  # its report came before its answer
+        time.sleep(0.1)
+        assert stream.alive()
+        assert stream.counts["deaf"] == 1
+
+
+def test_an_event_without_its_wrapper_is_an_event(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.UNWRAPPED, method="EVENT")]))
+    with wired(venue) as (stream, wire):
+        wire.buy("mine")
+        assert [u.order.client_id for u in collected(stream, 2)] == ["mine", "mine"]
+        assert stream.counts["unreadable"] == 0

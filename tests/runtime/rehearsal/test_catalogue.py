@@ -37,7 +37,7 @@ def agreed(rehearse):
         assert verdict.ended == ""
         assert verdict.findings.violations == []
         assert verdict.faults.total() >= least, "the fault never happened"
-        assert verdict.findings.held > 5
+        assert verdict.findings.held > 1
         with JournalReader.open(made._folder / "journal.sqlite") as journal:
             return verdict, made, [event for _, event in journal.events()]
 
@@ -169,6 +169,13 @@ def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> No
 
 
 # ---------------------------------------------------------------------------- S streams
+def test_s2_a_stream_that_brings_no_report_of_an_answered_order_is_opened_anew(agreed) -> None:
+    _, made, _ = agreed(rule(Fault.EVENT_STALL, EVENT, "executionReport", times=2))
+    assert calls(made, "fault")["EVENT executionReport"] == 2
+    assert made.venue_entries[-1].seq > 0
+    assert made.stream_counts["deaf"] >= 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -203,7 +210,7 @@ def test_s4_a_burst_of_pings_is_answered_within_the_limit(agreed) -> None:
     agreed(rule(Fault.PING_BURST, EVENT, "executionReport", times=2, after=2))
 
 
-def test_s5_a_server_that_goes_away_is_left_before_it_goes_and_nothing_is_missed(agreed) -> None:
+def test_s5_a_server_that_goes_away_is_left_at_its_notice_and_nothing_is_missed(agreed) -> None:
     agreed(rule(Fault.SHUTDOWN, EVENT, "executionReport", times=3, seconds=0.3))
 
 
