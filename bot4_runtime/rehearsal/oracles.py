@@ -18,6 +18,7 @@ from bot4_runtime.domain.events import (
     OrderIntended,
     OrderRejected,
 )
+from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.order import OrderStatus
 from bot4_runtime.exchange.reconcile import QUANTUM
 from bot4_runtime.state.trading_state import TradingState
@@ -117,8 +118,7 @@ def _conserved(
     expected: dict[str, Decimal] = dict(deposits)
     for order in orders:
         for trade in order.trades:
-            base = order.symbol.removesuffix(_quote(order.symbol, deposits))
-            quote = order.symbol.removeprefix(base)
+            base, quote = split_symbol(order.symbol)
             moved = {base: trade.quantity, quote: -trade.price * trade.quantity}
             for asset, amount in moved.items():
                 expected[asset] = expected.get(asset, ZERO) + amount * trade.side.sign
@@ -130,10 +130,6 @@ def _conserved(
             found.violated(
                 f"the venue holds {there} {asset}, its trades make {expected.get(asset, ZERO)}"
             )
-
-
-def _quote(symbol: str, deposits: Mapping[str, Decimal]) -> str:
-    return next(asset for asset in deposits if symbol.endswith(asset))
 
 
 Booked = dict[tuple[str, int], tuple[Decimal, ...]]
@@ -243,7 +239,7 @@ def unprotected(entries: Sequence[Entry], least: Mapping[str, Any]) -> tuple[lis
         told, symbol = entry.body, entry.body["s"]
         buying = told["S"] == "BUY"
         quantity = Decimal(told["l"]) if told["x"] == "TRADE" else ZERO
-        fee = Decimal(told["n"]) if told["N"] and symbol.startswith(told["N"]) else ZERO
+        fee = Decimal(told["n"]) if told["N"] == split_symbol(symbol)[0] else ZERO
         held[symbol] = held.get(symbol, ZERO) + (quantity - fee if buying else -quantity)
         if not buying:
             orders = selling.setdefault(symbol, {})

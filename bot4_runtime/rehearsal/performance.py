@@ -30,6 +30,7 @@ from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.store import StateStore
 from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.venue.account import BNB
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.faults import FaultRule, FaultSchedule
 from bot4_runtime.venue.hosting import hosted
@@ -48,8 +49,13 @@ REPORT_S: Final = 0.15
 """How long the report of an answered order may take, by the machine's clock."""
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
+BNB_PRICE: Final = Decimal(320)
 LIVES: Final = 2
 """After the market's last hour the engine is started once more, and reads what it left."""
+
+
+class Killed(Exception):
+    """The engine's life ends here by plan, as a kill would end it; another one follows."""
 
 
 class Client(BinanceSpot):
@@ -81,6 +87,7 @@ class Rehearsal:
         market_seed: names the market.
         client: the connector; tests plant bugs in it.
         depth: what the rest of the market offers.
+        bnb: that the account holds, and pays commissions in while there is any.
         on_progress: called with (candles done, the candle) after each.
     """
 
@@ -95,6 +102,7 @@ class Rehearsal:
         market_seed: int = MARKET_SEED,
         client: Callable[[VenueServer, Clock, Lease], BinanceSpot] = Client,
         depth: Depth | None = None,
+        bnb: Decimal = Decimal(0),
         on_progress: Callable[[int, Candle], None] | None = None,
     ) -> None:
         runtime = settings.runtime.model_copy(update={"mode": "testnet", "account": "rehearsal"})
@@ -117,10 +125,13 @@ class Rehearsal:
         self._source = self._market(market_seed)
         self._instruments = self._listed()
         self._depth = depth or Depth(level_quantity=Decimal(1_000_000))
+        self._bnb = bnb
         self._store: StateStore | None = None
         self._unknown: dict[int, int] = {}
         self._unknown_s: list[float] = []
         self._counts: Counter[str] = Counter()
+        self.kills = 0
+        """Lives that ended by plan."""
         self.total = round(hours * 3_600_000 / interval_ms(runtime.interval)) * len(
             self._source.symbols
         )
@@ -132,9 +143,13 @@ class Rehearsal:
         with hosted(venue, ping_s=PING_S) as server:
             server.do(lambda: venue.schedule(FaultSchedule(self._rules, self._seed)))
             course = self._course(venue, server)
-            for _life in range(LIVES):
-                ended = ended or self._live(server, course)
-            server.do(lambda: None)
+            lives = LIVES
+            while lives and not ended:
+                try:
+                    ended = self._live(server, course)
+                    lives -= 1
+                except Killed:
+                    self.kills += 1
         return self._judge(venue, ended)
 
     @property
@@ -169,7 +184,8 @@ class Rehearsal:
 
     @property
     def _deposits(self) -> dict[str, Decimal]:
-        return {self._settings.runtime.quote: self._settings.initial_cash}
+        held = {self._settings.runtime.quote: self._settings.initial_cash, BNB: self._bnb}
+        return {asset: amount for asset, amount in held.items() if amount}
 
     def _venue(self) -> Loopback:
         source = self._source
@@ -177,13 +193,23 @@ class Rehearsal:
         rules = {symbol: made for symbol, (made, _) in self._instruments.items()}
         venue = Loopback(
             self._clock,
-            self._instruments.values(),
+            [*self._instruments.values(), *self._bnb_market()],
             prints=candle_prints(source.history(SIMULATED_START_MS, end_ms), rules),
             depth=self._depth,
             sink=self._sink,
         )
-        venue.open_account(1, KEY, KEY, self._deposits.items())
+        account = venue.open_account(1, KEY, KEY, self._deposits.items())
+        account.pays_in_bnb = self._bnb > 0
         return venue
+
+    def _bnb_market(self) -> list[tuple[SymbolRules, Decimal]]:
+        """A market of BNB where none is traded: it says what commissions cost."""
+        name = BNB + self._settings.runtime.quote
+        if not self._bnb or name in self._instruments:
+            return []
+        return [
+            (SymbolRules.of(Instrument.assume(name, Market.SPOT, float(BNB_PRICE))), BNB_PRICE)
+        ]
 
     def _course(self, venue: Loopback, server: VenueServer) -> Course:
         def advance(to_ms: int) -> bool:
@@ -219,6 +245,8 @@ class Rehearsal:
             )
             self._store = run.store
             run.execute(threading.Event())
+        except Killed:
+            raise
         except Bot4Error as error:
             return f"{type(error).__name__}: {error}"
         except Exception:  # noqa: BLE001 - whatever it is, it is what the verdict is about

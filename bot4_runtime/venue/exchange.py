@@ -12,7 +12,7 @@ from itertools import count
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
-from bot4_runtime.venue.account import ZERO, Account
+from bot4_runtime.venue.account import BNB, BNB_SHARE, QUANTUM, ZERO, Account
 from bot4_runtime.venue.book import Book, Depth
 from bot4_runtime.venue.judgement import base_quantity, judge, reserve
 from bot4_runtime.venue.orders import (
@@ -278,7 +278,12 @@ class Exchange:
         received = rules.base if buying else rules.quote
         account.pay(order.locked_asset, given)
         order.locked -= given
-        commission = account.receive(received, got, account.maker if maker else account.taker)
+        rate = account.maker if maker else account.taker
+        commission, commission_asset = self._commission(rules, account, cost * rate)
+        if commission_asset:
+            account.receive(received, got, ZERO)
+        else:
+            commission, commission_asset = account.receive(received, got, rate), received
         order.filled += quantity
         order.spent += cost
         order.status = Status.PARTIALLY_FILLED if order.left > 0 else Status.FILLED
@@ -291,7 +296,7 @@ class Exchange:
             price=price,
             quantity=quantity,
             commission=commission,
-            commission_asset=received,
+            commission_asset=commission_asset,
             maker=maker,
             time_ms=order.updated_ms,
         )
@@ -304,6 +309,16 @@ class Exchange:
             account.unlock(order.locked_asset, spare)
             order.locked -= spare
         self._report(order, "TRADE", trade)
+
+    def _commission(
+        self, rules: SymbolRules, account: Account, worth: Decimal
+    ) -> tuple[Decimal, str]:
+        """Take a commission of this worth (quote) in BNB; nothing where that cannot be."""
+        market = self._books.get(BNB + rules.quote)
+        if not account.pays_in_bnb or market is None:
+            return ZERO, ""
+        amount = (worth * BNB_SHARE / market.last).quantize(QUANTUM, ROUND_DOWN)
+        return (amount, BNB) if account.pay_commission(BNB, amount) else (ZERO, "")
 
     def _close(
         self, order: VenueOrder, status: Status, execution: str, cancel_id: str = ""

@@ -32,10 +32,23 @@ def rehearse(settings: Settings, tmp_path: Path) -> Rehearse:
     """Rehearse some hours with these faults; return the verdict and what it was read from."""
 
     def run(
-        rules: Sequence[FaultRule] = (), hours: float = 30, seed: int = 1, **options: object
+        rules: Sequence[FaultRule] = (),
+        hours: float = 30,
+        seed: int = 1,
+        symbols: tuple[str, ...] = (),
+        folder: Path = tmp_path / "run",
+        **options: object,
     ) -> tuple[Verdict, Rehearsal]:
+        runtime = settings.runtime.model_copy(
+            update={"symbols": symbols or settings.runtime.symbols}
+        )
         made = Rehearsal(
-            settings, tmp_path / "run", rules=rules, seed=seed, hours=hours, **options
+            settings.model_copy(update={"runtime": runtime}),
+            folder,
+            rules=rules,
+            seed=seed,
+            hours=hours,
+            **options,
         )
         return made.perform(), made
 

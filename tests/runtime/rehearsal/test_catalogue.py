@@ -5,17 +5,20 @@ must agree when it is over (`oracles`); what a row asks for besides is in its te
 """
 
 from collections import Counter
+from decimal import Decimal
 
 import pytest
 
 from bot4_runtime.domain.events import (
     OrderClosed,
+    OrderFilled,
     OrderOutcomeUnknown,
     OrderRejected,
 )
 from bot4_runtime.domain.order import OrderStatus
 from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, Fault, FaultRule
 
 HOUR_MS = 3_600_000
@@ -239,6 +242,20 @@ def test_s12_ten_megabytes_are_no_end(agreed) -> None:
 
 
 # ----------------------------------------------------------------------------- O orders
+def test_o1_partial_fills_with_fees_in_bnb_until_it_runs_out_are_booked_exactly(agreed) -> None:
+    thin = Depth(level_quantity=Decimal("0.004"))
+    _, _, events = agreed(
+        rule(Fault.EVENT_LOST, EVENT, "executionReport", times=5, probability=0.3),
+        depth=thin,
+        bnb=Decimal("0.003"),
+    )
+    fees = {fill.fee_asset for fill in (e.fill for e in of(events, OrderFilled))}
+    assert "BNB" in fees
+    assert len(fees) > 1, "it did not run out"
+    by_order = Counter(e.fill.intent_no for e in of(events, OrderFilled))
+    assert max(by_order.values()) > 1, "nothing filled in parts"
+
+
 @pytest.mark.parametrize("fault", [Fault.ORDER_EXPIRED, Fault.ORDER_PULLED])
 def test_o2_an_order_that_the_venue_ends_is_ended_here_and_a_stop_is_put_back(
     agreed, fault
