@@ -69,6 +69,14 @@ def check_signed(
     check_signature(account, payload, signature)
 
 
+def is_ed25519(account: Account) -> bool:
+    """Whether an account signs with a key of Ed25519."""
+    text = account.secret
+    return text.startswith("-----BEGIN PUBLIC KEY") and isinstance(
+        load_pem_public_key(text.encode()), Ed25519PublicKey
+    )
+
+
 def check_signature(account: Account, payload: str, signature: str) -> None:
     """Hold a signature against the account's secret or public key; raises Refused -1022."""
     if account.secret.startswith("-----BEGIN PUBLIC KEY"):

@@ -69,7 +69,7 @@ class Book:
 
     def add(self, order: VenueOrder) -> None:
         """Let an order rest at its price, behind what is there."""
-        if order.request.stop_price is not None:
+        if not order.working:
             self._stops.append(order)
             return
         order.queue_ahead = self._depth.queue_ahead

@@ -14,6 +14,8 @@ import msgspec
 
 EVENT: Final = "EVENT"
 """Method of what the user stream is to be sent; its path is the event's type."""
+WS: Final = "WS"
+"""Method of a request over the WebSocket API; its path is the request's method."""
 SUBSCRIBE: Final = "SUBSCRIBE"
 """Method of a subscription to the user stream; its path is empty."""
 
@@ -89,7 +91,7 @@ class FaultRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         method: of the calls it hits; empty for all over HTTP. Events have method ``EVENT``,
-            subscriptions ``SUBSCRIBE``.
+            subscriptions ``SUBSCRIBE``, requests over the WebSocket API ``WS``.
         path: beginning of their path; an event's path is its type.
         probability: of a matching call being hit.
         after: matching calls that go well first.
@@ -162,7 +164,7 @@ class FaultSchedule:
 
 def _matches(rule: FaultRule, method: str, path: str) -> bool:
     if rule.method == "":
-        return (method not in {EVENT, SUBSCRIBE}) == (rule.fault in OF_CALLS) and path.startswith(
-            rule.path
-        )
+        over_http = method not in {EVENT, SUBSCRIBE, WS}
+        fits = method != WS and over_http == (rule.fault in OF_CALLS)
+        return fits and path.startswith(rule.path)
     return rule.method == method and path.startswith(rule.path)

@@ -70,7 +70,7 @@ class Loopback:
         for rules, last in symbols:
             self.exchange.list_symbol(rules, last, depth)
         self.rest = Rest(self.exchange, self.journal)
-        self.hub = Hub(self.exchange, self.journal, self.door, self.faults)
+        self.hub = Hub(self.exchange, self.journal, self.door, self.faults, self.rest)
         self._tape = Tape(prints)
 
     def advance(self, to_ms: int) -> int:

@@ -13,12 +13,18 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot4_runtime.venue import messages
-from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.line import Line
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
-from bot4_runtime.venue.spoiled import spoiled_after, spoiled_before
-from bot4_runtime.venue.stream import Connection
+from bot4_runtime.venue.spoiled import (
+    Asked,
+    no_proof,
+    spoiled_after,
+    spoiled_before,
+    spoiled_reply,
+)
+from bot4_runtime.venue.stream import Act, Connection
 
 HOST: Final = "127.0.0.1"
 PING_S: Final = 20.0
@@ -184,11 +190,12 @@ class VenueServer:
             async for message in socket:
                 if line.dead:
                     continue
-                if not connection.heard(asyncio.get_running_loop().time()):
+                counted = message.type in {WSMsgType.PING, WSMsgType.PONG}
+                if counted and not connection.heard(asyncio.get_running_loop().time()):
                     venue.journal.add(venue.exchange.now_ms(), "over_inbound", 0, {})
                     await socket.close(code=WSCloseCode.POLICY_VIOLATION)
                 elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
-                    venue.hub.answer(connection, message.data)
+                    self._asked(connection, message.data)
                 elif message.type is WSMsgType.PING:
                     await socket.pong(message.data)
                 elif message.type is WSMsgType.PONG and not line.answered(message.data):
@@ -198,6 +205,40 @@ class VenueServer:
             speaking.cancel()
             pinging.cancel()
         return socket
+
+    def _asked(self, connection: Connection, message: str | bytes) -> None:
+        """Answer a message, or act out what goes wrong with it; its method is ``WS``."""
+        try:
+            asked = _DECODE(message, type=Asked)
+        except msgspec.MsgspecError:
+            asked = Asked()
+        now_ms = self._venue.exchange.now_ms()
+        rule = self._venue.faults.next(WS, asked.method, now_ms)
+        if rule is None:
+            self._venue.hub.answer(connection, message)
+            return
+        fault = rule.fault
+        told = {"fault": fault.value, "call": asked.method}
+        self._venue.journal.add(now_ms, "fault", 0, told)
+        if fault is Fault.DROP_REQUEST:
+            connection.send(Act.CUT)
+        elif fault is Fault.ERROR_BEFORE:
+            connection.send(no_proof(asked))
+        elif fault is Fault.DELAY_REPLY:
+            late = Connection(_nothing)
+            late.session, late.account = connection.session, connection.account
+            self._venue.hub.answer(late, message)
+            loop = asyncio.get_running_loop()
+            loop.call_later(rule.seconds, connection.send, late.outbox.popleft())
+        elif fault is Fault.DELAY_REQUEST:
+            loop = asyncio.get_running_loop()
+            loop.call_later(rule.seconds, self._venue.hub.answer, connection, message)
+        else:
+            before = len(connection.outbox)
+            self._venue.hub.answer(connection, message)
+            if len(connection.outbox) > before:  # a stalled connection has no answer
+                reply = connection.outbox.pop()
+                connection.outbox.append(spoiled_reply(asked, reply, fault))
 
     # --------------------------------------------------------------- operator's door
     async def _advance(self, request: web.Request) -> web.Response:
@@ -232,6 +273,10 @@ class VenueServer:
             "account": messages.account_told(account, self._venue.exchange.now_ms()),
         }
         return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+
+
+def _nothing() -> None:
+    """Wake nobody."""
 
 
 def _response(answer: WireAnswer) -> web.Response:

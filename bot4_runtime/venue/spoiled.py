@@ -7,6 +7,7 @@ import msgspec
 from bot4_runtime.venue.door import Refusal
 from bot4_runtime.venue.faults import Fault
 from bot4_runtime.venue.rest import WireAnswer
+from bot4_runtime.venue.stream import Act, Parcel
 
 _NO_PROOF: Final = WireAnswer(
     503,
@@ -45,6 +46,33 @@ def spoiled_after(answer: WireAnswer, fault: Fault) -> WireAnswer:
     if fault is Fault.TRUNCATED:
         return WireAnswer(200, answer.body[: len(answer.body) // 2])
     return _AFTER.get(fault, answer)
+
+
+class Asked(msgspec.Struct):
+    """A message of the WebSocket API, as far as faults look at it."""
+
+    method: str = ""
+    id: int | str | None = None
+
+
+def no_proof(asked: Asked) -> bytes:
+    """Return the reply that does not say whether the request was carried out."""
+    error = {"code": -1007, "msg": "Timeout waiting for response from backend server."}
+    return msgspec.json.encode({"id": asked.id, "status": 503, "error": error})
+
+
+def spoiled_reply(asked: Asked, reply: Parcel, fault: Fault) -> Parcel:
+    """Return what the client gets to see of a reply over its WebSocket."""
+    if fault in {Fault.ERROR_AFTER, Fault.GATEWAY_AFTER}:
+        return no_proof(asked)
+    if fault is Fault.TRUNCATED and isinstance(reply, bytes):
+        return reply[: len(reply) // 2]
+    if fault is Fault.NOT_JSON:
+        return _PAGE % b"Bad Gateway"
+    if fault is Fault.WRONG_TYPE:
+        wrong = {"id": asked.id, "status": 200, "result": {"unexpected": [1, 2, 3]}}
+        return msgspec.json.encode(wrong)
+    return Act.CUT
 
 
 def sent_away(refusal: Refusal) -> WireAnswer:

@@ -1,4 +1,4 @@
-"""The user stream over Binance's WebSocket API: subscriptions, events, and their faults.
+"""Binance's WebSocket API: sessions, orders, the user stream, and its faults.
 
 `Connection` is one client's end without a socket: what it is told it answers, and what it is
 to be sent lies in its outbox until the shell sends it.
@@ -19,7 +19,20 @@ from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, Fault, FaultRule, FaultS
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.orders import Report
 from bot4_runtime.venue.refusals import Refused, mandatory
+from bot4_runtime.venue.rest import Rest
 
+CALLS: Final = {
+    "order.place": ("POST", "/api/v3/order"),
+    "order.status": ("GET", "/api/v3/order"),
+    "order.cancel": ("DELETE", "/api/v3/order"),
+    "order.cancelReplace": ("POST", "/api/v3/order/cancelReplace"),
+    "order.amend.keepPriority": ("PUT", "/api/v3/order/amend/keepPriority"),
+    "orderList.place.oco": ("POST", "/api/v3/orderList/oco"),
+    "openOrders.status": ("GET", "/api/v3/openOrders"),
+    "account.status": ("GET", "/api/v3/account"),
+    "myTrades": ("GET", "/api/v3/myTrades"),
+}
+"""Methods that are REST's by another name."""
 _ENCODE: Final = msgspec.json.encode
 INBOUND: Final = 5
 """Messages that a connection may send within a second, pings and pongs among them."""
@@ -56,6 +69,7 @@ class Connection:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.outbox: deque[Parcel] = deque()
         self.account: Account | None = None
+        self.session: Account | None = None
         self.stalled = False
         self.late: bytes | None = None
         self._wake = wake
@@ -81,11 +95,18 @@ class Hub:
     Args:
         door: says when the venue wants silence, and which keys open nothing.
         faults: of events; the shell may exchange it.
+        rest: does what requests ask.
     """
 
     def __init__(
-        self, exchange: Exchange, journal: VenueJournal, door: Door, faults: FaultSchedule
+        self,
+        exchange: Exchange,
+        journal: VenueJournal,
+        door: Door,
+        faults: FaultSchedule,
+        rest: Rest,
     ) -> None:
+        self._rest = rest
         self.faults = faults
         self._door = door
         self._recent: dict[int, deque[bytes]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
@@ -93,6 +114,15 @@ class Hub:
         self._journal = journal
         self._connections: set[Connection] = set()
         self._resend = False
+        self._methods: dict[str, Callable[[Connection, Mapping[str, object]], object]] = {
+            "ping": lambda _connection, _params: {},
+            "time": lambda _connection, _params: {"serverTime": exchange.now_ms()},
+            "session.logon": self._log_in,
+            "session.status": self._session,
+            "session.logout": self._log_out,
+            "userDataStream.subscribe.signature": self._subscribe,
+            "userDataStream.unsubscribe": self._unsubscribe,
+        }
 
     def join(self, connection: Connection) -> None:
         """Let a connection in."""
@@ -137,30 +167,85 @@ class Hub:
                 connection.account = None
 
     def _dispatch(self, connection: Connection, request: Mapping[str, Any]) -> object:
-        method = request.get("method")
-        if method == "ping":
-            return {}
-        if method == "time":
-            return {"serverTime": self._exchange.now_ms()}
-        if method == "userDataStream.subscribe.signature":
-            if connection.account is not None:
-                raise Refused(*refusals.SUBSCRIPTION_ACTIVE)
-            self._admit()
-            connection.account = self._identify(request.get("params") or {})
-            return {"subscriptionId": 0}
-        if method == "userDataStream.unsubscribe":
-            if connection.account is None:
-                raise Refused(*refusals.SUBSCRIPTION_INACTIVE)
-            connection.account = None
-            return {}
-        raise Refused(-1020, "This operation is not supported.")
+        method, params = request.get("method"), request.get("params") or {}
+        if method in CALLS:
+            return self._call(connection, *CALLS[method], params)
+        done = self._methods.get(str(method))
+        if done is None:
+            raise Refused(-1020, "This operation is not supported.")
+        return done(connection, params)
+
+    def _call(
+        self, connection: Connection, method: str, path: str, params: Mapping[str, object]
+    ) -> object:
+        """Let a request in at the door and do what it asks."""
+        call = f"{method} {path}"
+        values = {name: str(value) for name, value in params.items()}
+        self._let_in(call, values)
+        told = self._rest.perform(method, path, self._caller(connection, params), values)
+        self._door.given_back(call)
+        return told
+
+    def _let_in(self, call: str, values: Mapping[str, str]) -> None:
+        now_ms = self._exchange.now_ms()
+        sent_away = self._door.refusal(now_ms, call, values)
+        if sent_away is not None:
+            until_ms = now_ms + 1000 * (sent_away.retry_after_s or 0)
+            more = {"data": {"serverTime": now_ms, "retryAfter": until_ms}}
+            raise Refused(sent_away.code, sent_away.text, sent_away.status, more)
+
+    def _log_in(self, connection: Connection, params: Mapping[str, object]) -> dict[str, Any]:
+        connection.session = self._log_on(params)
+        return self._session(connection, params)
+
+    def _log_out(self, connection: Connection, params: Mapping[str, object]) -> dict[str, Any]:
+        connection.session = None
+        return self._session(connection, params)
+
+    def _subscribe(self, connection: Connection, params: Mapping[str, object]) -> dict[str, Any]:
+        if connection.account is not None:
+            raise Refused(*refusals.SUBSCRIPTION_ACTIVE)
+        self._admit()
+        connection.account = self._identify(params)
+        return {"subscriptionId": 0}
+
+    def _unsubscribe(self, connection: Connection, _params: Mapping[str, object]) -> object:
+        if connection.account is None:
+            raise Refused(*refusals.SUBSCRIPTION_INACTIVE)
+        connection.account = None
+        return {}
+
+    def _log_on(self, params: Mapping[str, object]) -> Account:
+        """Check whose session it is to be; only Ed25519 keys have one."""
+        account = self._identify(params)
+        if not auth.is_ed25519(account):
+            raise Refused(-4056, "HMAC_SHA256 API key is not supported.")
+        return account
+
+    def _session(self, connection: Connection, _params: Mapping[str, object]) -> dict[str, Any]:
+        session = connection.session
+        return {
+            "apiKey": session.api_key if session is not None else None,
+            "authorizedSince": self._exchange.now_ms() if session is not None else None,
+            "connectedSince": self._exchange.now_ms(),
+            "returnRateLimits": True,
+            "serverTime": self._exchange.now_ms(),
+            "userDataStream": connection.account is not None,
+        }
+
+    def _caller(self, connection: Connection, params: Mapping[str, object]) -> Account:
+        """Return who asks: the session's account, or that of a signed message."""
+        if connection.session is None or "apiKey" in params:
+            return self._identify(params)
+        auth.check_time(
+            self._exchange.now_ms(), {name: str(value) for name, value in params.items()}
+        )
+        return connection.session
 
     def _admit(self) -> None:
         """Refuse a subscription while the venue wants silence, or because a fault says so."""
         now_ms = self._exchange.now_ms()
-        silence = self._door.refusal(now_ms, SUBSCRIBE, {})
-        if silence is not None:
-            raise Refused(silence.code, silence.text, status=silence.status)
+        self._let_in(SUBSCRIBE, {})
         rule = self.faults.next(SUBSCRIBE, "", now_ms)
         if rule is not None and rule.fault is Fault.SUBSCRIPTION_REFUSED:
             self._note_fault(rule, SUBSCRIBE)
@@ -264,5 +349,5 @@ def _error(identifier: object, error: Refused) -> dict[str, Any]:
     return {
         "id": identifier,
         "status": error.status,
-        "error": {"code": error.code, "msg": error.message},
+        "error": {"code": error.code, "msg": error.message} | error.more,
     }

@@ -16,52 +16,29 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-
 from bot4_runtime.domain.errors import (
     ConfigError,
-    LocationRefused,
     OutcomeUnknown,
-    VenueRefused,
     VenueUnreachable,
 )
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms
+from bot4_runtime.exchange.binance.failures import (
+    Refusal,
+    failure,
+    heed_silence,
+    read_error,
+    silence_ms,
+)
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.weights import cost
+
+__all__ = ["HttpConnection", "Refusal"]
 
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 12.0
 """For a whole answer; longer than the 10 s in which Binance gives up on its own engine."""
 MAX_BODY: Final = 64 << 20
 """Bytes of an answer, about four times the longest one (all symbols' rules)."""
-NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
-"""Codes that do not say whether the request was carried out."""
-TOO_MANY_ORDERS: Final = -1015
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_REFUSED_AT_THE_DOOR: Final = frozenset({403, 418, 429})
-_AT_THE_DOOR: Final = {
-    403: "its firewall refused it before it was looked at; Binance answers so to who asks too "
-    "much or from where it does not serve: wait, then look at the network's location or proxy",
-    418: "this address is banned for having asked too much",
-    429: "this address asks too much",
-}
-
-
-class Refusal(VenueRefused):
-    """The venue said no.
-
-    Attributes:
-        code: the venue's; ``HTTP 403`` and the like when its answer cannot be read.
-    """
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"the venue refused ({code}): {reason}")
-        self.code = code
-        self.reason = reason
-
-
-class _Error(msgspec.Struct):
-    code: int
-    msg: str
 
 
 class _TimedFile(io.RawIOBase):
@@ -239,37 +216,14 @@ class HttpConnection:
             )
 
     def _judge(self, method: str, path: str, answer: _Answer) -> bytes:
-        status = answer.status
-        if status == 200:
+        if answer.status == 200:
             return answer.body
-        if status == 451:
-            raise LocationRefused(
-                "the venue refuses this location (HTTP 451) and would again; market data may "
-                "still come from the public archive or from data-api.binance.vision, orders cannot"
-            )
-        error = _read_error(answer.body)
-        if status in {418, 429} or (status == 403 and error is None):
-            self._stop(status, error, answer.headers.get("retry-after"))
-        known = error is not None and error.code not in NO_PROOF
-        if 400 <= status < 500 and status != 409:
-            if known and error is not None:
-                raise Refusal(str(error.code), error.msg)
-            if error is None and status in _REFUSED_AT_THE_DOOR:
-                raise Refusal(f"HTTP {status}", _AT_THE_DOOR[status])
-        told = f"code {error.code}" if error is not None else "no readable reason"
-        raise OutcomeUnknown(
-            f"{method} {path} was answered with HTTP {status}, {told}: it may have been carried "
-            "out; ask for its outcome, never send it again"
-        )
-
-    def _stop(self, status: int, error: _Error | None, retry_after: str | None) -> None:
-        """Remember for how long the venue wants silence; -1015 is about new orders alone."""
-        message = error.msg if error is not None else ""
-        asked_ms = pause_ms(retry_after, message, self._budget.clock_ms())
-        if status == 429 and error is not None and error.code == TOO_MANY_ORDERS:
-            self._budget.hold_orders(self._account, asked_ms)
-        else:
-            self._budget.stay_away(asked_ms)
+        error = read_error(answer.body)
+        now_ms = self._budget.clock_ms()
+        asked_ms = silence_ms(answer.status, error, answer.headers.get("retry-after"), now_ms)
+        if asked_ms is not None:
+            heed_silence(self._budget, self._account, answer.status, error, asked_ms)
+        raise failure(f"{method} {path}", answer.status, error)
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
@@ -284,10 +238,3 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     if response.length is not None or len(body) > MAX_BODY:
         raise http.client.HTTPException(f"an answer of more than {MAX_BODY} bytes")
     return body
-
-
-def _read_error(body: bytes) -> _Error | None:
-    try:
-        return msgspec.json.decode(body, type=_Error)
-    except msgspec.MsgspecError:
-        return None

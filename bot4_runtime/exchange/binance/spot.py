@@ -10,8 +10,6 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
-import msgspec
-
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import (
@@ -36,6 +34,7 @@ from bot4_runtime.domain.order import (
     OrderType,
     TimeInForce,
 )
+from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
@@ -48,8 +47,13 @@ from bot4_runtime.exchange.binance.messages import (
     TradeFields,
     amount,
     positive,
+    read_answer,
     word,
 )
+from bot4_runtime.exchange.binance.order_changes import OrderChanges
+from bot4_runtime.exchange.binance.order_entry import OrderEntry
+from bot4_runtime.exchange.binance.order_line import OrderLine
+from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
@@ -59,10 +63,11 @@ PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
 INVALID_TIMESTAMP: Final = "-1021"
+RULES_BROKEN: Final = frozenset({"-1013", "-1111", "-1121"})
+CLOSED: Final = "Market is closed."
 DUPLICATE: Final = "Duplicate order sent."
 """Of -2010: the id is that of an open order, so that it is no rejection of that order."""
 
-Told = TypeVar("Told")
 Meaning_co = TypeVar("Meaning_co", covariant=True)
 
 
@@ -79,6 +84,8 @@ class BinanceSpot:
         silence_s: how long a living user stream may say nothing, pings included.
         report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
+        order_url: of the WebSocket API that orders go by; None for REST alone.
+        symbols: those whose trading rules are learnt, and held against orders before they go.
     """
 
     name = "binance spot"
@@ -97,9 +104,11 @@ class BinanceSpot:
         silence_s: float = SILENCE_S,
         report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
+        order_url: str | None = None,
+        symbols: Sequence[str] = (),
     ) -> None:
         self._window_ms = window_ms
-        self._may_send = may_send
+        budget = budget or RequestBudget(None)
         self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
@@ -109,11 +118,39 @@ class BinanceSpot:
             if stream_url is not None
             else None
         )
+        self._line = (
+            OrderLine(
+                order_url,
+                signer,
+                self._clock,
+                window_ms=window_ms,
+                budget=budget,
+                reply_s=reply_s,
+            )
+            if order_url is not None
+            else None
+        )
+        self._entry = OrderEntry(
+            self._http,
+            self._line,
+            signed=self._signed,
+            in_time=self._in_time,
+            headers=self._headers,
+            may_send=may_send,
+        )
+        self.changes = OrderChanges(self._entry)
+        self._rules = RuleBook(symbols, budget, signer.api_key)
 
     def start(self) -> None:
-        """Learn the venue's time, if it answers, and begin to follow the user stream."""
-        with suppress(VenueError):  # asked again before the first signature
+        """Learn the venue's time and rules, open the line and begin to follow the user stream.
+
+        A venue that does not answer now is asked again before the first signature.
+        """
+        with suppress(VenueError):
             self._clock.synchronise(self.server_time_ms)
+            self._learn_rules()
+        if self._line is not None:
+            self._line.start()
         if self._stream is not None:
             self._stream.start()
 
@@ -121,6 +158,8 @@ class BinanceSpot:
         """Let go of all connections."""
         if self._stream is not None:
             self._stream.close()
+        if self._line is not None:
+            self._line.close()
         self._http.close()
 
     # ---------------------------------------------------------------------- orders
@@ -128,19 +167,27 @@ class BinanceSpot:
         """Send an order, once.
 
         Returns:
-            The acceptance with the fills it brought, or the rejection. How the order ends is
-            not told here.
+            The acceptance with the fills it brought, or the rejection, by the venue or by its
+            rules as they are known here. How the order ends is not told here.
 
         Raises:
             VenueUnreachable: it surely was not sent.
             OutcomeUnknown: it may have been taken: query it, never send it again.
         """
-        signed = self._signed(order_fields(intent, client_id))
-        if self._may_send is not None and not self._may_send():
-            raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
+        fields = order_fields(intent, client_id)
+        broken = self._rules.broken(intent, str(fields["type"]))
+        if broken is not None:
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code=broken.rule,
+                    reason=f"not sent, {intent.symbol} does not take it: {broken.told}",
+                )
+            ]
         try:
             lane = Lane.REDUCE if intent.reduce_only else Lane.OPEN
-            body = self._http.post("/api/v3/order", signed, self._headers, lane)
+            body = self._entry.send("order.place", fields, lane)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
@@ -157,11 +204,13 @@ class BinanceSpot:
             ]
         if self._stream is not None:
             self._stream.expect(client_id)
-        placed = _read(body, PlacedFields, f"the answer to order {client_id}")
+        placed = read_answer(body, PlacedFields, f"the answer to order {client_id}")
         try:
-            return _placed_events(intent, client_id, placed)
+            events = _placed_events(intent, client_id, placed)
         except DataError as error:
             raise OutcomeUnknown(f"order {client_id} was answered, but {error}") from error
+        self._rules.placed(intent)
+        return events
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
         """Ask for the end of an order; may be repeated.
@@ -180,12 +229,21 @@ class BinanceSpot:
             "origClientOrderId": order.client_id,
         }
         try:
-            self._http.delete("/api/v3/order", self._signed(named), self._headers)
+            self._cancel(named)
         except Refusal as error:
-            self._heed(error)
             if error.code != CANCEL_REJECTED:
                 raise
         return []
+
+    def _cancel(self, named: Mapping[str, str | int]) -> None:
+        """Ask for an end; a wrong timestamp is put right once, since it was not looked at."""
+        try:
+            self._entry.send("order.cancel", named, Lane.CANCEL)
+        except Refusal as error:
+            if error.code != INVALID_TIMESTAMP:
+                raise
+            self._clock.doubt()
+            self._entry.send("order.cancel", named, Lane.CANCEL)
 
     def on_candle(
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
@@ -220,7 +278,7 @@ class BinanceSpot:
             if error.code == NO_SUCH_ORDER:
                 return None
             raise
-        order = _meaning(_read(body, OrderFields, f"order {client_id}"))
+        order = _meaning(read_answer(body, OrderFields, f"order {client_id}"))
         if (order.symbol, order.client_id) != (symbol, client_id):
             raise OutcomeUnknown(
                 f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
@@ -229,9 +287,17 @@ class BinanceSpot:
         return order
 
     def open_orders(self) -> Sequence[VenueOrder]:
-        """Return all open orders of the account, ours or not."""
-        body = self._ask("/api/v3/openOrders", {})
-        return [_meaning(row) for row in _read(body, list[OrderFields], "the open orders")]
+        """Return all open orders of the account, ours or not; begins a reading of the account.
+
+        Trading rules that are old, or that an order was refused by, are learnt again first.
+        """
+        self._learn_rules()
+        rows = read_answer(
+            self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
+        )
+        orders = [_meaning(row) for row in rows]
+        self._rules.open_orders([(row.symbol, row.type) for row in rows], orders)
+        return orders
 
     def trades(self, symbol: str, after_trade_id: int) -> Sequence[VenueTrade]:
         """Return all executions in a symbol after a trade id, oldest first, paged to the end."""
@@ -239,7 +305,7 @@ class BinanceSpot:
         last = after_trade_id
         while True:
             asked: dict[str, str | int] = {"symbol": symbol, "fromId": last + 1, "limit": PAGE}
-            rows = _read(
+            rows = read_answer(
                 self._ask("/api/v3/myTrades", asked), list[TradeFields], f"trades of {symbol}"
             )
             for row in rows:
@@ -256,12 +322,26 @@ class BinanceSpot:
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
-        return _meaning(_read(self._ask("/api/v3/account", {}), AccountFields, "the account"))
+        body = self._ask("/api/v3/account", {})
+        held = _meaning(read_answer(body, AccountFields, "the account"))
+        self._rules.balances(held)
+        return held
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
         body = self._http.get("/api/v3/time", "", {})
-        return _read(body, ServerTime, "the venue's time").serverTime
+        return read_answer(body, ServerTime, "the venue's time").serverTime
+
+    def rules(self, symbol: str) -> SymbolRules | None:
+        """Return a symbol's trading rules as they were last told."""
+        return self._rules.of(symbol)
+
+    def _learn_rules(self) -> None:
+        query = self._rules.due_query()
+        if query is not None:
+            sent_ms = self._clock.now_ms()
+            body = self._http.get("/api/v3/exchangeInfo", query, {})
+            self._rules.take_over(read_answer(body, ExchangeInfo, "the trading rules"), sent_ms)
 
     # --------------------------------------------------------------------- signing
     def _ask(self, path: str, parameters: Mapping[str, str | int]) -> bytes:
@@ -275,6 +355,12 @@ class BinanceSpot:
             return self._http.get(path, self._signed(parameters), self._headers)
 
     def _signed(self, parameters: Mapping[str, str | int]) -> str:
+        self._in_time()
+        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
+        return self._signer.query({**parameters, **stamp})
+
+    def _in_time(self) -> None:
+        """Know the venue's time before anything is signed."""
         if not self._clock.synchronised:
             try:
                 self._clock.synchronise(self.server_time_ms)
@@ -282,13 +368,13 @@ class BinanceSpot:
                 raise VenueUnreachable(
                     f"no time from the venue, nothing was sent: {error}"
                 ) from error
-        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
-        return self._signer.query({**parameters, **stamp})
 
     def _heed(self, error: Refusal) -> None:
-        """Learn the time again before the next call; what was refused is not sent twice."""
+        """Learn time or rules again before the next order; what was refused is not sent twice."""
         if error.code == INVALID_TIMESTAMP:
             self._clock.doubt()
+        elif error.code in RULES_BROKEN or error.reason == CLOSED:
+            self._rules.doubt()
 
 
 def order_fields(intent: OrderIntent, client_id: str) -> dict[str, str | int]:
@@ -345,16 +431,6 @@ def _fill(intent: OrderIntent, row: PlacedFill, ts_ns: int) -> Fill:
         liquidity=Liquidity.TAKER,
         ts_event_ns=ts_ns,
     )
-
-
-def _read(body: bytes, shape: type[Told], what: str) -> Told:
-    """Decode an answer; one that cannot be read proves nothing, and is never an empty one."""
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
-        raise OutcomeUnknown(
-            f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
-        ) from error
 
 
 class _Meaningful(Protocol[Meaning_co]):

@@ -296,7 +296,7 @@ class Canned:
     def get(self, *_):
         return self.body
 
-    post = delete = get
+    send = delete = get
 
     def close(self):
         pass
@@ -305,7 +305,7 @@ class Canned:
 def canned(body):
     client = BinanceSpot("http://127.0.0.1:9", None, Signer(Secret("k"), Secret("s")), LiveClock())
     client._clock.synchronised = True
-    client._http = Canned(body)
+    client._http = client._entry.http = Canned(body)
     return client
 
 
@@ -417,7 +417,7 @@ def test_an_order_is_signed_first_and_sent_only_while_the_lease_holds():
     with connected() as (venue, client):
         client.start()
         asked = []
-        client._may_send = lambda: asked.append(client._clock.now_ms()) or len(asked) > 1
+        client._entry._may_send = lambda: asked.append(client._clock.now_ms()) or len(asked) > 1
         with pytest.raises(VenueUnreachable, match="lease"):
             client.submit(intent(1), "b4-1-1", 0.0)
         assert venue.exchange.orders(venue.exchange.account("key")) == []
