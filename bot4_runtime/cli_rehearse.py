@@ -44,7 +44,7 @@ def rehearse(
     inconclusive, too few orders or faults to say anything.
     """
     from bot4_runtime.rehearsal import schedules
-    from bot4_runtime.rehearsal.performance import Rehearsal
+    from bot4_runtime.rehearsal.performance import LineClient, Rehearsal
     from bot4_runtime.rehearsal.verdict import EXIT_CODES
     from bot4_runtime.settings import load_settings
     from bot4_runtime.telemetry import configure_logging
@@ -72,7 +72,13 @@ def rehearse(
             progress.update(task, completed=done, description=f"Rehearsing {day:%Y-%m-%d %H:%M}")
 
         made = Rehearsal(
-            settings, Path(folder), rules=rules, seed=seed, hours=hours, on_progress=on_progress
+            settings,
+            Path(folder),
+            rules=schedules.on_both_ways(rules),
+            seed=seed,
+            hours=hours,
+            client=LineClient,
+            on_progress=on_progress,
         )
         progress.update(task, total=made.total)
         verdict = made.perform()

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bot4_runtime.app.options import RunOptions
+from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
 from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
@@ -92,5 +93,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         clock,
         may_send=lease.holds,
         budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
+        order_url=named.stream_url,
+        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
     return Remote(venue, clock, time.monotonic_ns, lease)

@@ -59,7 +59,9 @@ class Killed(Exception):
 
 
 class Client(BinanceSpot):
-    """The connector as ``start --mode testnet`` uses it, with shorter waits."""
+    """The connector with shorter waits, orders by REST."""
+
+    by_line = False
 
     def __init__(self, server: VenueServer, clock: Clock, lease: Lease) -> None:
         super().__init__(
@@ -72,7 +74,14 @@ class Client(BinanceSpot):
             silence_s=SILENCE_S,
             report_s=REPORT_S,
             budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
+            order_url=f"ws://127.0.0.1:{server.port}/ws-api/v3" if self.by_line else None,
         )
+
+
+class LineClient(Client):
+    """The same with orders over the WebSocket API, as ``start --mode testnet`` sends them."""
+
+    by_line = True
 
 
 class Rehearsal:

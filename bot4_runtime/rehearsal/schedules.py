@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.venue.faults import EVENT, OF_CALLS, OF_ORDERS, SUBSCRIBE, Fault, FaultRule
+from bot4_runtime.venue.faults import EVENT, OF_CALLS, OF_ORDERS, SUBSCRIBE, WS, Fault, FaultRule
 
 _REPORT: Final = "executionReport"
 
@@ -49,6 +49,21 @@ SCENARIOS: Final[dict[str, tuple[FaultRule, ...]]] = {
     ),
 }
 """Faults by the name of a scenario."""
+OF_THE_LINE: Final = frozenset(
+    {
+        Fault.DROP_REQUEST,
+        Fault.DROP_REPLY,
+        Fault.DELAY_REPLY,
+        Fault.DELAY_REQUEST,
+        Fault.ERROR_BEFORE,
+        Fault.ERROR_AFTER,
+        Fault.GATEWAY_AFTER,
+        Fault.TRUNCATED,
+        Fault.NOT_JSON,
+        Fault.WRONG_TYPE,
+    }
+)
+"""Faults that an order over the WebSocket API can have as well."""
 LONGEST_S: Final = {
     Fault.DELAY_REPLY: 0.4,
     Fault.DELAY_REQUEST: 0.4,
@@ -85,6 +100,16 @@ def scenario(name: str) -> tuple[FaultRule, ...]:
         raise ConfigError(f"--scenario {name}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise ConfigError(f"--scenario {name} holds no list of rules: {error}") from None
+
+
+def on_both_ways(rules: Sequence[FaultRule]) -> tuple[FaultRule, ...]:
+    """Return a schedule whose faults of new orders hit them over the WebSocket API too."""
+    twins = [
+        msgspec.structs.replace(rule, method=WS, path="order.place")
+        for rule in rules
+        if rule.method == "POST" and rule.fault in OF_THE_LINE
+    ]
+    return (*rules, *twins)
 
 
 def drawn(seed: int, rules: int = 8) -> tuple[FaultRule, ...]:

@@ -7,7 +7,7 @@ import msgspec
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.rehearsal.schedules import drawn
+from bot4_runtime.rehearsal.schedules import drawn, on_both_ways
 from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource, wall_ms
 from bot4_runtime.venue.faults import Fault, FaultSchedule
 from bot4_runtime.venue.journal import MemorySink
@@ -83,7 +83,7 @@ class SoakVenue:
             for rule in drawn(self.seed * 1_000 + minute)
             if rule.fault not in LEFT_OUT
         ]
-        self.venue.schedule(FaultSchedule(rules, self.seed + minute))
+        self.venue.schedule(FaultSchedule(on_both_ways(rules), self.seed + minute))
 
     def calm(self):
         """Let nothing go wrong any more."""

@@ -16,10 +16,11 @@ from bot4_runtime.domain.events import (
     OrderRejected,
 )
 from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.rehearsal.performance import LineClient
 from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.book import Depth
-from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, Fault, FaultRule
+from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, WS, Fault, FaultRule
 
 HOUR_MS = 3_600_000
 AT_7 = SIMULATED_START_MS + 7 * HOUR_MS
@@ -91,6 +92,36 @@ def test_n2_n3_n4_n6_an_order_without_its_answer_is_unknown_and_there_once(agree
     assert closed == [], "it was taken, and must not be given up"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.DROP_REPLY,
+        Fault.DELAY_REPLY,
+        Fault.ERROR_AFTER,
+        Fault.TRUNCATED,
+        Fault.NOT_JSON,
+        Fault.WRONG_TYPE,
+    ],
+)
+def test_n2_n3_n4_n6_an_order_over_the_line_without_its_reply_is_there_once(agreed, fault) -> None:
+    verdict, _, events = agreed(
+        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+    )
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    assert verdict.findings.duplicates == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_REQUEST, Fault.DELAY_REQUEST, Fault.ERROR_BEFORE])
+def test_n1_n4_n11_an_order_over_the_line_that_never_got_there_is_not_sent_again(
+    agreed, fault
+) -> None:
+    verdict, _, events = agreed(
+        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+    )
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    assert verdict.findings.duplicates == 0
+
+
 def test_n4_an_error_before_the_effect_is_unknown_until_the_venue_never_knew_it(agreed) -> None:
     _, _, events = agreed(rule(Fault.ERROR_BEFORE, "POST"))
     assert len(of(events, OrderOutcomeUnknown)) == 3
@@ -152,6 +183,10 @@ def test_a1_a_clock_that_jumps_is_asked_again_and_nothing_is_sent_twice(agreed, 
         rule(Fault.CLOCK_STEP, "GET", ORDER, from_ms=AT_7, times=1, seconds=seconds),
         rule(Fault.CLOCK_STEP, "GET", from_ms=AT_7 + 8 * HOUR_MS, times=1, seconds=-seconds),
     )
+
+
+def test_a1_a_clock_that_drifts_is_followed(agreed) -> None:
+    agreed(rule(Fault.CLOCK_STEP, "GET", "/api/v3/account", times=40, seconds=0.15), least=20)
 
 
 def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> None:
