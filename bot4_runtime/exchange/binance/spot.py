@@ -114,7 +114,14 @@ class BinanceSpot:
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock, silence_s=silence_s, report_s=report_s)
+            UserStream(
+                stream_url,
+                signer,
+                self._clock,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+            )
             if stream_url is not None
             else None
         )

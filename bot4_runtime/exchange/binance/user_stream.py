@@ -21,8 +21,11 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import DataError
+from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
+from bot4_runtime.exchange.binance.weights import cost
 from bot4_runtime.exchange.protocols import UserUpdate
 
 SILENCE_S: Final = 60.0
@@ -30,6 +33,8 @@ SILENCE_S: Final = 60.0
 QUEUE: Final = 10_000
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+LOOK_AGAIN_S: Final = 0.5
+"""How long is slept at most while the venue wants silence."""
 PONG_S: Final = 0.4
 """From one pong to the next at least: a line may say five things a second, pongs among them."""
 REPORT_S: Final = 5.0
@@ -43,16 +48,11 @@ class _Head(msgspec.Struct):
     e: str
 
 
-class _Refused(msgspec.Struct):
-    code: int
-    msg: str
-
-
 class _Frame(msgspec.Struct):
     """What arrives: the answer to our request, or an event, still unread."""
 
     status: int | None = None
-    error: _Refused | None = None
+    error: ErrorFields | None = None
     event: msgspec.Raw = msgspec.Raw()
     e: str | None = None
 
@@ -106,6 +106,7 @@ class UserStream:
         queue: updates that may wait for `poll`.
         silence_s: how long a living line may say nothing, pings included.
         report_s: how long the report of an order that the venue answered may take.
+        budget: what may be asked of the venue; its own when None.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class UserStream:
         queue: int = QUEUE,
         silence_s: float = SILENCE_S,
         report_s: float = REPORT_S,
+        budget: RequestBudget | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
@@ -124,6 +126,7 @@ class UserStream:
         self._limit = queue
         self._silence_s = silence_s
         self._report_s = report_s
+        self._budget = budget or RequestBudget(None)
         self._expected: dict[str, float] = {}
         self._reported: deque[str] = deque(maxlen=_REMEMBERED)
         self._line: aiohttp.ClientWebSocketResponse | None = None
@@ -210,6 +213,7 @@ class UserStream:
         async with aiohttp.ClientSession() as session:
             while not self._closing:
                 try:
+                    await self._permitted()
                     await self._listen(session)
                 except asyncio.CancelledError:
                     return
@@ -225,6 +229,12 @@ class UserStream:
                         pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
                     )
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _permitted(self) -> None:
+        """Wait while the venue wants silence, and count what subscribing costs."""
+        weight = cost("userDataStream.subscribe.signature").weight
+        while (wait_ms := self._budget.take(Lane.CANCEL, weight)) > 0:  # noqa: ASYNC110 - a clock
+            await asyncio.sleep(min(wait_ms / 1000, LOOK_AGAIN_S))
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         """Connect, subscribe and read until the line ends, which always raises."""
@@ -267,6 +277,9 @@ class UserStream:
         elif frame.status is not None:
             if frame.error is not None and frame.error.code == _INVALID_TIMESTAMP:
                 self._clock.doubt()
+            if frame.status in {418, 429}:
+                pause_ms = told_pause_ms(frame.error, self._budget.clock_ms())
+                self._budget.stay_away(pause_ms)
             raise _StreamEnded(str(frame.error))
 
     def _take_event(self, event: msgspec.Raw) -> None:

@@ -12,6 +12,7 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Liquidity, OrderStatus
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.binance.spot import BinanceSpot
@@ -312,3 +313,28 @@ def test_an_event_without_its_wrapper_is_an_event(venue):
         wire.buy("mine")
         assert [u.order.client_id for u in collected(stream, 2)] == ["mine", "mine"]
         assert stream.counts["unreadable"] == 0
+
+
+def test_nothing_is_subscribed_while_the_venue_wants_silence(venue):
+    sink = MemorySink()
+    venue.journal._sink = sink
+    now = [1_000_000]
+    budget = RequestBudget(None, clock_ms=lambda: now[0])
+    budget.stay_away(30_000)
+    with hosted(venue) as server, following(server, budget=budget) as stream:
+        time.sleep(0.2)
+        assert not stream.connected
+        now[0] += 30_000
+        until(lambda: stream.connected)
+    assert "trespass" not in {entry.kind for entry in sink.entries}
+
+
+def test_a_subscription_refused_for_a_while_is_not_tried_before_its_end(venue):
+    budget = RequestBudget(None)
+    with hosted(venue) as server:
+        server.do(lambda: venue.door.ban(venue.exchange.now_ms(), 30))
+        with following(server, budget=budget) as stream:
+            until(lambda: stream.counts["reconnects"] == 1)
+            until(lambda: budget.take(Lane.CANCEL, 0) > 20_000)
+            time.sleep(0.3)
+            assert stream.counts["reconnects"] == 1
