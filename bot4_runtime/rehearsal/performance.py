@@ -135,6 +135,7 @@ class Rehearsal:
         self._instruments = self._listed()
         self._depth = depth or Depth(level_quantity=Decimal(1_000_000))
         self._bnb = bnb
+        self.made_venue = self._venue()
         self._store: StateStore | None = None
         self._unknown: dict[int, int] = {}
         self._unknown_s: list[float] = []
@@ -147,7 +148,7 @@ class Rehearsal:
 
     def perform(self) -> Verdict:
         """Go through it, and judge."""
-        venue = self._venue()
+        venue = self.made_venue
         ended = ""
         with hosted(venue, ping_s=PING_S) as server:
             server.do(lambda: venue.schedule(FaultSchedule(self._rules, self._seed)))
