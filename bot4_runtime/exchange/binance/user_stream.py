@@ -7,7 +7,6 @@ seen too. Who sees a gap reconciles over REST.
 """
 
 import asyncio
-import math
 import random
 import threading
 import time
@@ -127,7 +126,8 @@ class UserStream:
         self._silence_s = silence_s
         self._report_s = report_s
         self._budget = budget or RequestBudget(None)
-        self._expected: dict[str, float] = {}
+        self._expected: dict[str, tuple[float, int]] = {}
+        """By order: until when its report may take, and the gap after which it was answered."""
         self._reported: deque[str] = deque(maxlen=_REMEMBERED)
         self._line: aiohttp.ClientWebSocketResponse | None = None
         self._hanging_up: asyncio.Task[bool] | None = None
@@ -170,7 +170,7 @@ class UserStream:
         A line whose pings are answered may yet bring no events. Every order is a probe of it.
         """
         if client_id not in self._reported:
-            self._expected[client_id] = time.monotonic() + self._report_s
+            self._expected[client_id] = (time.monotonic() + self._report_s, self._gaps)
 
     @property
     def connected(self) -> bool:
@@ -189,9 +189,12 @@ class UserStream:
 
     def _listen_for_expected(self) -> None:
         """End a line that does not bring what the venue must have sent."""
-        for client_id in [name for name in self._expected if name in self._reported]:
-            del self._expected[client_id]
-        if min(self._expected.values(), default=math.inf) > time.monotonic():
+        self._expected = {
+            name: (due_s, gap)
+            for name, (due_s, gap) in self._expected.items()
+            if name not in self._reported and gap == self._gaps  # else it may lie in the gap
+        }
+        if not any(due_s <= time.monotonic() for due_s, _ in self._expected.values()):
             return
         self._expected.clear()
         self.counts["deaf"] += 1
