@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -32,6 +32,10 @@ SILENCE_S: Final = 60.0
 QUEUE: Final = 10_000
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+LIFETIME_S: Final = 23.5 * 3_600
+"""Binance ends a line after 24 hours."""
+HANDOVER_S: Final = 20.0
+"""How long the next line may take to stand before the one that ends is left."""
 LOOK_AGAIN_S: Final = 0.5
 """How long is slept at most while the venue wants silence."""
 PONG_S: Final = 0.4
@@ -40,7 +44,8 @@ REPORT_S: Final = 5.0
 """How long the report of an order may take that the venue answered; then the stream is deaf."""
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _INVALID_TIMESTAMP: Final = -1021
-_ENDS: Final = frozenset({"eventStreamTerminated", "serverShutdown"})
+_ENDED: Final = "eventStreamTerminated"
+_WILL_END: Final = "serverShutdown"
 
 
 class _Head(msgspec.Struct):
@@ -58,6 +63,12 @@ class _Frame(msgspec.Struct):
 
 class _StreamEnded(Exception):
     """The stream must be opened anew."""
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Look at how a line ended that was left already."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Pongs:
@@ -130,6 +141,7 @@ class UserStream:
         """By order: until when its report may take, and the gap after which it was answered."""
         self._reported: deque[str] = deque(maxlen=_REMEMBERED)
         self._line: aiohttp.ClientWebSocketResponse | None = None
+        self._leaving: asyncio.Event | None = None
         self._hanging_up: asyncio.Task[bool] | None = None
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
@@ -217,7 +229,7 @@ class UserStream:
             while not self._closing:
                 try:
                     await self._permitted()
-                    await self._listen(session)
+                    await self._lead(session)
                 except asyncio.CancelledError:
                     return
                 except (aiohttp.ClientError, OSError, TimeoutError, _StreamEnded) as error:
@@ -233,14 +245,58 @@ class UserStream:
                     )
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
+    async def _lead(self, session: aiohttp.ClientSession) -> None:
+        """Follow one line after the other until one ends unforeseen, which always raises.
+
+        A line that is about to end, or has nearly lived its 24 hours, is left only when the next
+        one stands: what both bring comes twice, and nothing is missed.
+        """
+        leaving = self._leaving = asyncio.Event()
+        lines: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._listen(session, asyncio.Event()))
+        }
+        notice = asyncio.create_task(leaving.wait())
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    {*lines, notice}, timeout=LIFETIME_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for line in lines & done:
+                    line.result()
+                stands = asyncio.Event()
+                successor = asyncio.create_task(self._listen(session, stands))
+                standing = asyncio.create_task(stands.wait())
+                lines |= {successor, standing}
+                await asyncio.wait(
+                    {successor, standing}, timeout=HANDOVER_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not stands.is_set():
+                    raise _StreamEnded("no line stands to take over from one that ends")
+                for line in lines - {successor}:
+                    line.add_done_callback(_seen)
+                    line.cancel()
+                self.counts["handovers"] += 1
+                lines = {successor}
+                leaving.clear()
+                notice = asyncio.create_task(leaving.wait())
+        finally:
+            for task in (*lines, notice):
+                task.cancel()
+            await asyncio.gather(*lines, notice, return_exceptions=True)
+
     async def _permitted(self) -> None:
         """Wait while the venue wants silence, and count what subscribing costs."""
         weight = cost("userDataStream.subscribe.signature").weight
         while (wait_ms := self._budget.take(Lane.CANCEL, weight)) > 0:  # noqa: ASYNC110 - a clock
             await asyncio.sleep(min(wait_ms / 1000, LOOK_AGAIN_S))
 
-    async def _listen(self, session: aiohttp.ClientSession) -> None:
-        """Connect, subscribe and read until the line ends, which always raises."""
+    async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
+        """Connect, subscribe and read until the line ends, which always raises.
+
+        Args:
+            session: of all lines.
+            stands: set when the subscription is there.
+        """
         async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
             request = {
                 "id": "subscribe",
@@ -256,25 +312,29 @@ class UserStream:
                 if message.type is aiohttp.WSMsgType.PING:
                     await pongs.answer(message.data)
                 elif message.type is aiohttp.WSMsgType.TEXT:
-                    self._take(message.data)
+                    if self._take(message.data):
+                        stands.set()
                 elif message.type is not aiohttp.WSMsgType.PONG:
                     raise _StreamEnded(message.type.name)
 
-    def _take(self, text: str) -> None:
-        """Read one frame; what cannot be read is counted and passed over."""
+    def _take(self, text: str) -> bool:
+        """Read one frame; tell whether it says that the subscription stands.
+
+        What cannot be read is counted and passed over.
+        """
         try:
             frame = _FRAMES.decode(text)
             if frame.e is not None:  # an event without its wrapper
                 self._take_event(msgspec.Raw(text.encode()))
-                return
+                return False
             if bytes(frame.event):
                 self._take_event(frame.event)
-                return
+                return False
         except (msgspec.MsgspecError, DataError) as error:
             self.counts["unreadable"] += 1
             self._gaps += 1
             self._log.error("unreadable message of the user stream", why=str(error))
-            return
+            return False
         if frame.status == 200:
             self._connected = True
         elif frame.status is not None:
@@ -284,10 +344,14 @@ class UserStream:
                 pause_ms = told_pause_ms(frame.error, self._budget.clock_ms())
                 self._budget.stay_away(pause_ms)
             raise _StreamEnded(str(frame.error))
+        return frame.status == 200
 
     def _take_event(self, event: msgspec.Raw) -> None:
         kind = _HEADS.decode(event).e
-        if kind in _ENDS:
+        if kind == _WILL_END and self._leaving is not None:
+            self._leaving.set()
+            return
+        if kind == _ENDED:
             raise _StreamEnded(kind)
         if kind != "executionReport":
             self.counts[kind] += 1

@@ -22,7 +22,6 @@ from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rules import SymbolRules
-from bot4_runtime.venue.stream import Hub
 
 SYMBOL = "BTCUSDT"
 
@@ -226,17 +225,46 @@ def test_an_unreadable_frame_is_counted_and_passed_over_and_is_a_gap(venue, fram
         assert len(collected(stream, 2)) == 2
 
 
-@pytest.mark.parametrize("kind", ["eventStreamTerminated", "serverShutdown"])
-def test_the_venue_may_end_the_stream(venue, kind, monkeypatch):
-    def farewell(self, account, report):
-        for connection in self._connections:
-            connection.send(msgspec.json.encode({"subscriptionId": 0, "event": {"e": kind}}))
-
-    monkeypatch.setattr(Hub, "report", farewell)
+def test_the_venue_may_end_the_stream(venue, monkeypatch):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.TERMINATED, method="EVENT", times=1)]))
     with wired(venue) as (stream, wire):
         wire.buy("mine")
         until(lambda: stream.counts["reconnects"] == 1)
         until(lambda: stream._connected)
+
+
+def test_a_line_that_will_end_is_left_when_the_next_one_stands_and_nothing_is_missed(venue):
+    rule = FaultRule(fault=Fault.SHUTDOWN, method="EVENT", times=1, seconds=0.4)
+    venue.schedule(FaultSchedule([rule]))
+    with wired(venue) as (stream, wire):
+        until(stream.alive)
+        wire.buy("first")
+        until(lambda: stream.counts["handovers"] == 1)
+        time.sleep(0.5)  # the first line has ended
+        assert stream.alive(), "no gap is told"
+        wire.buy("second")
+        found = collected(stream, 4)
+        assert {update.order.client_id for update in found} == {"first", "second"}
+        assert stream.counts["reconnects"] == 0
+
+
+def test_a_line_that_will_end_is_opened_anew_when_no_other_stands(venue):
+    venue.schedule(
+        FaultSchedule(
+            [
+                FaultRule(fault=Fault.SHUTDOWN, method="EVENT", times=1, seconds=0.1),
+                FaultRule(fault=Fault.SUBSCRIPTION_REFUSED, method="SUBSCRIBE", after=1, times=1),
+            ]
+        )
+    )
+    with hosted(venue) as server, following(server) as stream:
+        until(lambda: stream.connected)
+        wire = Wire(server)
+        assert stream.counts["reconnects"] == 0
+        wire.buy("first")
+        until(lambda: stream.counts["reconnects"] >= 1)
+        until(lambda: stream.connected)
+        wire.close()
 
 
 def test_unknown_frames_and_pings_of_the_api_are_left_alone(venue):

@@ -33,7 +33,7 @@ def rehearse(settings: Settings, tmp_path: Path) -> Rehearse:
 
     def run(
         rules: Sequence[FaultRule] = (),
-        hours: float = 30,
+        hours: float = 22,
         seed: int = 1,
         symbols: tuple[str, ...] = (),
         folder: Path = tmp_path / "run",
