@@ -1,6 +1,7 @@
-"""The command line: bot4-runtime start | replay | stress | status | venue | doctor.
+"""The command line: bot4-runtime start | replay | stress | status | venue | rehearse | doctor.
 
-Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
+Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 3 a rehearsal that says
+nothing, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
 """
 
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime import cli_fees, cli_operator
+from bot4_runtime import cli_fees, cli_operator, cli_rehearse
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 from bot4_runtime.interrupt import INTERRUPTED, Loading
@@ -61,7 +62,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default); testnet and live are not built yet.")
+        str | None, typer.Option(help="paper (default) or testnet; live is not built yet.")
     ] = None,
     source: Annotated[
         str | None,
@@ -112,7 +113,8 @@ def start(
         accept=accept,
     )
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
-    _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)
+    mode = settings.runtime.mode
+    _execute(wiring, settings, options, mode=mode, folder=folder, as_json=as_json)
 
 
 @app.command()
@@ -486,6 +488,7 @@ def _interrupted() -> NoReturn:
 
 cli_operator.register(app)
 cli_fees.register(app)
+cli_rehearse.register(app)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class RuntimeSection(_Section):
     by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
-    mode: Literal["paper"] = "paper"
+    mode: Literal["paper", "testnet"] = "paper"
     account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
     strategy: str = "regime_follower"
     source: str = "simulated"
@@ -246,15 +246,18 @@ class BridgeSection(_Section):
 
 
 class BinanceSection(_Section):
-    """``[binance]``: the way to Binance, and whose account it is; keys are no settings.
+    """``[binance]``: the venue outside this process that modes ``testnet`` and ``live`` trade at.
 
-    `rest_url` empty is Binance's own; `proxy` is an HTTP proxy, ``http://host:port``;
-    `account_uid` is Binance's number of the account that a key must be of, 0 names none.
+    The account's key is no setting: the environment names it. Plain http is for 127.0.0.1 alone.
+    `proxy` is an HTTP proxy, ``http://host:port``; `account_uid` is Binance's number of the
+    account that the key must be of, 0 names none; `real_money` says that mode ``live`` is meant.
     """
 
-    rest_url: str = ""
+    rest_url: str = "https://testnet.binance.vision"
+    stream_url: str = "wss://ws-api.testnet.binance.vision/ws-api/v3"
     proxy: str = ""
     account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
+    real_money: bool = False
 
 
 class Settings(_Section):

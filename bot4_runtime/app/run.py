@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bot4_runtime import collector
+from bot4_runtime.app.remote import Remote
 from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.session import Session, SessionResult
 from bot4_runtime.sources import CandleSource
@@ -35,6 +36,7 @@ class Run:
         bridge: forwards the events to other processes; None when it is off.
         series: writes tables for dashboards; None when it is off.
         notice: hears of promotions; None when Redis is off.
+        remote: the venue outside the process; None where orders stay inside.
     """
 
     session: Session
@@ -48,17 +50,24 @@ class Run:
     bridge: RedisBridge | None = None
     series: Service | None = None
     notice: Service | None = None
+    remote: Remote | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
         """Run to the end, or until `stop` is set; the journal is closed in any case."""
+        services: tuple[Service | None, ...] = (
+            self.bridge,
+            self.series,
+            self.notice,
+            self.remote,
+        )
         try:
-            for service in (self.bridge, self.series, self.notice):
+            for service in services:
                 if service is not None:
                     service.start()
             with collector.seldom():
                 return self.session.run(stop, self.recovery)
         finally:
             self.store.close()
-            for service in (self.bridge, self.series, self.notice):
+            for service in services:
                 if service is not None:
                     service.stop()

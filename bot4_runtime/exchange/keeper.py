@@ -425,7 +425,7 @@ class AccountKeeper:
             raise ConfigError(
                 f"the account at {self._venue.name} holds "
                 f"{balances.get(first.quote, Decimal(0))} {first.quote}, and initial_cash is "
-                f"{first.initial_cash}; lower runtime.initial_cash or fund the account"
+                f"{first.initial_cash}; lower paper.initial_cash or fund the account"
             )
         return balances
 

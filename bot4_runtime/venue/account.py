@@ -8,6 +8,9 @@ from typing import Final
 from bot4_runtime.domain.errors import InvariantViolated
 
 ZERO: Final = Decimal(0)
+BNB: Final = "BNB"
+BNB_SHARE: Final = Decimal("0.75")
+"""Of a commission, what it costs in BNB."""
 QUANTUM: Final = Decimal("0.00000001")
 
 
@@ -34,6 +37,7 @@ class Account:
         taker: commission of an order that takes.
         withdraws: whether its key may take money out.
         ip_bound: whether its key is bound to addresses.
+        pays_in_bnb: whether commissions are taken in BNB, a quarter cheaper, while there is any.
     """
 
     uid: int
@@ -43,6 +47,7 @@ class Account:
     taker: Decimal = Decimal("0.001")
     withdraws: bool = False
     ip_bound: bool = True
+    pays_in_bnb: bool = False
     balances: dict[str, Balance] = field(default_factory=dict)
 
     def balance(self, asset: str) -> Balance:
@@ -82,6 +87,14 @@ class Account:
         commission = (amount * rate).quantize(QUANTUM, ROUND_DOWN)
         self.balance(asset).free += amount - commission
         return commission
+
+    def pay_commission(self, asset: str, amount: Decimal) -> bool:
+        """Take a commission out of what is free; False when that is too little."""
+        balance = self.balance(asset)
+        if not balance.free >= amount:
+            return False
+        balance.free -= amount
+        return True
 
     def held(self) -> Iterator[tuple[str, Balance]]:
         """Yield all balances by asset name."""

@@ -12,7 +12,7 @@ from itertools import count
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
-from bot4_runtime.venue.account import ZERO, Account
+from bot4_runtime.venue.account import BNB, BNB_SHARE, QUANTUM, ZERO, Account
 from bot4_runtime.venue.book import Book, Depth
 from bot4_runtime.venue.judgement import base_quantity, judge, reserve, triggered
 from bot4_runtime.venue.orders import (
@@ -58,6 +58,7 @@ class Exchange:
         self._order_ids = count(1)
         self._trade_ids: dict[str, count[int]] = {}
         self._reports = count(1)
+        self._halted: dict[str, int] = {}
         self._reported = 0
         self._list_ids = count(1)
 
@@ -164,6 +165,8 @@ class Exchange:
 
     def _judge(self, account: Account, request: OrderRequest) -> None:
         book, customer = self._book(request.symbol), self._customers[account.api_key]
+        if self.now_ms() < self._halted.get(request.symbol, 0):
+            raise Refused(*refusals.MARKET_CLOSED)
         known = customer.latest.get((request.symbol, request.client_id))
         if known is not None and known.status.open:
             raise Refused(*refusals.DUPLICATE_ORDER)
@@ -217,6 +220,17 @@ class Exchange:
         self._end_sibling(order, Status.CANCELED, "CANCELED", cancel_id)
         self._close(order, Status.CANCELED, "CANCELED", cancel_id)
         return order
+
+    def end(self, account: Account, symbol: str, client_id: str, *, expired: bool) -> None:
+        """End an order of the exchange's own accord; one that is not open is left alone."""
+        order = self._find(account, symbol, None, client_id)
+        if order is not None and order.status.open:
+            ended = (Status.EXPIRED, "EXPIRED") if expired else (Status.CANCELED, "CANCELED")
+            self._close(order, *ended)
+
+    def halt(self, symbol: str, until_ms: int) -> None:
+        """Take no order of a symbol until then; cancels are taken."""
+        self._halted[symbol] = until_ms
 
     def order(
         self, account: Account, symbol: str, order_id: int | None, client_id: str
@@ -354,7 +368,12 @@ class Exchange:
         received = rules.base if buying else rules.quote
         account.pay(order.locked_asset, given)
         order.locked -= given
-        commission = account.receive(received, got, account.maker if maker else account.taker)
+        rate = account.maker if maker else account.taker
+        commission, commission_asset = self._commission(rules, account, cost * rate)
+        if commission_asset:
+            account.receive(received, got, ZERO)
+        else:
+            commission, commission_asset = account.receive(received, got, rate), received
         order.filled += quantity
         order.spent += cost
         order.status = Status.PARTIALLY_FILLED if order.left > 0 else Status.FILLED
@@ -367,7 +386,7 @@ class Exchange:
             price=price,
             quantity=quantity,
             commission=commission,
-            commission_asset=received,
+            commission_asset=commission_asset,
             maker=maker,
             time_ms=order.updated_ms,
         )
@@ -380,6 +399,16 @@ class Exchange:
             account.unlock(order.locked_asset, spare)
             order.locked -= spare
         self._report(order, "TRADE", trade)
+
+    def _commission(
+        self, rules: SymbolRules, account: Account, worth: Decimal
+    ) -> tuple[Decimal, str]:
+        """Take a commission of this worth (quote) in BNB; nothing where that cannot be."""
+        market = self._books.get(BNB + rules.quote)
+        if not account.pays_in_bnb or market is None:
+            return ZERO, ""
+        amount = (worth * BNB_SHARE / market.last).quantize(QUANTUM, ROUND_DOWN)
+        return (amount, BNB) if account.pay_commission(BNB, amount) else (ZERO, "")
 
     def _close(
         self, order: VenueOrder, status: Status, execution: str, cancel_id: str = ""

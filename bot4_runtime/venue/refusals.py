@@ -56,6 +56,10 @@ NO_SUCH_ORDER: Final = (-2013, "Order does not exist.")
 BAD_KEY_FORMAT: Final = (-2014, "API-key format invalid.")
 REJECTED_KEY: Final = (-2015, "Invalid API-key, IP, or permissions for action.")
 SUBSCRIPTION_ACTIVE: Final = (-2035, "User Data Stream subscription already active.")
+TOO_MANY_SUBSCRIPTIONS: Final = (
+    -2042,
+    "Maximum subscription ID reached for this connection.",
+)
 SUBSCRIPTION_INACTIVE: Final = (-2036, "User Data Stream subscription not active.")
 
 

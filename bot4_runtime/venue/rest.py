@@ -7,6 +7,7 @@ may come in the query, in a form body, or in both; the signature covers both.
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -41,6 +42,7 @@ class WireAnswer(NamedTuple):
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Rest:

@@ -4,6 +4,7 @@ Each status and code belongs to exactly one of: refused, refused for this locati
 unknown. Source: binance-spot-api-docs, errors.md and rest-api.md, "HTTP return codes".
 """
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -90,6 +91,24 @@ def silence_ms(
     if status in {418, 429} or (status == 403 and error is None):
         return pause_ms(retry_after, error.msg if error is not None else "", now_ms)
     return None
+
+
+class _RetryAfter(msgspec.Struct, rename="camel"):
+    retry_after: int | None = None
+
+
+def told_pause_ms(error: ErrorFields | None, now_ms: int) -> float:
+    """Return for how long an error of the WebSocket API wants silence.
+
+    Its `retryAfter` is an epoch in ms; where there is none, its text may name the end of a ban.
+    """
+    until_ms = None
+    if error is not None and bytes(error.data):
+        with suppress(msgspec.MsgspecError):
+            until_ms = msgspec.json.decode(error.data, type=_RetryAfter).retry_after
+    if until_ms is None:
+        return pause_ms(None, error.msg if error is not None else "", now_ms)
+    return float(max(until_ms - now_ms, 0))
 
 
 def heed_silence(

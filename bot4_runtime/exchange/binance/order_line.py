@@ -24,8 +24,13 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
-from bot4_runtime.exchange.binance.failures import ErrorFields, failure, heed_silence
-from bot4_runtime.exchange.binance.limits import Lane, LimitFields, RequestBudget, pause_ms
+from bot4_runtime.exchange.binance.failures import (
+    ErrorFields,
+    failure,
+    heed_silence,
+    told_pause_ms,
+)
+from bot4_runtime.exchange.binance.limits import Lane, LimitFields, RequestBudget
 from bot4_runtime.exchange.binance.signing import Scheme, Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
 
@@ -38,10 +43,6 @@ LONGEST_PAUSE_S: Final = 30.0
 _MAX_FRAME: Final = 16 << 20
 _INVALID_TIMESTAMP: Final = -1021
 _LOG_ON: Final = "log-on"
-
-
-class _RetryAfter(msgspec.Struct, rename="camel"):
-    retry_after: int | None = None
 
 
 class _Event(msgspec.Struct):
@@ -330,16 +331,7 @@ class OrderLine:
         error = reply.error
         if reply.status not in {418, 429}:
             return
-        now_ms = self._budget.clock_ms()
-        until_ms = None
-        if error is not None and bytes(error.data):
-            with suppress(msgspec.MsgspecError):
-                until_ms = msgspec.json.decode(error.data, type=_RetryAfter).retry_after
-        asked_ms = (
-            pause_ms(None, error.msg if error is not None else "", now_ms)
-            if until_ms is None
-            else float(max(until_ms - now_ms, 0))
-        )
+        asked_ms = told_pause_ms(error, self._budget.clock_ms())
         heed_silence(self._budget, self._signer.api_key, reply.status, error, asked_ms)
 
 

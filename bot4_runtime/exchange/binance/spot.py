@@ -4,7 +4,9 @@ An order is sent once. What its answer does not prove is `OutcomeUnknown`, and t
 must query it. Nothing here retries, waits for a fill, or guesses.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
@@ -14,6 +16,7 @@ from bot4_runtime.domain.errors import (
     DataError,
     InvariantViolated,
     OutcomeUnknown,
+    VenueError,
     VenueUnreachable,
 )
 from bot4_runtime.domain.events import (
@@ -53,11 +56,10 @@ from bot4_runtime.exchange.binance.order_entry import OrderEntry
 from bot4_runtime.exchange.binance.order_line import OrderLine
 from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
-REST_URL: Final = "https://api.binance.com"
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
@@ -80,6 +82,8 @@ class BinanceSpot:
         reply_s: how long an answer may take before the outcome counts as unknown.
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
+        silence_s: how long a living user stream may say nothing, pings included.
+        report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
@@ -99,6 +103,8 @@ class BinanceSpot:
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
         order_url: str | None = None,
         symbols: Sequence[str] = (),
@@ -113,7 +119,15 @@ class BinanceSpot:
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock, proxy=proxy)
+            UserStream(
+                stream_url,
+                signer,
+                self._clock,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+                proxy=proxy,
+            )
             if stream_url is not None
             else None
         )
@@ -144,11 +158,11 @@ class BinanceSpot:
     def start(self) -> None:
         """Learn the venue's time and rules, open the line and begin to follow the user stream.
 
-        Raises:
-            VenueUnreachable, VenueRefused, OutcomeUnknown: the venue does not tell them.
+        A venue that does not answer now is asked again before the first signature.
         """
-        self._clock.synchronise(self.server_time_ms)
-        self._learn_rules()
+        with suppress(VenueError):
+            self._clock.synchronise(self.server_time_ms)
+            self._learn_rules()
         if self._line is not None:
             self._line.start()
         if self._stream is not None:
@@ -206,6 +220,8 @@ class BinanceSpot:
                     reason=error.reason,
                 )
             ]
+        if self._stream is not None:
+            self._stream.expect(client_id)
         placed = read_answer(body, PlacedFields, f"the answer to order {client_id}")
         try:
             events = _placed_events(intent, client_id, placed)
@@ -261,6 +277,16 @@ class BinanceSpot:
     def stream_alive(self) -> bool:
         """Tell whether the user stream is connected and missed nothing since the last call."""
         return self._stream is not None and self._stream.alive()
+
+    @property
+    def following(self) -> bool:
+        """Whether the user stream is connected now; gaps are `stream_alive`'s to tell."""
+        return self._stream is not None and self._stream.connected
+
+    @property
+    def stream_counts(self) -> Counter[str]:
+        """What the user stream passed over or lost, by name."""
+        return Counter() if self._stream is None else self._stream.counts
 
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order; None when the venue says that it does not know it."""
@@ -322,9 +348,11 @@ class BinanceSpot:
         self._rules.balances(held)
         return held
 
-    def key(self) -> KeyTold:
-        """Return whose key it is and what it may do."""
+    def key(self, *, with_rights: bool = True) -> KeyTold:
+        """Return whose key it is and what it may do; a testnet does not tell the latter."""
         holder = read_answer(self._ask("/api/v3/account", {}), KeyHolder, "the account")
+        if not with_rights:
+            return KeyTold(holder, None)
         body = self._ask("/sapi/v1/account/apiRestrictions", {})
         return KeyTold(holder, read_answer(body, KeyRights, "what the key may do"))
 

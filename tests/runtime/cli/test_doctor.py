@@ -123,7 +123,7 @@ def test_a_key_that_only_trades_passes_and_one_that_withdraws_or_is_anothers_fai
         monkeypatch.setenv("BOT4_BINANCE__ACCOUNT_UID", "77")
         ok, found = told()
         assert ok
-        assert "HMAC SHA-256 key of account 77, reads and trades alone" in found
+        assert "HMAC SHA-256 key of account 77 at 127.0.0.1, reads and trades alone" in found
         account.withdraws = True
         ok, found = told()
         assert not ok
