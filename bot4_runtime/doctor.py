@@ -144,7 +144,7 @@ def _binance(settings: Settings) -> str:
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
-        base_url=settings.binance.rest_url if runtime.mode == "testnet" else None,
+        base_url=settings.binance.rest_url if runtime.mode != "paper" else None,
         proxy=settings.binance.proxy or None,
     )
     source.check()

@@ -81,7 +81,7 @@ class RuntimeSection(_Section):
     by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
-    mode: Literal["paper", "testnet"] = "paper"
+    mode: Literal["paper", "testnet", "live"] = "paper"
     account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
     strategy: str = "regime_follower"
     source: str = "simulated"

@@ -87,7 +87,7 @@ def _source(
             market=Market(runtime.market),
             clock=LiveClock(),
             proxy=settings.binance.proxy or None,
-            base_url=settings.binance.rest_url if runtime.mode == "testnet" else None,
+            base_url=settings.binance.rest_url if runtime.mode != "paper" else None,
         )
         polled.check()
         return polled
