@@ -1,5 +1,6 @@
 """Checks this machine, the settings, the models, the journal and the servers that are set."""
 
+import os
 import platform
 import shutil
 import sqlite3
@@ -14,7 +15,8 @@ from bot4_runtime.bridge import ping
 from bot4_runtime.build import require_fresh
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import Bot4Error, JournalMissing
+from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalMissing
+from bot4_runtime.exchange.binance.signing import API_KEY, signer_from_environment
 from bot4_runtime.redis_client import shown
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
@@ -63,6 +65,8 @@ def examine(config: Path | None, *, network: bool) -> list[Finding]:
         findings.append(_run("Redis", lambda: _redis(settings)))
     if network:
         findings.append(_run("Binance", lambda: _binance(settings)))
+        if os.environ.get(API_KEY):
+            findings.append(_run("Binance key", lambda: _binance_key(settings)))
     return findings
 
 
@@ -137,6 +141,36 @@ def _binance(settings: Settings) -> str:
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
+        base_url=settings.binance.rest_url or None,
+        proxy=settings.binance.proxy or None,
     )
     source.check()
     return f"answers; {', '.join(symbols)} exist"
+
+
+def _binance_key(settings: Settings) -> str:
+    """Ask Binance whose the key is and what it may do; one that may move money fails."""
+    from bot4_runtime.exchange.binance.limits import RequestBudget, shared_budget
+    from bot4_runtime.exchange.binance.spot import REST_URL, BinanceSpot
+
+    binance, signer = settings.binance, signer_from_environment(os.environ)
+    client = BinanceSpot(
+        binance.rest_url or REST_URL,
+        None,
+        signer,
+        LiveClock(),
+        budget=RequestBudget(None) if binance.rest_url else shared_budget(Market.SPOT),
+        proxy=binance.proxy or None,
+    )
+    try:
+        client.start()
+        told = client.key()
+    finally:
+        client.close()
+    faults = told.faults(binance.account_uid)
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return (
+        f"{signer.scheme.value} key of account {told.holder.uid}, reads and trades alone, bound "
+        f"to addresses; Binance's time known to {client.clock_error_ms():.0f} ms"
+    )

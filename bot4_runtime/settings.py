@@ -236,16 +236,6 @@ class TelemetrySection(_Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
-class BinanceSection(_Section):
-    """``[binance]``: the venue outside this process that mode ``testnet`` trades at.
-
-    The account's key is no setting: the environment names it. Plain http is for 127.0.0.1 alone.
-    """
-
-    rest_url: str = "https://testnet.binance.vision"
-    stream_url: str = "wss://ws-api.testnet.binance.vision/ws-api/v3"
-
-
 class BridgeSection(_Section):
     """``[bridge]``: events for other processes; `redis_url` empty forwards none.
 
@@ -253,6 +243,20 @@ class BridgeSection(_Section):
     """
 
     redis_url: str = ""
+
+
+class BinanceSection(_Section):
+    """``[binance]``: the way to Binance, and whose account it is; keys are no settings.
+
+    `rest_url` and `stream_url` empty are Binance's own, of its testnet in mode ``testnet``; who
+    names one names both. Plain http is for 127.0.0.1 alone. `proxy` is an HTTP proxy, ``http://host:port``;
+    `account_uid` is Binance's number of the account that a key must be of, 0 names none.
+    """
+
+    rest_url: str = ""
+    stream_url: str = ""
+    proxy: str = ""
+    account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
 
 
 class Settings(_Section):

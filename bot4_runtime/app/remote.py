@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bot4_runtime.app.options import RunOptions
-from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
+from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS, TESTNET_REST
 from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
@@ -25,6 +25,7 @@ from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.strategy.protocol import Strategy
 
+TESTNET_STREAM: Final = "wss://ws-api.testnet.binance.vision/ws-api/v3"
 REAL_MONEY: Final = ("binance.com", "binance.us")
 """Domains whose spot hosts trade with real money, all but their testnets."""
 
@@ -63,7 +64,13 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             names no key.
     """
     named = settings.binance
-    host = urlsplit(named.rest_url).hostname or ""
+    if bool(named.rest_url) != bool(named.stream_url):
+        raise ConfigError(
+            "of binance.rest_url and binance.stream_url one is named; they must be of the same "
+            "venue: name both, or none for Binance's spot testnet"
+        )
+    rest_url, stream_url = named.rest_url or TESTNET_REST, named.stream_url or TESTNET_STREAM
+    host = urlsplit(rest_url).hostname or ""
     if options.source != "binance":
         raise ConfigError(
             f"mode testnet trades on the venue's own candles, and the source is "
@@ -76,7 +83,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         )
     if host.endswith(REAL_MONEY):
         raise ConfigError(
-            f"binance.rest_url {named.rest_url!r} is a market of real money, and mode testnet "
+            f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
             "trades at https://testnet.binance.vision or on 127.0.0.1"
         )
     if strategy.synthetic_rules and host not in LOOPBACK:
@@ -87,13 +94,14 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     lease = Lease()
     clock = LiveClock()
     venue = BinanceSpot(
-        named.rest_url,
-        named.stream_url,
+        rest_url,
+        stream_url,
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
         budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
-        order_url=named.stream_url,
+        order_url=stream_url,
+        proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
     return Remote(venue, clock, time.monotonic_ns, lease)

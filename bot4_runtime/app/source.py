@@ -25,6 +25,7 @@ from bot4_runtime.sources import (
     utc,
 )
 
+TESTNET_REST: Final = "https://testnet.binance.vision"
 DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
 
 
@@ -86,7 +87,10 @@ def _source(
             interval=runtime.interval,
             market=Market(runtime.market),
             clock=LiveClock(),
-            base_url=settings.binance.rest_url if runtime.mode == "testnet" else None,
+            base_url=(settings.binance.rest_url or TESTNET_REST)
+            if runtime.mode == "testnet"
+            else None,
+            proxy=settings.binance.proxy or None,
         )
         polled.check()
         return polled

@@ -36,6 +36,8 @@ class Account:
         maker: commission of a resting order, as a share of what is received.
         taker: commission of an order that takes.
         pays_in_bnb: whether commissions are taken in BNB, a quarter cheaper, while there is any.
+        withdraws: whether its key may take money out.
+        ip_bound: whether its key is bound to addresses.
     """
 
     uid: int
@@ -44,6 +46,8 @@ class Account:
     maker: Decimal = Decimal("0.001")
     taker: Decimal = Decimal("0.001")
     pays_in_bnb: bool = False
+    withdraws: bool = False
+    ip_bound: bool = True
     balances: dict[str, Balance] = field(default_factory=dict)
 
     def balance(self, asset: str) -> Balance:

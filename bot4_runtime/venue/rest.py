@@ -70,6 +70,7 @@ class Rest:
             ("GET", "/api/v3/openOrders"): self._open_orders,
             ("GET", "/api/v3/myTrades"): self._trades,
             ("GET", "/api/v3/account"): self._account,
+            ("GET", "/sapi/v1/account/apiRestrictions"): _restrictions,
         }
 
     def answer(self, request: WireRequest) -> WireAnswer:
@@ -325,6 +326,25 @@ def client_id(values: Values, name: str) -> str:
 def answer_code(answer: object) -> int:
     """Return the error code of an answer, 0 for one that is none."""
     return int(answer.get("code", 0)) if isinstance(answer, dict) else 0
+
+
+def _restrictions(account: Account, _values: Values) -> Any:
+    """What the key may do, as the wallet's interface tells it."""
+    return {
+        "ipRestrict": account.ip_bound,
+        "createTime": 0,
+        "enableReading": True,
+        "enableWithdrawals": account.withdraws,
+        "enableInternalTransfer": account.withdraws,
+        "enableMargin": False,
+        "enableFutures": False,
+        "permitsUniversalTransfer": False,
+        "enableVanillaOptions": False,
+        "enableFixApiTrade": False,
+        "enableFixReadOnly": False,
+        "enableSpotAndMarginTrading": True,
+        "enablePortfolioMarginTrading": False,
+    }
 
 
 def _told(error: Refused) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bot4_runtime.exchange.binance.failures import (
     silence_ms,
 )
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.proxy import checked_proxy, proxy_headers
 from bot4_runtime.exchange.binance.weights import cost
 
 __all__ = ["HttpConnection", "Refusal"]
@@ -89,9 +90,11 @@ class HttpConnection:
         reply_s: how long an answer may take, from the request to its last byte.
         budget: what may be asked, shared with others; its own when None.
         account: the API key whose orders are counted.
+        proxy: ``http://[user:password@]host:port`` to go through, by CONNECT; None for none.
 
     Raises:
-        ConfigError: the URL is none, or would send keys over the network in the clear.
+        ConfigError: the URL or the proxy is none, or would send keys over the network in the
+            clear.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class HttpConnection:
         *,
         budget: RequestBudget | None = None,
         account: str = "",
+        proxy: str | None = None,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -110,16 +114,21 @@ class HttpConnection:
                 f"{base_url!r} would send keys in the clear; plain http is for 127.0.0.1 only"
             )
         self._reply_s = reply_s
+        self._where = f"{parts.hostname}:{parts.port or parts.scheme}"
+        nearest = (parts.hostname, parts.port)
+        if proxy is not None:
+            through = urlsplit(checked_proxy(proxy))
+            nearest = (str(through.hostname), through.port)
+            self._where += f" through {through.hostname}:{through.port}"
         self._connection: http.client.HTTPConnection = (
             http.client.HTTPSConnection(
-                parts.hostname,
-                parts.port,
-                timeout=CONNECT_S,
-                context=ssl.create_default_context(),
+                *nearest, timeout=CONNECT_S, context=ssl.create_default_context()
             )
             if parts.scheme == "https"
-            else http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S)
+            else http.client.HTTPConnection(*nearest, timeout=CONNECT_S)
         )
+        if proxy is not None:
+            self._connection.set_tunnel(parts.hostname, parts.port, proxy_headers(proxy))
         self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
         self._budget = budget or RequestBudget(None)
         self._account = account
@@ -201,8 +210,7 @@ class HttpConnection:
         except OSError as error:
             self.close()
             raise VenueUnreachable(
-                f"no connection to {self._connection.host}:{self._connection.port} "
-                f"({type(error).__name__}); nothing was sent"
+                f"no connection to {self._where} ({_why(error)}); nothing was sent"
             ) from error
 
     def _take(self, method: str, path: str, lane: Lane) -> None:
@@ -224,6 +232,12 @@ class HttpConnection:
         if asked_ms is not None:
             heed_silence(self._budget, self._account, answer.status, error, asked_ms)
         raise failure(f"{method} {path}", answer.status, error)
+
+
+def _why(error: OSError) -> str:
+    """Return what a proxy said when it was one, else the kind of the error; never a URL."""
+    text = str(error)
+    return text if text.startswith("Tunnel connection failed") else type(error).__name__
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:

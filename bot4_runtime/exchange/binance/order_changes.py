@@ -123,7 +123,8 @@ class OrderChanges:
                 raise
             body = error.data
         halves = read_answer(body, _Halves, f"the replacement of {former}")
-        new = read_answer(bytes(halves.new_order_response), _Said | None, "the new order")
+        answered = bytes(halves.new_order_response)
+        new = None if answered == b"null" else read_answer(answered, _Said, "the new order")
         refusal = None
         for worked, said in (
             (halves.new_order_result != "FAILURE", new),
@@ -139,7 +140,7 @@ class OrderChanges:
         placed = halves.new_order_result == "SUCCESS"
         return Replaced(
             halves.cancel_result == "SUCCESS",
-            bytes(halves.new_order_response) if placed else b"",
+            answered if placed else b"",
             refusal,
         )
 

@@ -9,6 +9,7 @@ never appear in a repr, a message or a log.
 import base64
 import hashlib
 import hmac
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -24,9 +25,12 @@ API_KEY: Final = "BOT4_BINANCE_API_KEY"
 SECRET: Final = "BOT4_BINANCE_SECRET"  # noqa: S105 - the name of a variable
 SECRET_FILE: Final = "BOT4_BINANCE_SECRET_FILE"  # noqa: S105 - the name of a variable
 
-GOOD_ERROR_MS: Final = 100.0
-"""A time sample that is surely this near is good enough; a worse one is asked for again."""
-SAMPLES: Final = 3
+SAMPLES: Final = 5
+"""How often the venue is asked for its time at once."""
+QUICKEST: Final = 3
+"""How many of the answers count: the quickest."""
+FRESH_S: Final = 600.0
+"""After this the time is asked for again; clocks drift by a few ms in it."""
 
 
 class Secret:
@@ -160,35 +164,49 @@ class VenueClock:
 
     Args:
         clock: ours.
+        timer: seconds of a clock that never jumps.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, timer: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._timer = timer
         self._offset_ms = 0.0
+        self._due_s = float("-inf")
+        self.error_ms = float("inf")
+        """How far the estimate may have been off when it was made."""
         self.synchronised = False
 
     def now_ms(self) -> int:
         """Return the venue's time as well as we know it."""
         return int(self._clock.now_ns() / NS_PER_MS + self._offset_ms)
 
+    @property
+    def old(self) -> bool:
+        """Whether the estimate should be made again when there is time for it."""
+        return not self.synchronised or self._timer() >= self._due_s
+
     def doubt(self) -> None:
         """Ask the venue again before the next signed request; any thread may say so."""
         self.synchronised = False
 
     def synchronise(self, ask_ms: Callable[[], int]) -> None:
-        """Estimate how far the venue's clock is from ours, by the quickest of a few answers.
+        """Estimate how far the venue's clock is from ours: the median of the quickest answers.
+
+        An answer's error is at most half of the time it took, so slow ones say little; of the
+        quick ones the median is taken, since one alone may have been quick one way only.
 
         Args:
             ask_ms: asks the venue for its time.
         """
-        best_ms = float("inf")
+        samples = []
         for _attempt in range(SAMPLES):
-            started, before_ns = time.monotonic(), self._clock.now_ns()
+            started_s, before_ns = self._timer(), self._clock.now_ns()
             venue_ms = ask_ms()
-            error_ms = (time.monotonic() - started) * 500.0
-            if error_ms < best_ms:
-                between_ns = (before_ns + self._clock.now_ns()) / 2
-                best_ms, self._offset_ms = error_ms, venue_ms - between_ns / NS_PER_MS
-            if best_ms <= GOOD_ERROR_MS:
-                break
+            took_s = self._timer() - started_s
+            between_ns = (before_ns + self._clock.now_ns()) / 2
+            samples.append((took_s * 500.0, venue_ms - between_ns / NS_PER_MS))
+        quickest = sorted(samples)[:QUICKEST]
+        self.error_ms = quickest[-1][0]
+        self._offset_ms = statistics.median(offset_ms for _, offset_ms in quickest)
+        self._due_s = self._timer() + FRESH_S
         self.synchronised = True

@@ -36,6 +36,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.key_rights import KeyHolder, KeyRights, KeyTold
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
@@ -59,6 +60,7 @@ from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserS
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
+REST_URL: Final = "https://api.binance.com"
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
@@ -86,6 +88,7 @@ class BinanceSpot:
         budget: what may be asked of the venue; its own when None.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
+        proxy: ``http://host:port`` to go through on all ways; None for none.
     """
 
     name = "binance spot"
@@ -106,10 +109,13 @@ class BinanceSpot:
         budget: RequestBudget | None = None,
         order_url: str | None = None,
         symbols: Sequence[str] = (),
+        proxy: str | None = None,
     ) -> None:
         self._window_ms = window_ms
         budget = budget or RequestBudget(None)
-        self._http = HttpConnection(rest_url, reply_s, budget=budget, account=signer.api_key)
+        self._http = HttpConnection(
+            rest_url, reply_s, budget=budget, account=signer.api_key, proxy=proxy
+        )
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
@@ -121,6 +127,7 @@ class BinanceSpot:
                 silence_s=silence_s,
                 report_s=report_s,
                 budget=budget,
+                proxy=proxy,
             )
             if stream_url is not None
             else None
@@ -133,6 +140,7 @@ class BinanceSpot:
                 window_ms=window_ms,
                 budget=budget,
                 reply_s=reply_s,
+                proxy=proxy,
             )
             if order_url is not None
             else None
@@ -160,6 +168,10 @@ class BinanceSpot:
             self._line.start()
         if self._stream is not None:
             self._stream.start()
+
+    def line_open(self, within_s: float = 0.0) -> bool:
+        """Tell whether orders go by the WebSocket API, waiting for it for a while."""
+        return self._line is not None and self._line.ready(within_s)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -296,8 +308,11 @@ class BinanceSpot:
     def open_orders(self) -> Sequence[VenueOrder]:
         """Return all open orders of the account, ours or not; begins a reading of the account.
 
-        Trading rules that are old, or that an order was refused by, are learnt again first.
+        Trading rules that are old, or that an order was refused by, are learnt again first, and
+        so is the venue's time.
         """
+        if self._clock.old:
+            self._clock.synchronise(self.server_time_ms)
         self._learn_rules()
         rows = read_answer(
             self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
@@ -333,6 +348,16 @@ class BinanceSpot:
         held = _meaning(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)
         return held
+
+    def key(self) -> KeyTold:
+        """Return whose key it is and what it may do."""
+        holder = read_answer(self._ask("/api/v3/account", {}), KeyHolder, "the account")
+        body = self._ask("/sapi/v1/account/apiRestrictions", {})
+        return KeyTold(holder, read_answer(body, KeyRights, "what the key may do"))
+
+    def clock_error_ms(self) -> float:
+        """Return how far the venue's time as we know it may have been off when it was learnt."""
+        return self._clock.error_ms
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""

@@ -117,6 +117,7 @@ class UserStream:
         silence_s: how long a living line may say nothing, pings included.
         report_s: how long the report of an order that the venue answered may take.
         budget: what may be asked of the venue; its own when None.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class UserStream:
         silence_s: float = SILENCE_S,
         report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
@@ -143,6 +145,7 @@ class UserStream:
         self._line: aiohttp.ClientWebSocketResponse | None = None
         self._leaving: asyncio.Event | None = None
         self._hanging_up: asyncio.Task[bool] | None = None
+        self._proxy = proxy
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
         self._gaps = 1  # written by the reader alone
@@ -297,7 +300,9 @@ class UserStream:
             session: of all lines.
             stands: set when the subscription is there.
         """
-        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
+        async with session.ws_connect(
+            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
+        ) as line:
             request = {
                 "id": "subscribe",
                 "method": "userDataStream.subscribe.signature",

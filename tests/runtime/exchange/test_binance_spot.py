@@ -246,25 +246,55 @@ def test_without_the_venues_time_nothing_is_sent():
         assert venue.exchange.orders(venue.exchange.account("key")) == []
 
 
-def test_the_quickest_of_a_few_answers_tells_the_time():
-    ours = ManualClock(10**18)
-    clock = VenueClock(ours)
-    answers = iter([5, 9, 7])
+@pytest.mark.parametrize("ahead_ms", [-30_000, -2_000, 0, 2_000, 30_000])
+def test_the_median_of_the_quickest_answers_tells_the_time(ahead_ms):
+    """Answers as (ms to the venue, ms back): slow ones and one quick one way only lie."""
+    ours, now_s = ManualClock(10**18), [0.0]
+    clock = VenueClock(ours, timer=lambda: now_s[0])
+    ways = iter([(5, 400), (3, 3), (300, 2), (2, 2), (1, 9), (7, 7), (7, 7), (7, 7), (7, 7), (7, 7)])  # fmt: skip
 
-    def slow() -> int:
-        import time
+    def pass_ms(span):
+        now_s[0] += span / 1_000
+        ours.advance_to(ours.now_ns() + span * 1_000_000)
 
-        time.sleep(0.25)
-        return 10**12 + next(answers)
+    def ask():
+        there, back = next(ways)
+        pass_ms(there)
+        told = ours.now_ns() // 1_000_000 + ahead_ms
+        pass_ms(back)
+        return told
 
-    clock.synchronise(slow)
-    assert clock.synchronised
-    assert next(answers, None) is None, "three answers were asked for, since all were slow"
-    assert clock.now_ms() - 10**12 in {5, 7, 9}
+    def error_ms():
+        return abs(clock.now_ms() - ours.now_ns() // 1_000_000 - ahead_ms)
+
+    assert clock.old
+    clock.synchronise(ask)
+    assert error_ms() <= 1
+    assert clock.error_ms == pytest.approx(5)
+    assert not clock.old
+    pass_ms(600_000)
+    assert clock.old
+    assert clock.synchronised, "old is no reason to ask before an order"
+    clock.synchronise(ask)
+    assert error_ms() == 0
     clock.doubt()
+    assert clock.old
     assert not clock.synchronised
-    clock.synchronise(lambda: 10**12 + 1_000)
-    assert clock.now_ms() == 10**12 + 1_000
+
+
+def test_the_time_is_asked_for_again_with_a_reading_and_a_cancel_is_signed_again_once():
+    ours, theirs = ManualClock(10**18), ManualClock(10**18)
+    with connected(ours, theirs) as (_venue, client):
+        client.start()
+        client.submit(intent(1, kind=OrderType.LIMIT, price="39000"), "b4-1-1", 0.0)
+        theirs.advance_to(10**18 + 120 * 10**9)
+        assert client.cancel(order(1), 5) == []
+        assert client.query(SYMBOL, "b4-1-1").status is OrderStatus.CANCELED
+        asked = [0]
+        client._clock._due_s = float("-inf")
+        client._clock.synchronise = lambda _ask: asked.append(1)
+        client.open_orders()
+        assert asked == [0, 1]
 
 
 # ----------------------------------------------------------------------- signing
