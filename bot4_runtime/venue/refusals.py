@@ -60,7 +60,6 @@ TOO_MANY_SUBSCRIPTIONS: Final = (
     -2042,
     "Maximum subscription ID reached for this connection.",
 )
-MARKET_CLOSED: Final = (-2010, "Market is closed.")
 SUBSCRIPTION_INACTIVE: Final = (-2036, "User Data Stream subscription not active.")
 
 
