@@ -191,18 +191,15 @@ def test_a1_a_clock_that_drifts_is_followed(agreed) -> None:
 
 def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> None:
     _, made, _ = agreed(
-        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=4 * 3600),
-        hours=40,
+        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=2 * 3600),
     )
-    refused = [e for e in made.venue_entries if e.kind == "answer" and e.body["code"] == -2015]
     sent = [
         entry
         for entry in made.venue_entries
         if entry.kind == "request"
         and entry.body["call"] == f"POST {ORDER}"
-        and AT_7 < entry.time_ms < AT_7 + 4 * HOUR_MS
+        and AT_7 < entry.time_ms < AT_7 + 2 * HOUR_MS
     ]
-    assert refused == []
     assert sent == []
 
 
