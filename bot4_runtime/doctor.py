@@ -144,7 +144,7 @@ def _binance(settings: Settings) -> str:
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
-        base_url=settings.binance.rest_url if runtime.mode != "paper" else None,
+        base_url=settings.binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None,
         proxy=settings.binance.proxy or None,
     )
     source.check()
@@ -158,10 +158,11 @@ def _binance_key(settings: Settings) -> str:
     from bot4_runtime.exchange.binance.spot import BinanceSpot
 
     binance, signer = settings.binance, signer_from_environment(os.environ)
-    host = urlsplit(binance.rest_url).hostname or ""
+    rest_url, _ = binance.hosts(settings.runtime.mode)
+    host = urlsplit(rest_url).hostname or ""
     local, play_money = host in LOOPBACK, host.endswith(TESTNETS)
     client = BinanceSpot(
-        binance.rest_url,
+        rest_url,
         None,
         signer,
         LiveClock(),

@@ -28,11 +28,8 @@ def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     named = settings.binance
     missing = [
-        f"binance.{name} is {url!r}: set it to {expected}, or to a venue on 127.0.0.1"
-        for name, url, expected in (
-            ("rest_url", named.rest_url, "https://api.binance.com"),
-            ("stream_url", named.stream_url, "wss://ws-api.binance.com:443/ws-api/v3"),
-        )
+        f"binance.{name} {url!r} is no market of real money: leave it out"
+        for name, url in zip(("rest_url", "stream_url"), named.hosts("live"), strict=True)
         if not _trades_for_real(url)
     ]
     if not named.real_money:
@@ -74,7 +71,7 @@ def at_risk(settings: Settings) -> list[str]:
     day = float(cash) * risk.max_daily_loss
     most = float(cash) * risk.max_drawdown
     return [
-        f"REAL MONEY at {urlsplit(named.rest_url).hostname}, account {named.account_uid}: "
+        f"REAL MONEY at {urlsplit(named.hosts('live')[0]).hostname}, account {named.account_uid}: "
         f"{cash:f} {quote} in {', '.join(settings.runtime.symbols)}",
         f"at most {risk.max_position_pct:.1%} of equity in one symbol, leverage "
         f"{risk.max_leverage:g}, {float(cash) * risk.max_turnover_per_minute:,.0f} {quote} of "

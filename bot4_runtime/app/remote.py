@@ -67,7 +67,8 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             environment names no key.
     """
     named, mode = settings.binance, settings.runtime.mode
-    host = urlsplit(named.rest_url).hostname or ""
+    rest_url, stream_url = named.hosts(mode)
+    host = urlsplit(rest_url).hostname or ""
     if options.source != "binance":
         raise ConfigError(
             f"mode {mode} trades on the venue's own candles, and the source is "
@@ -82,7 +83,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         require_meant(settings, os.environ)
     elif host.endswith(REAL_MONEY):
         raise ConfigError(
-            f"binance.rest_url {named.rest_url!r} is a market of real money, and mode testnet "
+            f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
             "trades at https://testnet.binance.vision or on 127.0.0.1"
         )
     if strategy.synthetic_rules and host not in LOOPBACK:
@@ -93,14 +94,14 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     lease = Lease()
     clock = LiveClock()
     venue = BinanceSpot(
-        named.rest_url,
-        named.stream_url,
+        rest_url,
+        stream_url,
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
         budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
-        order_url=named.stream_url,
-        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+        order_url=stream_url,
         proxy=named.proxy or None,
+        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
     return Remote(venue, clock, time.monotonic_ns, lease)

@@ -87,7 +87,7 @@ def _source(
             market=Market(runtime.market),
             clock=LiveClock(),
             proxy=settings.binance.proxy or None,
-            base_url=settings.binance.rest_url if runtime.mode != "paper" else None,
+            base_url=settings.binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None,
         )
         polled.check()
         return polled

@@ -17,6 +17,8 @@ LOOKS_S: Final = (1, 3, 6, 10, 14, 18, 22, 30, 45, 75, 300)
 third and two thirds of the way, where the market trades, it is looked around too."""
 QUIET_S: Final = (1, 3, 6, 10, 14, 18, 22, 30, 45, 62, 92, 125, 160, 200, 240)
 """The same after the last candle, with nothing more going wrong: until everything is settled."""
+AGAIN: Final = 5
+"""Looks in a row at most while orders move."""
 SETTLE_S: Final = 2.0
 """How long, by the machine's clock, a lost user stream is waited for before a candle."""
 DELIVERY_S: Final = 0.002
@@ -30,6 +32,8 @@ class Course:
         source: the market.
         hours: of it, from its session's begin.
         advance: lets the venue's market and clock move up to a time (ms).
+        stirred: tells whether anything happened to an order since it was asked last; then it is
+            looked around again a second later, a few times.
         connected: tells whether the client follows its user stream.
         calm: called once when nothing more is to go wrong.
         noted: called after each look, with the time (ms).
@@ -44,6 +48,7 @@ class Course:
         hours: float,
         *,
         advance: Callable[[int], bool],
+        stirred: Callable[[], bool],
         connected: Callable[[], bool],
         calm: Callable[[], None],
         noted: Callable[[int], None],
@@ -58,6 +63,7 @@ class Course:
         self.end_ms = SIMULATED_START_MS + steps * self._step_ms
         self.total = steps * len(source.symbols)
         self._advance = advance
+        self._stirred = stirred
         self._connected = connected
         self._calm = calm
         self._noted = noted
@@ -97,8 +103,20 @@ class Course:
             self._move(time_ms)
             if before_ms > self.end_ms:
                 self._wait_for_stream()
+            self._stirred()
             yield None
             self._noted(time_ms)
+            yield from self._after(time_ms, before_ms)
+
+    def _after(self, time_ms: int, before_ms: int) -> Iterator[None]:
+        """Look again while orders move."""
+        for seconds in range(1, AGAIN + 1):
+            if not self._stirred() or time_ms + seconds * 1000 >= before_ms:
+                return
+            time.sleep(DELIVERY_S)
+            self._move(time_ms + seconds * 1000)
+            yield None
+            self._noted(time_ms + seconds * 1000)
 
     def _move(self, time_ms: int) -> None:
         self._moved_ms = max(self._moved_ms, time_ms)

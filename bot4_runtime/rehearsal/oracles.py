@@ -246,6 +246,8 @@ def unprotected(entries: Sequence[Entry], least: Mapping[str, Any]) -> tuple[lis
             orders.pop(told["i"], None)
             if told["X"] in {"NEW", "PARTIALLY_FILLED"}:
                 orders[told["i"]] = Decimal(told["q"]) - Decimal(told["z"])
+            if quantity and held[symbol] < least[symbol]:  # dust, which nobody can sell
+                held[symbol] = ZERO
         bare = held[symbol] - sum(selling.get(symbol, {}).values(), ZERO) >= least[symbol]
         if bare:
             since.setdefault(symbol, entry.time_ms)

@@ -140,6 +140,7 @@ class Rehearsal:
         self._unknown: dict[int, int] = {}
         self._unknown_s: list[float] = []
         self._counts: Counter[str] = Counter()
+        self._seen = 0
         self.kills = 0
         """Lives that ended by plan."""
         self.total = round(hours * 3_600_000 / interval_ms(runtime.interval)) * len(
@@ -227,10 +228,15 @@ class Rehearsal:
             server.do(lambda: venue.advance(to_ms))
             return any(entry.kind == "event" for entry in self._sink.entries[before:])
 
+        def stirred() -> bool:
+            before, self._seen = self._seen, len(self._sink.entries)
+            return any(entry.kind == "report" for entry in self._sink.entries[before:])
+
         return Course(
             self._source,
             self._hours,
             advance=advance,
+            stirred=stirred,
             connected=lambda: self._remote is not None and self._remote.venue.following,
             calm=lambda: server.do(lambda: venue.schedule(FaultSchedule())),
             noted=self._note,

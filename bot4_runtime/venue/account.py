@@ -35,9 +35,9 @@ class Account:
         uid: the exchange's number of it.
         maker: commission of a resting order, as a share of what is received.
         taker: commission of an order that takes.
+        pays_in_bnb: whether commissions are taken in BNB, a quarter cheaper, while there is any.
         withdraws: whether its key may take money out.
         ip_bound: whether its key is bound to addresses.
-        pays_in_bnb: whether commissions are taken in BNB, a quarter cheaper, while there is any.
     """
 
     uid: int
@@ -45,9 +45,9 @@ class Account:
     secret: str = field(repr=False)
     maker: Decimal = Decimal("0.001")
     taker: Decimal = Decimal("0.001")
+    pays_in_bnb: bool = False
     withdraws: bool = False
     ip_bound: bool = True
-    pays_in_bnb: bool = False
     balances: dict[str, Balance] = field(default_factory=dict)
 
     def balance(self, asset: str) -> Balance:

@@ -37,9 +37,7 @@ DEPOSITS = {"USDT": Decimal(100_000)}
 TICK_S = 0.25
 SAMPLE_S = 5.0
 CALM_S = 80.0
-"""Without faults at the end, until all that is unclear has cleared up."""
-READ_BACK_S = 30.0
-"""Of a second, short life, which reads what the first one cancelled when it ended."""
+"""Without faults and entries at the end, until all that is unclear has cleared up."""
 FLAT = 0.05
 """Share by which memory may grow from the second quarter of the time to the last."""
 
@@ -70,8 +68,11 @@ def soak(home, minutes, seed):
         minute = -1
         while (elapsed_s := time.monotonic() - began) < minutes * 60 + CALM_S:
             if elapsed_s >= minutes * 60:
-                server.do(made.calm)
-            elif int(elapsed_s // 60) != minute:
+                if minute is not None:
+                    minute = None
+                    server.do(made.calm)
+                    _halted(home)
+            elif minute is not None and int(elapsed_s // 60) != minute:
                 minute = int(elapsed_s // 60)
                 server.do(lambda now=minute: made.misbehave(now))
             server.do(made.move)
@@ -81,12 +82,6 @@ def soak(home, minutes, seed):
             assert engine.poll() is None, (home / "engine.log").read_text()[-4_000:]
             time.sleep(TICK_S)
         seconds = _ended(engine)
-        engine = _started(home, server.port, log)
-        until = time.monotonic() + READ_BACK_S
-        while time.monotonic() < until:
-            server.do(made.move)
-            time.sleep(TICK_S)
-        _ended(engine)
         log.close()
     return {"minutes": minutes, "seed": seed, "end_s": seconds, **_judged(home, made, memory)}
 
@@ -188,6 +183,16 @@ def _started(home, port, log):
         stdout=log,
         stderr=log,
         cwd=home,
+    )
+
+
+def _halted(home):
+    """Let the operator halt: entries that rest are called back while the engine still listens."""
+    subprocess.run(
+        [sys.executable, "-m", "bot4_runtime", "halt", "--account", "soak", "--reason", "the end"],
+        env=os.environ | {"BOT4_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
     )
 
 

@@ -115,9 +115,9 @@ class UserStream:
         url: ``wss://host/ws-api/v3``.
         queue: updates that may wait for `poll`.
         silence_s: how long a living line may say nothing, pings included.
-        proxy: ``http://host:port`` to go through; None for none.
         report_s: how long the report of an order that the venue answered may take.
         budget: what may be asked of the venue; its own when None.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -128,16 +128,15 @@ class UserStream:
         *,
         queue: int = QUEUE,
         silence_s: float = SILENCE_S,
-        proxy: str | None = None,
         report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
         self._clock = clock
         self._limit = queue
         self._silence_s = silence_s
-        self._proxy = proxy
         self._report_s = report_s
         self._budget = budget or RequestBudget(None)
         self._expected: dict[str, tuple[float, int]] = {}
@@ -146,6 +145,7 @@ class UserStream:
         self._line: aiohttp.ClientWebSocketResponse | None = None
         self._leaving: asyncio.Event | None = None
         self._hanging_up: asyncio.Task[bool] | None = None
+        self._proxy = proxy
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
         self._gaps = 1  # written by the reader alone

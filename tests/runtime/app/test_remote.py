@@ -28,7 +28,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "simulated", "trades on the venue's own candles"),
         ({"BOT4_RUNTIME__MARKET": "usdm"}, "binance", "trades spot"),
         ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "real money"),
-        ({"BOT4_BINANCE__REST_URL": "https://testnet.binance.vision"}, "binance", "made-up evidence"),
+        ({"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}, "binance", "made-up evidence"),
+        ({"BOT4_BINANCE__STREAM_URL": ""}, "binance", "name both"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_mode_testnet_is_refused(make_settings, key, changed, source, told):

@@ -112,6 +112,7 @@ def test_a_key_that_only_trades_passes_and_one_that_withdraws_or_is_anothers_fai
     monkeypatch.setenv("BOT4_BINANCE_SECRET_FILE", "secret")
     with hosted(venue) as server:
         monkeypatch.setenv("BOT4_BINANCE__REST_URL", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("BOT4_BINANCE__STREAM_URL", f"ws://127.0.0.1:{server.port}/ws-api/v3")
 
         def told() -> tuple[bool, str]:
             ended = command("doctor", "--json", "--network")

@@ -167,7 +167,7 @@ def test_n10_weight_that_others_use_is_left_to_them(agreed) -> None:
 def test_n11_slow_answers_are_waited_for_and_slow_effects_are_unknown(agreed) -> None:
     agreed(
         rule(Fault.DELAY_REPLY, seconds=0.2, jitter=True, probability=0.05, times=20),
-        rule(Fault.DELAY_REQUEST, "POST", seconds=0.4, times=4),
+        rule(Fault.DELAY_REQUEST, "POST", seconds=0.4, times=3, after=2),
     )
 
 
@@ -191,18 +191,15 @@ def test_a1_a_clock_that_drifts_is_followed(agreed) -> None:
 
 def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> None:
     _, made, _ = agreed(
-        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=4 * 3600),
-        hours=40,
+        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=2 * 3600),
     )
-    refused = [e for e in made.venue_entries if e.kind == "answer" and e.body["code"] == -2015]
     sent = [
         entry
         for entry in made.venue_entries
         if entry.kind == "request"
         and entry.body["call"] == f"POST {ORDER}"
-        and AT_7 < entry.time_ms < AT_7 + 4 * HOUR_MS
+        and AT_7 < entry.time_ms < AT_7 + 2 * HOUR_MS
     ]
-    assert refused == []
     assert sent == []
 
 
@@ -297,7 +294,7 @@ def test_o2_an_order_that_the_venue_ends_is_ended_here_and_a_stop_is_put_back(
     agreed, fault
 ) -> None:
     verdict, _, events = agreed(rule(fault, "POST", times=5, probability=0.5))
-    assert max(verdict.unprotected_s, default=0) <= 3700, "a stop that was ended is put back"
+    assert max(verdict.unprotected_s, default=0) <= 60, "a stop that was ended is put back"
     statuses = {e.status for e in of(events, OrderClosed)}
     assert ("expired" if fault is Fault.ORDER_EXPIRED else "canceled") in statuses
 

@@ -226,6 +226,18 @@ def test_time_without_a_stop_is_from_the_fill_to_the_stop_and_from_its_end_on() 
     assert unprotected(rows[:2], least) == ([], {"BTCUSDT"})
 
 
+def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
+    rows = []
+    for number in range(0, 400, 2):
+        rows += [
+            report("BUY", "TRADE", "FILLED", "1", number, number),
+            report("SELL", "NEW", "NEW", "0", number, number + 1),
+            report("SELL", "TRADE", "FILLED", "1", number + 1, number + 1),
+        ]
+        rows[-1].body["l"] = "0.99999"
+    assert unprotected(rows, {"BTCUSDT": Decimal("0.0002")})[1] == set()
+
+
 def verdict(**changed: object) -> Verdict:
     given = {"findings": Findings(intended=500, held=500), "faults": Counter(drop_reply=20), "unprotected_s": [1.0], "unknown_s": [], "hours": 1.0, "seed": 1, "strategy": "drill", "simulated": "simulated:4"}  # fmt: skip
     return Verdict(**(given | changed))  # type: ignore[arg-type]

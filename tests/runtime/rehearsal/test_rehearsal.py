@@ -15,7 +15,6 @@ from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, shrunk, told
 from bot4_runtime.rehearsal.verdict import Outcome
 from bot4_runtime.venue.faults import EVENT, Fault, FaultRule
 
-PROGRAM = Path(sys.executable).with_name("bot4-runtime")
 LOST_REPLY = FaultRule(fault=Fault.DROP_REPLY, method="POST", times=2)
 
 

@@ -26,7 +26,7 @@ NO_RISK = {
     "state",  # how the account is remembered
     "telemetry",
     "bridge",
-    "binance",  # another venue or key is another account: what it holds differs, entries wait
+    "binance",  # the way there; another account holds something else, and entries wait
 }
 """Sections and keys outside `trading_hash`."""
 
