@@ -10,7 +10,7 @@ protection of what is held, then signals. Exits and stops never wait for a valid
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
@@ -115,6 +115,10 @@ class Cancel:
 Command = Submit | Cancel
 
 
+def untold(_symbol: str) -> None:
+    """Tell no rules: there is no venue that has any."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineParts:
     """What the engine decides with.
@@ -125,6 +129,8 @@ class EngineParts:
         fees: what trades cost now; by them the order type is chosen.
         half_spread: share of the mid price, expected.
         epoch: of this process; client ids carry it.
+        told: a symbol's trading rules as the venue tells them; None where it tells none, and
+            they are assumed from the first price.
     """
 
     strategy: Strategy
@@ -140,6 +146,7 @@ class EngineParts:
     half_spread: float
     market: Market
     epoch: int
+    told: Callable[[str], Instrument | None] = untold
 
 
 class Engine:
@@ -318,7 +325,9 @@ class Engine:
 
     # ------------------------------------------------------------------ the parts
     def _define(self, candle: Candle, now_ns: int) -> Instrument:
-        instrument = Instrument.assume(candle.symbol, self._parts.market, candle.close)
+        instrument = self._parts.told(candle.symbol) or Instrument.assume(
+            candle.symbol, self._parts.market, candle.close
+        )
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
 

@@ -14,7 +14,7 @@ import msgspec
 from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
-from bot4_runtime.venue.faults import FaultSchedule
+from bot4_runtime.venue.faults import EVENT, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import (
     AccountChanged,
@@ -250,7 +250,7 @@ class FuturesHub:
             wanted = not seat.events or message["e"] in seat.events
             if seat.route != "private" or key not in seat.streams or not wanted:
                 continue
-            rule = self.faults.next("EVENT", message["e"])
+            rule = self.faults.next(EVENT, message["e"], self._exchange.now_ms())
             fault = rule.fault if rule is not None else None
             note = {"e": message["e"], "fault": fault}
             self._journal.add(self._exchange.now_ms(), "event", account.uid, note)

@@ -1,11 +1,13 @@
 """The engine where its parts have nothing to say: models, risk, a symbol without candles."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
 import pytest
 from engine_bench import BEGIN, ENTER, EXIT, HOUR, Bench, entered
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.events import (
     CancelRequested,
     InstrumentDefined,
@@ -19,6 +21,7 @@ from bot4_runtime.domain.events import (
     RiskDecided,
     SignalDecided,
 )
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Fill, Liquidity, Purpose, Side
 from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
 from bot4_runtime.regime.evidence import synthetic_evidence
@@ -235,3 +238,15 @@ def test_a_rest_that_may_not_be_sold_is_left_and_its_stop_called_back_by_an_exit
     assert book.positions == {}
     assert book.dust == {"AAA": left}
     assert [trade.exit_reason for trade in book.closed_trades] == ["stop"]
+
+
+def test_rules_that_the_venue_tells_are_traded_by_and_others_assumed():
+    told = Instrument.assume("BTCUSDT", Market.SPOT, 7.0)
+    bench = Bench()
+    bench.parts = replace(bench.parts, told={"BTCUSDT": told}.get)
+    bench.restart()
+    bench.candle("BTCUSDT")
+    bench.candle("ETHUSDT")
+    defined = {e.instrument.symbol: e.instrument for e in bench.events if isinstance(e, InstrumentDefined)}  # fmt: skip
+    assert defined["BTCUSDT"] == told
+    assert defined["ETHUSDT"] == Instrument.assume("ETHUSDT", Market.SPOT, 100.0)
