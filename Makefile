@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_*.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test long check bench crash soak corruption mutation dev clean
+.PHONY: help setup demo test long check bench fleet crash soak corruption mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,9 @@ corruption: setup ## model files damaged in every way, of full size (minutes)
 bench: setup ## benchmarks with floors and peers: one table of all targets
 	@bash .ci/peers $(BIN)/python
 	@$(BIN)/python -m benchmarks --write
+
+fleet: setup ## how the pipeline's cost grows, and what a fleet needs; writes docs/fleet.md
+	@$(BIN)/python -m benchmarks.bench_pipeline --write
 
 mutation: setup ## change the code of risk and signals, count what tests notice; ROOM=risk.entry
 	@bash .ci/mutation $(BIN)/python $(ROOM)

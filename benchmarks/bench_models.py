@@ -4,7 +4,8 @@ The pair is of full size with random weights; what it learnt does not change wha
 Runtime, as the trading process opens it (one thread), stands beside torch on one thread with the
 same weights. hmmlearn has no causal filter: its posterior of one candle, and of the 50 candles
 that a program without a filter would ask about again for every candle, stand beside the HMM's
-step. Training is steps of the full schedule on random rows, on as many cores as it takes.
+step; over a whole series it smooths where ours filters. Training is steps of the full schedule on
+random rows, on as many cores as it takes.
 """
 
 import dataclasses
@@ -33,8 +34,12 @@ BATCH_UNIT = "windows/CPU-s"
 STEPS = 20
 ROWS = 20_000
 HMMLEARN = ("hmmlearn posterior, one candle", "hmmlearn posterior, 50 candles")
+HISTORY = 5_000
+SERIES_UNIT = "candles/CPU-s"
+HMMLEARN_SERIES = f"hmmlearn posterior, a series of {HISTORY:,}"
 EAGER, COMPILED = "torch eager, one window", "torch.compile, one window"
 EAGER_BATCH = f"torch eager, batches of {BATCH}"
+COMPILED_BATCH = f"torch.compile, batches of {BATCH}"
 
 
 def run() -> list[Result]:
@@ -58,10 +63,11 @@ def run() -> list[Result]:
                 peers=HMMLEARN),
         measure("HMM step, numpy", forward_filter, np.array([0.3]), params),
         *_hmmlearn(params, rng),
+        *_series(pair.hmm.run, params, rng),
         measure("LSTM, one window, ONNX Runtime", lstm, one, specified=200e6, goal=1e6,
                 peers=(EAGER, COMPILED)),
         throughput(f"LSTM, batches of {BATCH}, ONNX Runtime", batch, unit=BATCH_UNIT,
-                   clock=time.process_time_ns, peers=(EAGER_BATCH,)),
+                   clock=time.process_time_ns, peers=(EAGER_BATCH, COMPILED_BATCH)),
     ]  # fmt: skip
     return [*results, *_torch(windows), training()]
 
@@ -84,6 +90,30 @@ def _hmmlearn(params: HmmParameters, rng: np.random.Generator) -> list[Result]:
     ]
 
 
+def _series(run: Any, params: HmmParameters, rng: np.random.Generator) -> list[Result]:
+    """Filter a whole series, and a candle of many series at once; candles by the CPU second."""
+    z = rng.normal(size=HISTORY)
+    stationary = params.log_stationary[None]
+    whole = {"obs": z[None, :, None], "log_prior": stationary}
+    many = {"obs": rng.normal(size=(BATCH, 1, 1)), "log_prior": np.repeat(stationary, BATCH, 0)}
+    model = hmmlearn_model(params)
+
+    def rate(name: str, call: Callable[[], object], count: int = HISTORY, **more: Any) -> Result:
+        def counted() -> int:
+            call()
+            return count
+
+        return throughput(name, counted, unit=SERIES_UNIT, clock=time.process_time_ns, **more)
+
+    title = f"HMM, a series of {HISTORY:,}"
+    return [
+        rate(f"{title}, ONNX Runtime", lambda: run(whole), peers=(HMMLEARN_SERIES,)),
+        rate(f"{title}, numpy", lambda: forward_filter(z, params), peers=(HMMLEARN_SERIES,)),
+        rate(HMMLEARN_SERIES, lambda: model.predict_proba(z[:, None]), kind="peer"),
+        rate(f"HMM, a candle of {BATCH} series, ONNX Runtime", lambda: run(many), BATCH),
+    ]
+
+
 def _torch(windows: np.ndarray) -> list[Result]:
     import torch
 
@@ -95,29 +125,52 @@ def _torch(windows: np.ndarray) -> list[Result]:
         with torch.inference_mode():
             return torch.softmax(network(x)[:, -1], dim=1)
 
-    def batch() -> int:
-        ask(network, everything)
-        return BATCH
+    def batches(name: str, network: Callable[[Any], Any]) -> Result:
+        def batch() -> int:
+            ask(network, everything)
+            return BATCH
 
-    compiled = of_rounds(COMPILED, [], kind="peer", unit="ns")
+        batch()
+        clock = time.process_time_ns
+        return throughput(name, batch, unit=BATCH_UNIT, clock=clock, kind="peer")
+
+    compiled = [
+        of_rounds(COMPILED, [], kind="peer"),
+        of_rounds(COMPILED_BATCH, [], kind="peer", unit=BATCH_UNIT),
+    ]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fast = torch.compile(network)
             ask(fast, everything[:1])
-            compiled = measure(COMPILED, ask, fast, everything[:1], kind="peer")
+            one = measure(COMPILED, ask, fast, everything[:1], kind="peer")
+            compiled = [one, batches(COMPILED_BATCH, fast)]
     except Exception as error:  # noqa: BLE001 - it needs a compiler, and says so in many ways
         why = str(error).strip().splitlines()[0][:90]
-        compiled = dataclasses.replace(compiled, note=f"not measured: {why}")
+        compiled = [dataclasses.replace(row, note=f"not measured: {why}") for row in compiled]
     return [
         measure(EAGER, ask, network, everything[:1], kind="peer"),
-        compiled,
-        throughput(EAGER_BATCH, batch, unit=BATCH_UNIT, clock=time.process_time_ns, kind="peer"),
+        batches(EAGER_BATCH, network),
+        *compiled,
     ]
 
 
 def training() -> Result:
     """Time steps of the full schedule and say how long all of them take."""
+    settings = LstmSettings.of(Schedule.FULL)
+    took, worked = training_steps()
+    cpu = statistics.median(worked) * settings.iterations
+    return of_rounds(
+        "training by the full schedule", [one * settings.iterations for one in took],
+        unit="s", goal=360.0,
+        note=f"{settings.iterations:,} steps, told from {STEPS}; {cpu:.0f} CPU s on up to "
+        f"{min(settings.shards, usable_cores())} cores; labels, looks at validation and the "
+        "evaluation come on top",
+    )  # fmt: skip
+
+
+def training_steps() -> tuple[list[float], list[float]]:
+    """Time single steps of the full schedule: seconds, CPU seconds."""
     settings = LstmSettings.of(Schedule.FULL)
     rng = np.random.default_rng(2)
     labels = rng.integers(0, CLASSES, ROWS)
@@ -136,12 +189,6 @@ def training() -> Result:
         for number in range(STEPS):
             began, busy = time.perf_counter(), time.process_time()
             steps.step(number + 2)
-            took.append((time.perf_counter() - began) * settings.iterations)
-            worked.append((time.process_time() - busy) * settings.iterations)
-    cpu = statistics.median(worked)
-    return of_rounds(
-        "training by the full schedule", took, unit="s", goal=360.0,
-        note=f"{settings.iterations:,} steps, told from {STEPS}; {cpu:.0f} CPU s on up to "
-        f"{min(settings.shards, usable_cores())} cores; labels, looks at validation and the "
-        "evaluation come on top",
-    )  # fmt: skip
+            took.append(time.perf_counter() - began)
+            worked.append(time.process_time() - busy)
+    return took, worked

@@ -33,6 +33,12 @@ WHY: Final = {
     "what it does on one. The thread that waits could write itself, but then it could no longer "
     "give up on a disk or a server that does not answer. What is left is the second table and "
     "the epoch in the same commit.",
+    "update at 5,000/s": "back to back an update takes 1.3 µs. At this pace nearly each finds the "
+    "journal's thread asleep, wakes it, and shares the interpreter's lock with it; without a disk "
+    "it takes three quarters as long (2026-11-29, SQLite 5.6 µs, memory 4.2 µs).",
+    "snapshot durable": "the loop is not kept waiting (the row below); encoding takes a few "
+    "milliseconds of it, the rest is a file of megabytes written and flushed, and differs by a "
+    "third from machine to machine.",
 }
 """By how a row's name begins; the first that fits speaks."""
 

@@ -69,7 +69,7 @@ def page(groups: Sequence[Group], where: str) -> str:
         "",
         "## Targets",
         "",
-        *_markdown(HEADS, rows(groups)),
+        *markdown(HEADS, rows(groups)),
         "",
         "## What is missed, and why",
         "",
@@ -88,11 +88,11 @@ def page(groups: Sequence[Group], where: str) -> str:
             for row in results
         ]  # fmt: skip
         heads = ("kind", "row", "unit", "best", "median", "p99", "note")
-        lines += ["", f"## {title}", "", *_markdown(heads, cells)]
+        lines += ["", f"## {title}", "", *markdown(heads, cells)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+def markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     return [
         f"| {' | '.join(heads)} |",
         f"|{'|'.join(['---'] * len(heads))}|",

@@ -163,8 +163,8 @@ def promote(
 ) -> None:
     """Judge a pair of models again and, when every gate passes, make it the one that trades.
 
-    It must not be worse than the pair it replaces. Without arguments: the candidates that were
-    trained last.
+    It must not look ahead, nor be worse than the pair it replaces; both are tried on the stored
+    candles. Without arguments: the candidates that were trained last.
     """
     from bot4_pipelines.models import promote_pair
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from bot4_pipelines.records import Folders, Records, now_ms
 from bot4_pipelines.step_numbers import pair_numbers
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import ModelError
 
 if TYPE_CHECKING:
     from bot4_runtime.candles.series import CandleSeries
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
 def promote_pair(
     folders: Folders, interval: str, pair: tuple[str, str] | None, despite: str = ""
 ) -> dict[str, Any]:
-    """Judge a pair again, compare it with the champion on the stored candles, and promote it.
+    """Judge a pair again, audit it and compare it with the champion, and promote it.
+
+    Both are done on the stored candles of its interval, market and origin.
 
     Args:
         folders: where to work.
@@ -28,10 +29,11 @@ def promote_pair(
         despite: the reason to promote it though it is worse than the champion.
 
     Raises:
-        ModelError: a model is unknown, refused by a gate, or does not hold.
+        ModelError: a model is unknown, refused by a gate, looks ahead, or does not hold.
     """
     from bot4_pipelines.training.promotion import promote
     from bot4_runtime.candles.store import CandleStore
+    from bot4_runtime.regime.archive import ModelArchive
     from bot4_runtime.regime.registry import ModelRegistry
 
     registry = ModelRegistry(folders.models)
@@ -41,8 +43,8 @@ def promote_pair(
             records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
         )
     else:
-        known = [model.sha256 for model in registry.list()]
-        hmm, lstm = (_whole(prefix, known) for prefix in pair)
+        archive = ModelArchive(folders.models)
+        hmm, lstm = (archive.whole(prefix) for prefix in pair)
     store = CandleStore(folders.candles)
 
     def candles(challenger: "Manifest") -> "list[CandleSeries]":
@@ -132,18 +134,3 @@ def evaluate_folder(
 
     series = read_candle_folder(folder, market, symbols)
     return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
-
-
-def _whole(prefix: str, known: Sequence[str]) -> str:
-    """Return the one archived sha256 that begins so.
-
-    Raises:
-        ModelError: none does, or several do.
-    """
-    found = [sha256 for sha256 in known if prefix and sha256.startswith(prefix)]
-    if len(found) != 1:
-        raise ModelError(
-            f"{len(found)} archived models begin with {prefix!r}; expected one: "
-            "`bot4-pipelines models` lists them"
-        )
-    return found[0]

@@ -58,9 +58,12 @@ class Folders:
         return replace(self, scope=scope)
 
     def of_interval(self, interval: str) -> "Folders":
-        """Return the folders of an interval's own scope where it has work, else these."""
+        """Return the folders of an interval's own scope; without work there, those of no scope.
+
+        Those are of 1h, or of a folder's own interval.
+        """
         own = self.scoped(interval)
-        return own if own.work.is_dir() else self
+        return own if interval != DEFAULT_INTERVAL and own.work.is_dir() else self.scoped("")
 
     @property
     def candles(self) -> Path:

@@ -1,13 +1,13 @@
 """From `ingest` to the pipeline's first step: which source, what came, and when to ask again.
 
 A folder that was named is taken or refused, never replaced by something else. Where Binance
-cannot be reached any more, the candles it gave before are used; without any, the simulated
-market, which every output calls simulated.
+cannot be reached any more, the candles it gave before are used if all that is wanted is among
+them, else it is refused; without any, the simulated market is taken, which every output calls
+simulated.
 """
 
 import math
 import os
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from bot4_pipelines.records import Record, now_ms
 from bot4_runtime.candles.series import COLUMNS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
-from bot4_runtime.domain.errors import VenueError
+from bot4_runtime.domain.errors import VenueError, VenueUnreachable
 
 BINANCE, SIMULATED = "binance", "simulated"
 SHOWN = 100
@@ -65,7 +65,7 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
     Raises:
         DataError: the folder's files are unreadable or of several intervals.
         ConfigError: a variable has an impossible value.
-        VenueError: Binance was demanded and cannot be reached.
+        VenueError: Binance cannot be reached, and was demanded or never gave all that is wanted.
     """
     from bot4_pipelines.ingest.plan import Progress
     from bot4_pipelines.ingest.source import SourceKind, choose_source, ingest
@@ -74,14 +74,14 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
         report(progress.message, 0.9 * progress.done / max(progress.total, 1))
 
     source = choose_source()
+    if source.kind is SourceKind.SIMULATED and before is not None and _usable(before):
+        return _as_before(before, source.reason)
     try:
-        if source.kind is SourceKind.SIMULATED and _usable(before):
-            return _as_before(before, source.reason)
         return report_numbers(ingest(source, store, tell))
     except VenueError as error:
         if os.environ.get("BOT4_CANDLES_SOURCE"):
             raise
-        if _usable(before):
+        if before is not None and _usable(before):
             return _as_before(before, str(error))
         other = choose_source({**os.environ, "BOT4_CANDLES_SOURCE": SIMULATED})
         return report_numbers(ingest(other, store, tell)) | {"why": str(error)}
@@ -97,15 +97,42 @@ def _has_what_is_wanted(before: Record) -> bool:
     )
 
 
-def _usable(before: Record | None) -> bool:
+def _usable(before: Record) -> bool:
     """Whether candles of Binance are there, and nobody asked for something else."""
-    demanded = os.environ.get("BOT4_CANDLES_SOURCE")
-    return before is not None and before.numbers["source"] == BINANCE and not demanded
+    return before.numbers["source"] == BINANCE and not os.environ.get("BOT4_CANDLES_SOURCE")
 
 
-def _as_before(before: Record | None, why: str) -> dict[str, Any]:
-    numbers: Mapping[str, Any] = {} if before is None else before.numbers
-    return {**numbers, "why": f"{why}; the candles downloaded before are used"}
+def _as_before(before: Record, why: str) -> dict[str, Any]:
+    """Return what an earlier download told, of what is wanted; nothing came this time.
+
+    Raises:
+        VenueUnreachable: it was not of all that is wanted.
+    """
+    from bot4_pipelines.ingest.source import chosen_market
+
+    got, want = before.numbers, wanted()
+    ids = [series_id(key) for key in got["series"]]
+    have = [one.symbol for one in ids]
+    market, interval = chosen_market(os.environ), want.interval or DEFAULT_INTERVAL
+    missing = [symbol for symbol in want.symbols if symbol not in have]
+    if missing or any((one.market, one.interval) != (market, interval) for one in ids):
+        raise VenueUnreachable(
+            f"{why}, and what was downloaded before ({' '.join(got['series'])}) is not all that "
+            f"is wanted ({' '.join(want.symbols or have)}, {market} {interval}"
+            f"{'; missing: ' * bool(missing)}{' '.join(missing)}); try again later, leave out of "
+            "BOT4_SYMBOLS what is missing, or set BOT4_CANDLES_SOURCE=simulated"
+        )
+    kept = set(want.symbols or have)
+    return {
+        **got,
+        "why": f"{why}; the candles downloaded before are used",
+        "series": [one.key for one in ids if one.symbol in kept],
+        "findings": [one for one in got.get("findings", []) if one["symbol"] in kept],
+        "excerpts": [one for one in got.get("excerpts", []) if one["symbol"] in kept],
+        "complete": False,
+        "restatements": [],
+        **dict.fromkeys(("conflicts", "inserted", "unchanged", "restated"), 0),
+    }
 
 
 def _times(finding: Any) -> list[int]:

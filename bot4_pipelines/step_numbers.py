@@ -127,6 +127,7 @@ def leak_numbers(found: "Audit", lstm_sha256: str) -> dict[str, Any]:
         "lstm_sha256": lstm_sha256,
         "moments": found.moments,
         "values_compared": found.values,
+        "left_out": list(found.left_out),
         "leaks": [
             {
                 "symbol": leak.symbol,

@@ -26,10 +26,7 @@ class Outcome:
 
     def plots(self) -> dict[str, bytes]:
         """Return the step's plots, title to PNG."""
-        return {
-            path.stem.replace("_", " "): path.read_bytes()
-            for path in sorted(self.folder.glob("*.png"))
-        }
+        return {path.stem: path.read_bytes() for path in sorted(self.folder.glob("*.png"))}
 
 
 Made = tuple[str, dict[str, Any], dict[str, bytes]]

@@ -6,17 +6,17 @@ confirm; history that was restated. Nothing is trained here, and Dagster is not 
 (`defs.sensors` asks, and starts runs).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import numpy as np
 
 from bot4_pipelines.records import Folders, Record, Records
 from bot4_pipelines.sources import series_id
+from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import SeriesId, interval_ms
 from bot4_runtime.domain.errors import DataError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bot4_pipelines.training.drift import Reference
     from bot4_runtime.features.batch import FeatureTable
     from bot4_runtime.regime.hmm import HmmParameters
+    from bot4_runtime.regime.registry import CurrentPair
 
 NEW_SHARE: Final = 0.01
 """Candles that came since the last training, as a share of those it had, that call for another;
@@ -39,7 +40,6 @@ LIVE_DAYS: Final = 28
 """Days with regimes named live that a verdict needs."""
 LIVE_FROM_DAYS: Final = 90
 """Days back that regimes named live are looked at."""
-RESTATED: Final = "restatements.jsonl"
 DAY_MS: Final = 86_400_000
 
 
@@ -56,20 +56,21 @@ class Verdict:
     why: str
 
 
-def trained_on(candles: Record, store: Path) -> dict[str, Any]:
+def trained_on(series: Iterable[CandleSeries], data_sha256: str, at_ms: int) -> dict[str, Any]:
     """Return what a training has before it, for its record: what later ticks compare with.
 
     Args:
-        candles: the record of the candles.
-        store: root of the candle store.
+        series: the candles that it learns from and is judged on.
+        data_sha256: over them.
+        at_ms: as of when, UTC: values restated from then on it does not know.
     """
+    series = list(series)
     return {
-        "candles": int(candles.numbers["candles"]),
-        "to_ms": candles.numbers["to_ms"],
-        "content": candles.content,
-        "restated": {
-            one: len(_restatements(store, one)) for one in candles.numbers.get("series", [])
-        },
+        "candles": sum(len(one) for one in series),
+        "to_ms": max(int(one.open_time_ms[-1]) + one.interval_ms for one in series),
+        "content": data_sha256,
+        "at_ms": at_ms,
+        "series": [one.id.key for one in series],
     }
 
 
@@ -115,7 +116,7 @@ class Triggers:
         ready = self._reference()
         if isinstance(ready, Verdict):
             return ready
-        _, reference, _ = ready
+        reference, _ = ready
         shifted, furthest, unknown = [], None, []
         for one, table in self._recent(reference.window):
             shifts = feature_shifts(reference, table.values[-reference.window :])
@@ -142,7 +143,7 @@ class Triggers:
         ready = self._reference()
         if isinstance(ready, Verdict):
             return ready
-        _, reference, params = ready
+        reference, params = ready
         found, unknown = [], []
         for one, table in self._recent(reference.window):
             value = mean_loglik(reference, table.z, params)
@@ -166,12 +167,11 @@ class Triggers:
         from bot4_pipelines.live import live_regimes
         from bot4_pipelines.training.scoring import block_interval
 
-        ready = self._reference()
+        ready = self._pair()
         if isinstance(ready, Verdict):
             return ready
-        pair, _, params = ready
-        interval = str(pair["interval"])
-        sha256 = str(pair["lstm_sha256"] or pair["hmm_sha256"])
+        interval, pair, params = ready
+        sha256 = pair.lstm_sha256 or pair.hmm_sha256
         candles = self._records.need("candles", "candles")
         from_ms = int(candles.numbers["to_ms"]) - LIVE_FROM_DAYS * DAY_MS
         named = live_regimes(self._folders.home, interval, sha256, from_ms)
@@ -210,14 +210,20 @@ class Triggers:
     def restated_history(self) -> Verdict:
         """Whether candles that the last training had were restated since."""
         trained = self.training
-        if trained is None or "trained_on" not in trained.numbers:
-            return Verdict(False, "nothing was trained yet on candles that could be restated")
-        facts = trained.numbers["trained_on"]
+        facts = {} if trained is None else trained.numbers.get("trained_on", {})
+        if "at_ms" not in facts:
+            return Verdict(
+                False, "no training wrote down which candles it had, so none counts as restated"
+            )
         told = []
-        for key, known in facts["restated"].items():
-            lines = _restatements(self._folders.candles, key)[known:]
-            since = [line["open_time_ms"] for line in lines]
-            inside = {moment for moment in since if moment < facts["to_ms"]}
+        for key in facts["series"]:
+            inside = {
+                one.open_time_ms
+                for one in self._store.restatements(series_id(key))
+                if one.open_time_ms < facts["to_ms"]
+                and one.at_ms is not None
+                and one.at_ms >= facts["at_ms"]
+            }
             if inside:
                 first, last = _day(min(inside)), _day(max(inside))
                 told.append(f"{len(inside)} of {key}, {first} to {last}")
@@ -236,27 +242,32 @@ class Triggers:
             series_id(key) for key in self._records.need("candles", "candles").numbers["series"]
         ]
 
-    def _reference(self) -> "tuple[dict[str, Any], Reference, HmmParameters] | Verdict":
-        """Return the pair that trades, what it was trained on, and its HMM; or why not."""
+    def _pair(self) -> "tuple[str, CurrentPair, HmmParameters] | Verdict":
+        """Return the interval, the pair that trades it now, and its HMM; or why not."""
         from bot4_pipelines.training.candidates import hmm_parameters
-        from bot4_pipelines.training.drift import read_reference
         from bot4_runtime.regime.registry import ModelRegistry
 
-        record = self._records.find("training_reference")
-        if record is None or self._records.find("candles") is None:
+        candles, registry = self._records.find("candles"), ModelRegistry(self._folders.models)
+        interval = "" if candles is None else str(candles.numbers["interval"])
+        pair = registry.current(interval) if interval else None
+        if pair is None:
             return Verdict(
-                False, "nothing was promoted yet: materialise the asset 'training_reference' first"
+                False, "nothing was promoted yet: materialise the asset 'promoted_models' first"
             )
+        return interval, pair, hmm_parameters(registry, pair.hmm_sha256)
+
+    def _reference(self) -> "tuple[Reference, HmmParameters] | Verdict":
+        """Return what the pair that trades was trained on, and its HMM; or why not."""
+        from bot4_pipelines.training.drift import read_reference
+
+        ready = self._pair()
+        if isinstance(ready, Verdict):
+            return ready
+        _, pair, params = ready
         try:
-            reference = read_reference(reference_path(self._folders))
+            return read_reference(reference_path(self._folders, pair.hmm_sha256)), params
         except DataError as error:
-            return Verdict(False, str(error))
-        registry = ModelRegistry(self._folders.models)
-        return (
-            record.numbers,
-            reference,
-            hmm_parameters(registry, str(record.numbers["hmm_sha256"])),
-        )
+            return Verdict(False, f"what the HMM that trades was trained on is not known: {error}")
 
     def _recent(self, window: int) -> "Iterator[tuple[SeriesId, FeatureTable]]":
         """Compute each series' features over the last window, with what warms them."""
@@ -298,29 +309,14 @@ class Triggers:
         )
 
 
-def reference_path(folders: Folders) -> Path:
-    """Return where the description of the training range lies."""
-    return folders.work / "training_reference.npz"
+def reference_path(folders: Folders, hmm_sha256: str) -> Path:
+    """Return where the description of what an HMM was trained on lies."""
+    return folders.work / "training_reference" / f"{hmm_sha256}.npz"
 
 
 def _candles_of(trained: Record) -> int | None:
     facts = trained.numbers.get("trained_on")
     return None if facts is None else int(facts["candles"])
-
-
-def _restatements(store: Path, key: str) -> list[dict[str, Any]]:
-    """Return what a series' store says was restated, oldest first; a torn line is left out."""
-    try:
-        lines = (store / key / RESTATED).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(msgspec.json.decode(line))
-        except msgspec.DecodeError:
-            continue
-    return found
 
 
 def _too_few(symbols: Sequence[str], days: int) -> str:

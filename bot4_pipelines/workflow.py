@@ -2,36 +2,34 @@
 
 A step reads what the steps before it left in Bot4's stores, does nothing when nothing changed
 since it last ran, and leaves a record that says in numbers what it did. No Dagster here; torch,
-hmmlearn and matplotlib are imported by the steps that need them.
+hmmlearn and matplotlib are imported by the steps that need them. Models are made and promoted
+here; the steps before are `candle_steps`', those after it `evidence_steps`'.
 """
 
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bot4_pipelines.candle_steps import CandleSteps
+from bot4_pipelines.evidence_steps import EvidenceSteps
 from bot4_pipelines.models import promote_pair
-from bot4_pipelines.progress import Report
-from bot4_pipelines.records import Folders, Record, Records, digest, now_ms, source_sha256
-from bot4_pipelines.sources import series_id, still_fresh, take_candles
+from bot4_pipelines.records import digest, now_ms, source_sha256
 from bot4_pipelines.step_numbers import (
-    candle_numbers,
-    evidence_rows,
     leak_numbers,
     model_numbers,
     pair_numbers,
     reference_numbers,
     search_numbers,
 )
-from bot4_pipelines.steps import Made, Outcome, Steps
+from bot4_pipelines.steps import Made, Outcome
 from bot4_pipelines.training.schedule import Schedule
 from bot4_pipelines.triggers import DAY_MS, reference_path, trained_on
+from bot4_pipelines.workbench import TRAINING, ids_of, promoted_pair
 from bot4_runtime import __version__
 from bot4_runtime.candles.series import CandleSeries
-from bot4_runtime.candles.store import CandleStore
-from bot4_runtime.domain.candle import SeriesId, interval_ms
-from bot4_runtime.domain.errors import DataError, ModelError
+from bot4_runtime.domain.candle import interval_ms
+from bot4_runtime.domain.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,99 +37,18 @@ if TYPE_CHECKING:
 
     from bot4_pipelines.training.candidates import Material
     from bot4_runtime.features.batch import FeatureTable
-    from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
 
-DEFAULT_MAX_AGE_HOURS: Final = 24.0
-"""Age up to which downloaded candles are taken as they are."""
-EVIDENCE_SEED: Final = 20_180_101
-_TRAINING: Final = (
-    "bot4_pipelines.ingest.quality",
-    "bot4_pipelines.training",
-    "bot4_runtime.features",
-    "bot4_runtime.regime",
-)
 _BANDS: Final = 1_000
 """Candles that the plot of regimes shows: the last of the test period."""
 
 
-class Workflow:
+class Workflow(CandleSteps, EvidenceSteps):
     """The steps, over one pair of folders.
 
     Args:
         folders: where to work.
         report: told of the progress.
     """
-
-    def __init__(self, folders: Folders, report: Report) -> None:
-        self.folders = folders
-        self.report = report
-        self.records = Records(folders.work)
-        self._steps = Steps(self.records, folders.work / "plots", report)
-
-    # ------------------------------------------------------------------ candles
-    def candles(self, *, max_age_hours: float = DEFAULT_MAX_AGE_HOURS) -> Outcome:
-        """Ingest candles: from BOT4_CANDLES_DIR, else Binance, else the simulated market.
-
-        Raises:
-            DataError: the folder's files are unreadable or of several intervals.
-            ConfigError: BOT4_CANDLES_MARKET is no market.
-        """
-        with self.records.one_writer():
-            before = self.records.find("candles")
-            if before is not None and still_fresh(before, max_age_hours) and self._stored(before):
-                return self._steps.reused(before)
-            self.report("looking for candles", 0.0)
-            began = time.monotonic()
-            taken = take_candles(self._store, before, self.report)
-            series = self._series(taken["series"])
-            content = digest([one.content_sha256() for one in series])
-            numbers = candle_numbers(series) | taken
-            plots = _price_plot(series) | _finding_plots(taken.get("excerpts", ()))
-            stamp = digest("candles", taken["source"], content)
-            same = before is not None and before.stamp == stamp
-            return self._steps.keep(
-                "candles", stamp, (content, numbers, plots), began, reused=same
-            )
-
-    # ----------------------------------------------------------------- features
-    def features(self) -> Outcome:
-        """Compute the feature table of every series.
-
-        Raises:
-            DataError: there are no candles.
-        """
-        from bot4_pipelines.tables import write_features
-        from bot4_runtime.features.batch import compute
-        from bot4_runtime.features.schema import feature_schema_id
-
-        candles = self.records.need("candles", "candles")
-        stamp = digest(candles.content, feature_schema_id())
-        paths = [self._features_path(one) for one in _ids(candles)]
-
-        def work() -> Made:
-            rows, valid, by_symbol = 0, 0, []
-            for place, one in enumerate(_ids(candles)):
-                self.report(f"computing {one.symbol}", place / len(paths))
-                table = compute(self._store.read(one))
-                write_features(self._features_path(one), table)
-                rows, valid = rows + len(table), valid + int(table.valid.sum())
-                by_symbol.append(
-                    {
-                        "symbol": one.symbol,
-                        "rows": len(table),
-                        "valid": int(table.valid.sum()),
-                        "runs": len(table.runs()),
-                    }
-                )
-            numbers = {
-                "schema_id": feature_schema_id(),
-                "rows": rows,
-                "valid_rows": valid,
-                "symbols": by_symbol,
-            }
-            return stamp, numbers, {}
-
-        return self._steps.run("features", stamp, work, paths)
 
     # ------------------------------------------------------------------- models
     def hmm_candidate(self) -> Outcome:
@@ -142,7 +59,7 @@ class Workflow:
         """
         features = self.records.need("features", "features")
         stamp = digest(
-            "hmm", features.content, source_sha256(*_TRAINING), os.environ.get("BOT4_HOLDOUT", "")
+            "hmm", features.content, source_sha256(*TRAINING), os.environ.get("BOT4_HOLDOUT", "")
         )
 
         def work() -> Made:
@@ -164,7 +81,7 @@ class Workflow:
         features = self.records.need("features", "features")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         stamp = digest("labels", features.content, hmm.content)
-        paths = [self._labels_path(one) for one in _ids(self._candles)]
+        paths = [self._labels_path(one) for one in ids_of(self._candles)]
 
         def work() -> Made:
             import numpy as np
@@ -179,7 +96,7 @@ class Workflow:
             params = hmm_parameters(self._registry, hmm.content)
             counts: dict[str, Any] = {}
             plots = {}
-            for place, one in enumerate(_ids(self._candles)):
+            for place, one in enumerate(ids_of(self._candles)):
                 self.report(f"decoding {one.symbol}", place / len(paths))
                 table = self._table(one)
                 splits = split_slices(table.open_time_ms, cuts)
@@ -227,7 +144,7 @@ class Workflow:
             from_model: sha256, or its start, of an archived LSTM to go on from.
 
         Raises:
-            DataError: there are no labels, or too few of them.
+            DataError: there are no labels, too few of them, or the HMM learnt from other candles.
             ModelError: the model to go on from is none that may be.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
@@ -244,6 +161,7 @@ class Workflow:
             from bot4_pipelines.training.schedule import LstmSettings
 
             material = self._material()
+            features = self.records.need("features", "features")
             start = None
             if from_model:
                 start = start_from(
@@ -253,12 +171,16 @@ class Workflow:
                     cuts=material.cuts,
                     held_out=tuple(material.held_out),
                 )
+            had = trained_on(
+                [*material.series.values(), *material.held_out.values()],
+                material.data_sha256,
+                features.finished_ms - round(1000 * features.seconds),
+            )
             settings = LstmSettings.of(
                 schedule, iterations=iterations, continued=start is not None
             )
             made = make_lstm(material, hmm.content, self._registry, settings, self.report, start)
-            had = {"trained_on": trained_on(self._candles, self.folders.candles)}
-            return made.sha256, model_numbers(made) | had, made.images
+            return made.sha256, model_numbers(made) | {"trained_on": had}, made.images
 
         return self._model_step("lstm_candidate", stamp, work)
 
@@ -266,11 +188,11 @@ class Workflow:
         """Alter the future and see that nothing the candidates saw before it changes.
 
         Raises:
-            DataError: there is no candidate, or a series is too short to be audited.
+            DataError: there is no candidate, or of some column no number could be compared.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         lstm = self.records.need("lstm_candidate", "lstm_candidate")
-        stamp = digest("leaks", self._candles.content, lstm.content, source_sha256(*_TRAINING))
+        stamp = digest("leaks", self._candles.content, lstm.content, source_sha256(*TRAINING))
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import hmm_parameters
@@ -312,14 +234,8 @@ class Workflow:
         """Judge both candidates again and point the runtime at them.
 
         Raises:
-            ModelError: a gate refuses one of them, or the leak audit of the LSTM found a leak.
+            ModelError: a gate refuses one of them, or something looks ahead.
         """
-        leaks = self.leak_audit().record.numbers["leaks"]
-        if leaks:
-            raise ModelError(
-                f"the candidates are not promoted: {len(leaks)} columns look ahead, "
-                f"{leaks[0]['says']} among them; see the check 'nothing_looks_ahead'"
-            )
         pair = [
             self.records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
         ]
@@ -339,14 +255,15 @@ class Workflow:
 
         Raises:
             ModelError: nothing is promoted.
-            DataError: the training range is too short to say what is usual.
+            DataError: a symbol it was trained on is not among the candles, or the training range
+                is too short to say what is usual.
         """
         features = self.records.need("features", "features")
         interval = str(self._candles.numbers["interval"])
-        pair = _promoted(self._registry, interval)
-        code = source_sha256("bot4_pipelines.training.drift")
+        pair = promoted_pair(self._registry, interval)
+        code = source_sha256("bot4_pipelines.training.drift", "bot4_pipelines.ingest.quality")
         stamp = digest("reference", features.content, pair.shas, code)
-        path = reference_path(self.folders)
+        path = reference_path(self.folders, pair.hmm_sha256)
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import hmm_parameters
@@ -355,7 +272,7 @@ class Workflow:
             from bot4_pipelines.training.drift_plots import drift_limits
 
             manifest = self._registry.manifest(pair.hmm_sha256)
-            tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
+            tables = self._learnt(manifest.symbols)
             train = {
                 symbol: split_slices(table.open_time_ms, manifest.cuts)["train"]
                 for symbol, table in tables.items()
@@ -369,96 +286,6 @@ class Workflow:
             return stamp, numbers, {"limits of drift": drift_limits(made)}
 
         return self._steps.run("training_reference", stamp, work, [path])
-
-    # --------------------------------------------------------------- evaluation
-    def evaluation(self) -> Outcome:
-        """Score the promoted pair on every range of candles, against the goals.
-
-        Raises:
-            ModelError: nothing is promoted.
-        """
-        candles = self._candles
-        interval = str(candles.numbers["interval"])
-        promoted = _promoted(self._registry, interval)
-        stamp = digest("evaluation", candles.content, promoted.shas, source_sha256(*_TRAINING))
-
-        def work() -> Made:
-            from bot4_pipelines.training.evaluation_report import evaluation_report
-
-            series = [self._store.read(one) for one in _ids(candles)]
-            pair = self._registry.load(interval)
-            numbers, plots = evaluation_report(pair, series, self.report)
-            return digest(numbers), numbers, plots
-
-        return self._steps.run("evaluation", stamp, work, [])
-
-    # ----------------------------------------------------------------- evidence
-    def evidence_records(self) -> Outcome:
-        """Follow every built-in rule through training and validation; write its record.
-
-        Raises:
-            ModelError: nothing is promoted.
-        """
-        from bot4_runtime.regime.evidence import evidence_path
-
-        candles = self._candles
-        interval = str(candles.numbers["interval"])
-        pair = _promoted(self._registry, interval)
-        code = source_sha256(
-            "bot4_pipelines.training.evidence",
-            "bot4_runtime.regime.evidence",
-            "bot4_runtime.strategy.rules",
-            "bot4_runtime.signals.statistics",
-        )
-        stamp = digest("evidence", candles.content, pair.shas, code)
-        path = evidence_path(self.folders.models, interval)
-
-        def work() -> Made:
-            return self._evidence(pair, path)
-
-        return self._steps.run("evidence_records", stamp, work, [path])
-
-    def _evidence(self, pair: "CurrentPair", path: Path) -> Made:
-        from bot4_pipelines.training.evidence import FillCosts, build_evidence, walk_forward
-        from bot4_pipelines.training.hmm import fit_hmm
-        from bot4_pipelines.training.plots import rule_evidence
-        from bot4_runtime.regime.evidence import write_evidence
-        from bot4_runtime.regime.hmm import forward_filter
-
-        cuts = self._registry.manifest(pair.hmm_sha256).cuts
-        tables = {one.symbol: self._table(one) for one in _ids(self._candles)}
-        series = {
-            one.symbol: self._candles_of(one, tables[one.symbol]) for one in _ids(self._candles)
-        }
-        self.report("walking the filter forward", 0.1)
-        regimes = walk_forward(
-            tables,
-            cuts,
-            lambda runs: fit_hmm(runs).params,
-            lambda z, params: forward_filter(z, params)[0],
-        )
-        self.report("following the rules", 0.6)
-        records = build_evidence(
-            regimes,
-            series,
-            costs=FillCosts(),
-            cuts=cuts,
-            seed=EVIDENCE_SEED,
-            now_ms=now_ms(),
-            hmm_sha256=pair.hmm_sha256,
-            lstm_sha256=pair.lstm_sha256,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_evidence(path, records)
-        rules = evidence_rows(records)
-        drawn = {
-            record.rule_id: (record.mean_net, record.p_value_bh)
-            for record in records
-            if record.mean_net is not None
-        }
-        plots = {"net_return_by_rule": rule_evidence(drawn)} if drawn else {}
-        content = digest(rules)
-        return content, {"file": str(path), "rules": rules}, plots
 
     # ------------------------------------------------------------------- search
     def lstm_search(self, *, trials: int, workers: int, iterations: int, seed: int) -> Outcome:
@@ -488,7 +315,7 @@ class Workflow:
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         base = search_settings(iterations, seed)
-        study = digest("search", labels.content, source_sha256(*_TRAINING), iterations, seed)
+        study = digest("search", labels.content, source_sha256(*TRAINING), iterations, seed)
         began = time.monotonic()
         folder = self.folders.work / "search" / study[:16]
         if trials:
@@ -504,42 +331,27 @@ class Workflow:
             return self._steps.keep("lstm_search", stamp, made, began, reused=not found.made)
 
     # ------------------------------------------------------------------- shared
-    @property
-    def _candles(self) -> Record:
-        return self.records.need("candles", "candles")
+    def _learnt(self, symbols: Sequence[str]) -> "dict[str, FeatureTable]":
+        """Return the features of symbols a model was trained on, as it learnt from them.
 
-    @property
-    def _store(self) -> CandleStore:
-        return CandleStore(self.folders.candles)
+        Raises:
+            DataError: one of them is not among the candles.
+        """
+        from bot4_pipelines.training.dataset import learnt_table
 
-    @property
-    def _registry(self) -> "ModelRegistry":
-        from bot4_runtime.regime.registry import ModelRegistry
-
-        return ModelRegistry(self.folders.models)
-
-    def _series(self, keys: Sequence[str]) -> list[CandleSeries]:
-        return [self._store.read(series_id(key)) for key in keys]
-
-    def _stored(self, record: Record) -> bool:
-        held = {one.key for one in self._store.list_series()}
-        return set(record.numbers["series"]) <= held
-
-    def _features_path(self, one: SeriesId) -> Path:
-        return self.folders.work / "features" / f"{one.key}.parquet"
-
-    def _labels_path(self, one: SeriesId) -> Path:
-        return self.folders.work / "labels" / f"{one.key}.parquet"
-
-    def _table(self, one: SeriesId) -> "FeatureTable":
-        from bot4_pipelines.tables import read_features
-
-        return read_features(self._features_path(one))
-
-    def _candles_of(self, one: SeriesId, table: "FeatureTable") -> CandleSeries:
-        """Return the candles that a table was made of; later ones may have come meanwhile."""
-        first, last = (int(table.open_time_ms[row]) for row in (0, -1))
-        return self._store.read(one, first, last + 1)
+        ids = {one.symbol: one for one in ids_of(self._candles)}
+        missing = [symbol for symbol in symbols if symbol not in ids]
+        if missing:
+            raise DataError(
+                f"the models that trade were trained on {', '.join(missing)} too, of which there "
+                f"are no candles here ({', '.join(ids)}); ingest them, or train and promote anew"
+            )
+        tables = {}
+        for symbol in symbols:
+            table = self._table(ids[symbol])
+            series = self._candles_of(ids[symbol], table)
+            tables[symbol] = learnt_table(series, table, self._masked(series))
+        return tables
 
     def _material(self) -> "Material":
         """Return what candidates are made of."""
@@ -547,7 +359,7 @@ class Workflow:
         from bot4_pipelines.training.cuts import choose_cuts
         from bot4_pipelines.training.unseen import holdout_symbols
 
-        ids = _ids(self._candles)
+        ids = ids_of(self._candles)
         tables = {one.symbol: self._table(one) for one in ids}
         series = {one.symbol: self._candles_of(one, tables[one.symbol]) for one in ids}
         self.report("asking which candles may be learnt from", 0.0)
@@ -566,8 +378,8 @@ class Workflow:
                 if symbol not in held_out
             },
             cuts=choose_cuts(ranges, ids[0].interval),
-            data_sha256=self._candles.content,
-            code_version=f"{__version__}+{source_sha256(*_TRAINING)[:12]}",
+            data_sha256=digest([series[one.symbol].content_sha256() for one in ids]),
+            code_version=f"{__version__}+{source_sha256(*TRAINING)[:12]}",
             now_ms=now_ms(),
         )
 
@@ -588,42 +400,6 @@ class Workflow:
         return self._steps.run(name, stamp, work, there)
 
 
-def _ids(candles: Record) -> list[SeriesId]:
-    """Return the series that were ingested.
-
-    Raises:
-        DataError: none was good enough to be stored.
-    """
-    keys = candles.numbers["series"]
-    if not keys:
-        raise DataError("no candles were stored: every series has an ERROR; see the candle checks")
-    return [series_id(key) for key in keys]
-
-
 def lstm_stamp(labels: str, schedule: Schedule, iterations: int = 0, from_model: str = "") -> str:
     """Return what an LSTM candidate is made from: labels, code, and how it learns."""
-    return digest("lstm", labels, source_sha256(*_TRAINING), schedule, iterations, from_model)
-
-
-def _price_plot(series: Sequence[CandleSeries]) -> dict[str, bytes]:
-    from bot4_pipelines.training.plots import price_history
-
-    if not series:
-        return {}
-    closes = {one.id.symbol: (one.open_time_ms, one.close) for one in series}
-    return {"price history": price_history(closes)}
-
-
-def _finding_plots(excerpts: Sequence[dict[str, Any]]) -> dict[str, bytes]:
-    from bot4_pipelines.finding_plot import finding_plot
-
-    return {f"finding {one['code']}": finding_plot(one) for one in excerpts}
-
-
-def _promoted(registry: "ModelRegistry", interval: str) -> "CurrentPair":
-    pair = registry.current(interval)
-    if pair is None:
-        raise ModelError(
-            f"no models are promoted for {interval}; materialise the asset 'promoted_models'"
-        )
-    return pair
+    return digest("lstm", labels, source_sha256(*TRAINING), schedule, iterations, from_model)

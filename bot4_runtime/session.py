@@ -20,14 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final, Protocol
 
 import structlog
 
 from bot4_runtime.clock import Clock, ManualClock
 from bot4_runtime.domain.candle import Candle, interval_ms
-from bot4_runtime.domain.errors import Bot4Error, ConfigError, DataError
+from bot4_runtime.domain.errors import Bot4Error, DataError
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
     CancelRequested,
@@ -44,7 +43,6 @@ from bot4_runtime.domain.events import (
     SessionStarted,
 )
 from bot4_runtime.domain.order import (
-    Book,
     Order,
     OrderIntent,
     OrderStatus,
@@ -57,19 +55,16 @@ from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.fees.tier import TierFold
+from bot4_runtime.identity import WARM_CANDLES, Identity
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
 
-WARM_CANDLES: Final = 700
-"""Candles shown before the first decision: LOOKBACK 512, the LSTM's 50, and some."""
 MAX_LAG_MS: Final = 120_000
 """How old a candle may be when it is decided on at a venue outside the process."""
 MAX_WAIT_MS: Final = 500
 """How long an entry may wait for the disk there before it is not sent any more."""
 NS_PER_MS: Final = 1_000_000
-ACCEPTED_DIGITS: Final = 12
-"""How much of a settings hash must be named to agree to it."""
 
 
 class Ledger:
@@ -117,27 +112,6 @@ class CommandSource(Protocol):
     def poll(self) -> Sequence[OperatorCommand | OverrideSet]:
         """Return the orders given since the last call, each once; never waits."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a session is, journaled at its start.
-
-    Attributes:
-        config_hash: sha256 of the settings that shape trading.
-        initial_cash: quote each book starts with.
-        accepted: hash, or its beginning, of changed settings the user agrees to.
-        changes: what differs from the settings of a hash, in words; empty when they are not kept.
-    """
-
-    mode: str
-    strategy: str
-    config_hash: str
-    quote: str
-    initial_cash: Decimal
-    books: tuple[Book, ...]
-    accepted: str = ""
-    changes: Callable[[str], Sequence[str]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +188,7 @@ class Session:
         fresh = state.inputs == 0
         start_ms = self._start_ms()
         warm_from_ms = start_ms - WARM_CANDLES * interval_ms(self._source.interval)
-        self._check_same()
+        self._identity.check(state, self._source)
         self._begin(warm_from_ms, start_ms)
         self._gate.remember(state.orders.values())
         try:
@@ -439,51 +413,6 @@ class Session:
         self._ledger.emit(started)
         self._store.wait_durable(self._ledger.commit())
 
-    def _check_same(self) -> None:
-        before = self._store.state.session
-        if before is None:
-            return
-        identity = self._identity
-        first = self._store.state.first_session or before
-        step_ms = interval_ms(self._source.interval)
-        step_was_ms = (before.start_ms - before.warm_from_ms) // WARM_CANDLES
-        now = (identity.mode, self._source.label, identity.strategy, step_ms)
-        was = (before.mode, before.source, before.strategy, step_was_ms)
-        if now != was:
-            raise ConfigError(
-                f"this account's journal was begun with {_told(*was)}, and now it would go on "
-                f"with {_told(*now)}; name another account with --account, or start as before"
-            )
-        if (identity.quote, identity.initial_cash) != (first.quote, first.initial_cash):
-            raise ConfigError(
-                f"this account's books were opened with {first.initial_cash} {first.quote}, and "
-                f"the settings say {identity.initial_cash} {identity.quote}; what they begin with "
-                "is decided once: set paper.initial_cash and runtime.quote back, or name another "
-                "account with --account"
-            )
-        self._check_same_settings(before)
-
-    def _check_same_settings(self, before: SessionStarted) -> None:
-        """Nothing that shapes trading changes by a restart unless the user says so."""
-        identity, state = self._identity, self._store.state
-        now, accepted = identity.config_hash, identity.accepted
-        agreed = len(accepted) >= ACCEPTED_DIGITS and now.startswith(accepted)
-        if now != before.config_hash and not agreed:
-            named = "; ".join(identity.changes(before.config_hash)) or "no record of them is left"
-            raise ConfigError(
-                "the settings that shape trading (runtime, paper, risk, liquidation, fees) are "
-                f"not those this account last ran with: {named}. Start as before, name another "
-                f"account with --account, or agree to the new ones with --accept {now[:12]}"
-            )
-        held = self._held() | {order.intent.symbol for order in state.all_live_orders()}
-        left = sorted(held - set(self._source.symbols))
-        if left:
-            raise ConfigError(
-                f"the account holds positions or orders in {', '.join(left)}, and "
-                f"{self._source.label} has no candles of them, so that nothing would watch their "
-                f"stops; expected all of them among {', '.join(self._source.symbols)}"
-            )
-
     def _warm(
         self, warm_from_ms: int, start_ms: int, stop: threading.Event, *, fresh: bool
     ) -> None:
@@ -504,8 +433,3 @@ def _withheld(intent: OrderIntent, now_ns: int, reason: str) -> OrderClosed:
         status=OrderStatus.NEVER_PLACED.value,
         reason=f"not sent: {reason}",
     )
-
-
-def _told(mode: str, source: str, strategy: str, step_ms: int) -> str:
-    candles = f"candles of {step_ms // 60_000} minutes"
-    return f"mode {mode}, source {source}, strategy {strategy}, {candles}"

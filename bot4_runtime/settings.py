@@ -50,7 +50,7 @@ DEFAULT_FILE = "bot4.toml"
 PREFIX = "BOT4_"
 FOLDERS = {"BOT4_HOME": "home", "BOT4_MODELS": "models"}
 CONFIG = "BOT4_CONFIG"
-SHAPING = {"runtime", "paper", "risk", "liquidation", "fees"}
+SHAPING = {"runtime", "paper", "risk", "liquidation", "fees", "promotion"}
 """Sections that shape trading: an account goes on with others only when the user agrees."""
 OF_THE_GATE = {"max_orders_per_minute", "max_turnover_per_minute", "max_reject_ratio"}
 """Keys of ``[risk]`` that are the gate's ceilings, not the risk manager's."""

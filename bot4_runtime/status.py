@@ -22,9 +22,8 @@ from bot4_runtime.domain.events import (
     OverrideSet,
     SessionStarted,
 )
-from bot4_runtime.domain.order import Book
+from bot4_runtime.domain.order import ENTRIES_WAIT, Book
 from bot4_runtime.domain.portfolio import BreakerState
-from bot4_runtime.exchange.gate import ENTRIES_WAIT
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
@@ -204,6 +203,11 @@ def _warnings(found: dict[str, Any]) -> list[str]:
         pair = (trial["lstm_sha256"] or trial["hmm_sha256"])[:12] or "unknown"
         reason = f": {trial['reason']}" if trial["reason"] else ""
         lines.append(f"Promoted {interval} models {pair}: {trial['outcome']}{reason}")
+    lines += [
+        f"No {interval} models trade, and nothing is entered until a pair is promoted"
+        for interval, pair in found["models"].items()
+        if not pair["hmm_sha256"]
+    ]
     if found["entries_wait"]:
         lines.append(f"Entries waited last because {found['entries_wait']}")
     for name, book in found["books"].items():

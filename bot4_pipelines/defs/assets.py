@@ -7,6 +7,7 @@ return annotation stays bare: Dagster does not recognise it with a type argument
 
 import dagster as dg
 
+from bot4_pipelines.candle_steps import DEFAULT_MAX_AGE_HOURS
 from bot4_pipelines.defs.checks import (
     CANDLE_CHECKS,
     EVIDENCE_CHECKS,
@@ -43,7 +44,7 @@ from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.training.schedule import Schedule
-from bot4_pipelines.workflow import DEFAULT_MAX_AGE_HOURS, Workflow
+from bot4_pipelines.workflow import Workflow
 
 
 class CandleConfig(dg.Config):

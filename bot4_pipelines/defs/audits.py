@@ -19,14 +19,15 @@ def nothing_looks_ahead(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
     """Audit the candidates for leaks."""
     flow = Workflow(Folders.from_environment(), reporter("leak_audit", context.log.info))
     numbers = flow.leak_audit().record.numbers
-    leaks = numbers["leaks"]
+    leaks, left_out = numbers["leaks"], numbers["left_out"]
     counted = f"{numbers['values_compared']} numbers compared at {numbers['moments']} moments"
+    counted += f"; left out: {'; '.join(left_out)}" if left_out else ""
     return dg.AssetCheckResult(
         passed=not leaks,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(leak["says"] for leak in leaks[:5]) or f"0 differ; {counted}",
         metadata={"leaks": leaks, "values_compared": numbers["values_compared"],
-                  "moments": numbers["moments"]},
+                  "moments": numbers["moments"], "left_out": left_out},
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from bot4_pipelines.defs.assets import PIPELINE, candles, lstm_search
+from bot4_pipelines.defs.policies import AT_MOST_2_H
 
 SEARCH_TRIALS = 20
 
@@ -13,14 +14,14 @@ pipeline_job = dg.define_asset_job(
     "pipeline",
     selection=dg.AssetSelection.assets(*PIPELINE),
     description="Everything: candles, features, models, promotion, evidence.",
-    tags=WRITES,
+    tags=WRITES | AT_MOST_2_H,
 )
 
 candles_job = dg.define_asset_job(
     "refresh_candles",
     selection=dg.AssetSelection.assets(candles),
     description="Candles that closed since the last time.",
-    tags=WRITES,
+    tags=WRITES | AT_MOST_2_H,
 )
 
 search_job = dg.define_asset_job(
@@ -29,6 +30,7 @@ search_job = dg.define_asset_job(
     description="Twenty trials of other LSTM settings: half an hour of processor time and more, "
     "so nothing starts it by itself.",
     config={"ops": {"lstm_search": {"config": {"trials": SEARCH_TRIALS}}}},
+    tags=AT_MOST_2_H,
 )
 
 retrain_weekly = dg.ScheduleDefinition(

@@ -4,6 +4,7 @@ A blocking check stops the run it is part of. Promotion judges again by itself, 
 also be materialised alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -59,21 +60,37 @@ EVIDENCE_CHECKS = [
 ]
 
 
-def candle_results(outcome: Outcome) -> list[dg.AssetCheckResult]:
+def candle_results(*outcomes: Outcome) -> list[dg.AssetCheckResult]:
     """Tell what each quality rule found: symbol, rows, times, values, and a picture of the worst.
 
     A rule passes when it found nothing to be done about; what is only told passes.
+
+    Args:
+        outcomes: of one ingestion, or of the parts of a run.
     """
     by_code: dict[str, list[dict[str, Any]]] = {code.value: [] for code in CHECKED}
-    for finding in outcome.record.numbers["findings"]:
-        if finding["code"] in by_code:
-            by_code[finding["code"]].append(finding)
-    pictures = outcome.plots()
-    return [_candle_result(code, found, pictures) for code, found in by_code.items()]
+    for outcome in outcomes:
+        for finding in outcome.record.numbers["findings"]:
+            if finding["code"] in by_code:
+                by_code[finding["code"]].append(finding)
+    return [
+        _candle_result(code, found, _picture(code, outcomes) if found else None)
+        for code, found in by_code.items()
+    ]
+
+
+def _picture(code: str, outcomes: Sequence[Outcome]) -> bytes | None:
+    """Return the plot of a code's largest finding; None when it was not drawn."""
+
+    def largest(outcome: Outcome) -> int:
+        findings = outcome.record.numbers["findings"]
+        return max((one["count"] for one in findings if one["code"] == code), default=0)
+
+    return max(outcomes, key=largest).plots().get(f"finding {code}")
 
 
 def _candle_result(
-    code: str, found: list[dict[str, Any]], pictures: dict[str, bytes]
+    code: str, found: list[dict[str, Any]], picture: bytes | None
 ) -> dg.AssetCheckResult:
     from bot4_pipelines.training.plots import as_markdown
 
@@ -85,9 +102,8 @@ def _candle_result(
     if found:
         metadata["symbols"] = sorted({finding["symbol"] for finding in found})
         metadata["found"] = rows_table(found)
-    title = f"finding {code}"
-    if title in pictures:
-        metadata["worst"] = dg.MetadataValue.md(as_markdown(pictures[title], title))
+    if picture is not None:
+        metadata["worst"] = dg.MetadataValue.md(as_markdown(picture, f"finding {code}"))
     error = "ERROR" in severities
     return dg.AssetCheckResult(
         check_name=code.lower(),

@@ -1,8 +1,9 @@
 """The same pipeline in partitions, for many series, many intervals and many machines.
 
 `series_candles` is partitioned by series (``SYMBOL_INTERVAL``) and year, `series_features` by
-series, the models by interval. Beside the unpartitioned graph, which does everything on one
-machine at one click; both read one candle store. Series and intervals are dynamic partitions:
+series, the models by interval. Beside the graph of `defs.assets`, which makes the models of one
+interval on one machine at one click; both read one candle store. Mark prices, funding and the
+table of candles are here alone. Series and intervals are dynamic partitions:
 ``BOT4_SYMBOLS`` and ``BOT4_INTERVALS`` add them, through the sensor `fleet_partitions`.
 """
 
@@ -10,10 +11,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import dagster as dg
-import msgspec
 
 from bot4_pipelines.defs.assets import LstmConfig
 from bot4_pipelines.defs.checks import (
@@ -33,6 +33,7 @@ from bot4_pipelines.defs.metadata import (
     feature_schema,
     metadata_of,
 )
+from bot4_pipelines.defs.policies import AT_MOST_2_H
 from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.export import export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
@@ -42,7 +43,7 @@ from bot4_pipelines.records import Folders
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import Bot4Error, VenueUnreachable
+from bot4_runtime.domain.errors import Bot4Error, StoreBusy, VenueUnreachable
 
 # Backfill policies are beta in Dagster; its warning would greet every command.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")
@@ -70,7 +71,8 @@ FUNDING_SCHEMA = dg.TableSchema(
 NETWORK_RETRIES = dg.RetryPolicy(
     max_retries=4, delay=5.0, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
-"""5, 10, 20, 40 s: for what a venue or a network does; wrong data and settings fail at once."""
+"""5, 10, 20, 40 s: for what a venue or a network does, and for a store that another process
+writes to; wrong data and settings fail at once."""
 DISK_RETRIES = dg.RetryPolicy(max_retries=2, delay=2.0, backoff=dg.Backoff.EXPONENTIAL)
 _CHEAP = dg.BackfillPolicy.single_run()
 
@@ -81,7 +83,7 @@ def _fleet(context: dg.AssetExecutionContext) -> Fleet:
 
 
 def _checks_of(asset: str, specs: Sequence[dg.AssetCheckSpec]) -> list[dg.AssetCheckSpec]:
-    """Return the checks of an unpartitioned asset for its partitioned twin."""
+    """Return the checks that an asset of `defs.assets` has too, for a partitioned one."""
     return [
         dg.AssetCheckSpec(
             spec.name, asset=asset, blocking=spec.blocking, description=spec.description
@@ -95,7 +97,7 @@ def _told() -> Iterator[None]:
     """Let only what may pass by itself be tried again."""
     try:
         yield
-    except VenueUnreachable:
+    except (VenueUnreachable, StoreBusy):
         raise
     except Bot4Error as error:
         words = f"{type(error).__name__}: {error}"
@@ -330,26 +332,9 @@ def _years_of(
             outcome = ingest(SeriesPart.of(name), int(year))
             outcomes.append(outcome)
             context.add_asset_metadata(metadata_of(outcome), partition_key=key)
-    together = _together(outcomes)
     return dg.MaterializeResult(
-        check_results=[*candle_results(together), restated_result(together)]
+        check_results=[*candle_results(*outcomes), restated_result(*outcomes)]
     )
-
-
-def _together(outcomes: Sequence[Outcome]) -> Outcome:
-    """Lay the numbers of several parts together: lists joined, counts added, the last text."""
-    numbers: dict[str, object] = {}
-    for outcome in outcomes:
-        for name, value in outcome.record.numbers.items():
-            before = numbers.get(name)
-            if isinstance(before, list) and isinstance(value, list):
-                numbers[name] = [*before, *value]
-            elif type(before) is type(value) is int:
-                numbers[name] = before + value
-            else:
-                numbers[name] = value
-    last = outcomes[-1]
-    return replace(last, record=msgspec.structs.replace(last.record, numbers=numbers))
 
 
 FLEET_ASSETS = [
@@ -375,6 +360,7 @@ fleet_models = dg.define_asset_job(
     "fleet_models",
     selection=dg.AssetSelection.groups("fleet_models"),
     description="HMM, labels, LSTM, promotion and evidence of one interval.",
+    tags=AT_MOST_2_H,
 )
 
 
@@ -396,7 +382,8 @@ def fleet_candles_hourly(
         dg.MultiPartitionKey({"series": name, "year": f"{moment:%Y}"}) for name in sorted(names)
     ]
     return [
-        dg.RunRequest(run_key=f"{key} {moment:%Y-%m-%dT%H}", partition_key=key) for key in keys
+        dg.RunRequest(run_key=f"{key} {moment:%Y-%m-%dT%H}", partition_key=key, tags=AT_MOST_2_H)
+        for key in keys
     ]
 
 
@@ -407,8 +394,10 @@ def fleet_candles_hourly(
 )
 def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Compare the partitions with what is wanted."""
+    from bot4_pipelines.ingest.source import chosen_market
+
     try:
-        want = wanted()
+        want, market = wanted(), chosen_market(os.environ)
     except Bot4Error as error:
         return dg.SkipReason(str(error))
     if not want.symbols:
@@ -419,8 +408,7 @@ def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     funded = set(context.instance.get_dynamic_partitions("perpetual"))
     new = [part for part in parts if part not in held]
     fresh = [one for one in want.intervals if one not in known]
-    usdm = os.environ.get("BOT4_CANDLES_MARKET") == Market.USDM
-    unfunded = [one for one in want.symbols if usdm and one not in funded]
+    unfunded = [one for one in want.symbols if market is Market.USDM and one not in funded]
     if not (new or fresh or unfunded):
         return dg.SkipReason(
             f"all {len(parts)} series and {len(want.intervals)} intervals are there"

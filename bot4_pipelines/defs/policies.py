@@ -10,6 +10,7 @@ import dagster as dg
 from bot4_runtime.domain.errors import (
     Bot4Error,
     OutcomeUnknown,
+    StoreBusy,
     VenueError,
     VenueRefused,
 )
@@ -27,12 +28,17 @@ MODELS_FRESH: Final = dg.FreshnessPolicy.time_window(
 RETRY_DOWNLOAD: Final = dg.RetryPolicy(
     max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
-"""About 20, 40 and 80 seconds: the venue or the way to it was gone for a moment."""
+"""About 20, 40 and 80 seconds: the venue or the way to it was gone for a moment, or another
+process wrote to the store."""
 
 STORE_POOL: Final = "store"
 TRAINING_POOL: Final = "training"
 """Pools of dagster.yaml. They are counted by run, not by step: a killed run then holds no slot
-for longer than it takes to notice that it is gone. Their limit is one above what runs use."""
+for longer than it takes to notice that it is gone. Their limit is that of runs at a time; one
+writer at a time is what the tag bot4/writes sees to."""
+
+AT_MOST_2_H: Final = {"dagster/max_runtime": "7200"}
+"""Tag of runs of known length; others, a backfill among them, may take dagster.yaml's day."""
 
 FROM_TERMINAL: Final = "bot4/started_by"
 """Tag of a run that somebody waits for at a terminal."""
@@ -48,7 +54,7 @@ def retrying(context: dg.AssetExecutionContext) -> Iterator[None]:
     try:
         yield
     except Bot4Error as error:
-        passing = isinstance(error, VenueError) and not isinstance(
+        passing = isinstance(error, VenueError | StoreBusy) and not isinstance(
             error, VenueRefused | OutcomeUnknown
         )
         if passing and FROM_TERMINAL not in context.run.tags:

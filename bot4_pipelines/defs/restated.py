@@ -15,11 +15,17 @@ RESTATED = dg.AssetCheckSpec(
 )
 
 
-def restated_result(outcome: Outcome) -> dg.AssetCheckResult:
-    """Say how many stored candles were changed, the first of them with old and new values."""
-    numbers = outcome.record.numbers
-    restated, listed = int(numbers["restated"]), numbers.get("restatements", [])
-    metadata: dict[str, Any] = {"candles": restated, "source": numbers.get("label", "")}
+def restated_result(*outcomes: Outcome) -> dg.AssetCheckResult:
+    """Say how many stored candles were changed, the first of them with old and new values.
+
+    Args:
+        outcomes: of one ingestion, or of the parts of a run.
+    """
+    told = [outcome.record.numbers for outcome in outcomes]
+    restated = sum(int(numbers["restated"]) for numbers in told)
+    listed = [one for numbers in told for one in numbers.get("restatements", [])]
+    source = ", ".join(dict.fromkeys(numbers.get("label", "") for numbers in told))
+    metadata: dict[str, Any] = {"candles": restated, "source": source}
     words = "no stored candle was changed"
     if listed:
         times = [one["open_time_ms"] for one in listed]

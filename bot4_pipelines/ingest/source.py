@@ -25,9 +25,10 @@ from bot4_pipelines.ingest.quality import (
     order_findings,
     same_series,
 )
+from bot4_pipelines.ingest.quality.stored import reach_ms
 from bot4_pipelines.ingest.rate import machine_rate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
-from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_history
+from bot4_pipelines.ingest.simulated import SYMBOLS, simulated_series
 from bot4_pipelines.ingest.wanted import (
     DEFAULT_BUDGET_S,
     DEFAULT_INTERVAL,
@@ -261,7 +262,7 @@ def shorter_stored(
     store: CandleStore, market: Market, symbol: str, interval: str
 ) -> SeriesId | None:
     """Return the stored real series of the longest interval that an interval can be made of."""
-    held = set(store.list_series())
+    held = set(store.list_series(symbol))
     shorter = (SeriesId(Origin.REAL, market, symbol, name) for name in finer(interval))
     return next((one for one in shorter if one in held), None)
 
@@ -317,8 +318,8 @@ def _ingest_folder(
     for done, (symbol, raws) in enumerate(sorted(files.items())):
         progress(Progress(done, len(files), f"checking {symbol}"))
         identity = SeriesId(Origin.REAL, source.market, symbol, interval)
-        reach_ms = interval_ms(interval) - interval_ms(own)
-        held = [part for raw in raws if len(part := _within(raw, source, reach_ms))]
+        ahead_ms = interval_ms(interval) - interval_ms(own)
+        held = [part for raw in raws if len(part := _within(raw, source, ahead_ms))]
         if held:
             found = twins.get(symbol, ())
             reports.append(_write(store, identity, held, now_ms, source, own, found))
@@ -332,10 +333,15 @@ def _ingest_simulated(
     reports = []
     for done, symbol in enumerate(source.symbols):
         progress(Progress(done, len(source.symbols), f"simulating {symbol}"))
-        series = simulated_history((symbol,), source.interval, years=source.years)[0]
-        raw = _within(_raw(series), source)
-        if len(raw):
-            reports.append(_write(store, series.id, [raw], None, source))
+        series = simulated_series(
+            symbol,
+            source.interval,
+            years=source.years,
+            from_ms=source.from_ms,
+            to_ms=source.to_ms,
+        )
+        if series is not None:
+            reports.append(_write(store, series.id, [_raw(series)], None, source))
     progress(Progress(len(reports), len(reports), "simulated candles are in the store"))
     notes = ("prices are simulated: they are no market's",)
     return IngestReport(source, tuple(reports), complete=True, notes=notes)
@@ -344,20 +350,22 @@ def _ingest_simulated(
 def _ingest_stored(
     source: Source, store: CandleStore, progress: Callable[[Progress], None], now_ms: int
 ) -> IngestReport:
-    held = {one.symbol for one in store.list_series() if one.market is source.market}
+    symbols = source.symbols or tuple(
+        sorted({one.symbol for one in store.list_series() if one.market is source.market})
+    )
     reports: list[SeriesReport] = []
     notes: list[str] = []
-    for symbol in source.symbols or tuple(sorted(held)):
+    for symbol in symbols:
         fine = shorter_stored(store, source.market, symbol, source.interval)
         if fine is None:
             notes.append(f"no candles of {symbol} shorter than {source.interval} are stored")
             continue
-        progress(Progress(len(reports), max(len(held), 1), f"making {symbol} of {fine.interval}"))
-        reach_ms = interval_ms(source.interval) - interval_ms(fine.interval)
-        raw = _within(_raw(store.read(fine)), source, reach_ms)
-        if len(raw):
+        progress(Progress(len(reports), len(symbols), f"making {symbol} of {fine.interval}"))
+        ahead_ms = interval_ms(source.interval) - interval_ms(fine.interval)
+        to_ms = None if source.to_ms is None else source.to_ms + ahead_ms
+        if rows := store.find(fine, source.from_ms, to_ms):
             identity = SeriesId(Origin.REAL, source.market, symbol, source.interval)
-            reports.append(_write(store, identity, [raw], now_ms, source, fine.interval))
+            reports.append(_write(store, identity, [_raw(rows)], now_ms, source, fine.interval))
     if not reports and source.from_ms is None:
         raise DataError("; ".join(notes) or "the store holds no candles")
     return IngestReport(source, tuple(reports), complete=True, notes=tuple(notes))
@@ -418,8 +426,8 @@ def _held(store: CandleStore, plan: DownloadPlan, symbol: str) -> tuple[int, int
     return int(times[0]), int(times[holes[0] if holes.size else -1])
 
 
-def _within(raw: RawCandles, source: Source, reach_ms: int = 0) -> RawCandles:
-    """Keep the rows of a source's range, and `reach_ms` more of which its last bar is made."""
+def _within(raw: RawCandles, source: Source, ahead_ms: int = 0) -> RawCandles:
+    """Keep the rows of a source's range, and `ahead_ms` more of which its last bar is made."""
     if source.from_ms is None and source.to_ms is None:
         return raw
     times = raw.open_time_ms
@@ -427,7 +435,7 @@ def _within(raw: RawCandles, source: Source, reach_ms: int = 0) -> RawCandles:
     if source.from_ms is not None:
         keep &= times >= source.from_ms
     if source.to_ms is not None:
-        keep &= times < source.to_ms + reach_ms
+        keep &= times < source.to_ms + ahead_ms
     return raw.take(keep)
 
 
@@ -457,8 +465,10 @@ def _write(
             origin=identity.origin,
             market=identity.market,
             now_ms=now_ms,
-            stored=_trusted(store, judged),
-            finer=finer_series(store, judged, int(raw.open_time_ms[0])),
+            stored=_trusted(store, judged, int(raw.open_time_ms[0]), int(raw.open_time_ms[-1])),
+            finer=finer_series(
+                store, judged, int(raw.open_time_ms[0]), int(raw.open_time_ms[-1]) + step
+            ),
         ),
     ]
     blocked = bool(errors(findings))
@@ -484,35 +494,47 @@ def _write(
     )
 
 
-def _trusted(store: CandleStore, identity: SeriesId) -> CandleSeries | None:
-    """Return a stored real series of the same market and symbol, of the same interval if any."""
+def _trusted(
+    store: CandleStore, identity: SeriesId, first_ms: int, last_ms: int
+) -> CandleSeries | None:
+    """Return a stored real series of the same market and symbol, of the same interval if any.
+
+    Of it, what rows from `first_ms` to `last_ms` are compared with: as far as they may be shifted.
+    """
     if identity.origin is not Origin.REAL:
         return None
     kin = [
         other
-        for other in store.list_series()
+        for other in store.list_series(identity.symbol)
         if (other.origin, other.market, other.symbol)
         == (identity.origin, identity.market, identity.symbol)
     ]
     kin.sort(key=lambda other: other.interval != identity.interval)
-    return store.read(kin[0]) if kin else None
+    if not kin:
+        return None
+    reach = reach_ms(interval_ms(identity.interval))
+    return store.find(kin[0], first_ms - reach, last_ms + reach + 1)
 
 
-def finer_series(store: CandleStore, identity: SeriesId, from_ms: int) -> CandleSeries | None:
-    """Return the stored series of the longest shorter interval its candles are made of."""
+def finer_series(
+    store: CandleStore, identity: SeriesId, from_ms: int, to_ms: int | None = None
+) -> CandleSeries | None:
+    """Return the stored series of the longest shorter interval its candles are made of.
+
+    Of it, the candles that open in [from_ms, to_ms).
+    """
     length = interval_ms(identity.interval)
     kin = [
         other
-        for other in store.list_series()
+        for other in store.list_series(identity.symbol)
         if other.symbol == identity.symbol
         and (other.origin, other.market) == (identity.origin, identity.market)
         and interval_ms(other.interval) < length
         and length % interval_ms(other.interval) == 0
     ]
     for other in sorted(kin, key=lambda other: -interval_ms(other.interval)):
-        known = store.range(other)
-        if known is not None and known[1] >= from_ms:
-            return store.read(other, from_ms)
+        if held := store.find(other, from_ms, to_ms):
+            return held
     return None
 
 

@@ -27,17 +27,11 @@ from bot4_pipelines.training.dataset import (
     window_ends,
 )
 from bot4_pipelines.training.definition_gate import SymbolTrend, definition_metrics
-from bot4_pipelines.training.evaluation import (
-    HMM,
-    Judged,
-    flat,
-    judge,
-    summarise,
-    training_metrics,
-)
+from bot4_pipelines.training.evaluation import training_metrics
 from bot4_pipelines.training.hmm import fit_hmm, known_runs
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.hmm_figures import hmm_images, hmm_metrics, judge_hmm
+from bot4_pipelines.training.judged import HMM, Judged, flat, judge, summarise
 from bot4_pipelines.training.lstm import LstmFit, fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph, open_session
 from bot4_pipelines.training.model_card import drift_samples, lstm_images
@@ -346,8 +340,9 @@ def make_lstm(
     """Train, export, score and archive the LSTM that belongs to an archived HMM.
 
     Raises:
-        DataError: too few candles, or a split without any.
+        DataError: too few candles, a split without any, or others than the HMM learnt from.
     """
+    _check_same(material, registry.manifest(hmm_sha256))
     learnt = learn(material, hmm_parameters(registry, hmm_sha256), settings, report, start)
     fit, metrics, rows = learnt.fit, learnt.metrics, learnt.rows
     report("judging and archiving", 0.97)
@@ -373,6 +368,22 @@ def make_lstm(
         **lstm_images(learnt.judged, fit.history, first, drift_samples(rows, material.cuts)),
     }
     return _archive(registry, learnt.graph, manifest, images)
+
+
+def _check_same(material: Material, hmm: Manifest) -> None:
+    """Refuse to train an LSTM on other candles than its HMM learnt from."""
+    compared = (
+        ("candles", material.data_sha256, hmm.data_sha256),
+        ("symbols", tuple(material.series), hmm.symbols),
+        ("dates of the splits", material.cuts, hmm.cuts),
+    )
+    other = [f"{name}: {here}, not {its}" for name, here, its in compared if here != its]
+    if other:
+        raise DataError(
+            f"the HMM learnt from other features than are here now ({'; '.join(other)}): they "
+            "were made anew in between. Materialise from 'candles' on again (max_age_hours 0), "
+            "or 'interval_hmm' of the fleet and what follows it"
+        )
 
 
 def hmm_parameters(registry: ModelRegistry, sha256: str) -> HmmParameters:

@@ -17,7 +17,7 @@ import numpy as np
 from bot4_pipelines.training.cuts import scored
 from bot4_pipelines.training.dataset import inside, symbol_rows, window_ends
 from bot4_pipelines.training.definition_gate import reference_hmm
-from bot4_pipelines.training.evaluation import lstm_estimates
+from bot4_pipelines.training.estimates import lstm_estimates
 from bot4_pipelines.training.labels import filtered_regimes, hindsight_labels
 from bot4_pipelines.training.scoring import BLOCK, Estimate, block_interval
 from bot4_runtime.candles.series import CandleSeries
@@ -28,7 +28,7 @@ from bot4_runtime.features.schema import LOOKBACK
 from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.manifest import WINDOW, Manifest
 from bot4_runtime.regime.pair import ModelPair
-from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.regime.registry import NOTHING, ModelRegistry
 
 WARM: Final = 3 * LOOKBACK
 """Candles before the first scored one that features and scores are made from."""
@@ -41,10 +41,12 @@ class Standing:
     """Who a challenger must not be worse than.
 
     Attributes:
+        replaced: the promoted files, champion or not; `NOTHING` when there are none.
         champion: None when there is none.
         why: in that case, why not.
     """
 
+    replaced: tuple[str, str]
     champion: ModelPair | None
     why: str = ""
 
@@ -55,33 +57,49 @@ def standing(
     """Return the champion of the challenger's interval and market.
 
     A pair that has expired or does not hold is no champion. Neither is one of another market, nor
-    one trained on simulated candles when the challenger knows real ones.
+    one trained on simulated candles when the challenger knows real ones. What was promoted keeps
+    its origin in any of these cases: simulated candles never replace real ones.
 
     Raises:
-        ModelError: the challenger knows simulated candles alone, and the champion real ones.
+        ModelError: the challenger knows simulated candles alone, and what was promoted real ones,
+            or nobody can say which; or the pointer is damaged.
     """
     interval = challenger.interval
+    current = registry.current(interval)
+    if current is None:
+        return Standing(NOTHING, None, f"nothing was promoted for {interval} before")
+    replaced = current.shas
+    if replaced == shas:
+        return Standing(replaced, None, "the pair is promoted already")
+    real = _of_real_candles(registry, replaced) if challenger.origin is Origin.SIMULATED else ""
+    if real:
+        raise ModelError(
+            f"model {(shas[1] or shas[0])[:12]} is not promoted: it was trained on simulated "
+            f"candles, {real}; promote it into another folder (BOT4_MODELS)"
+        )
     try:
-        current = registry.current(interval)
-        if current is None:
-            return Standing(None, f"nothing was promoted for {interval} before")
-        if current.shas == shas:
-            return Standing(None, "the pair is promoted already")
-        pair = registry.load(interval, now_ms)
+        pair = registry.open(interval, *replaced, now_ms)
     except ModelError as error:
-        return Standing(None, f"what was promoted does not hold any more: {error}")
+        return Standing(replaced, None, f"what was promoted does not hold any more: {error}")
     held = pair.deciding
     if held.market is not challenger.market:
-        return Standing(None, f"what was promoted trades another market, {held.market.value}")
+        told = f"what was promoted trades another market, {held.market.value}"
+        return Standing(replaced, None, told)
     if held.origin is not challenger.origin:
-        if challenger.origin is Origin.SIMULATED:
-            raise ModelError(
-                f"model {(shas[1] or shas[0])[:12]} is not promoted: it was trained on simulated "
-                f"candles, the champion {pair.hmm_sha256[:12]} on real ones; promote it into "
-                "another folder (BOT4_MODELS)"
-            )
-        return Standing(None, "what was promoted was trained on simulated candles")
-    return Standing(pair)
+        return Standing(replaced, None, "what was promoted was trained on simulated candles")
+    return Standing(replaced, pair)
+
+
+def _of_real_candles(registry: ModelRegistry, promoted: tuple[str, str]) -> str:
+    """Say that promoted files know real candles, or that it cannot be known; empty else."""
+    for sha256 in filter(None, promoted):
+        try:
+            origin = registry.manifest(sha256).origin
+        except ModelError as error:
+            return f"what the champion {sha256[:12]} was trained on cannot be read ({error})"
+        if origin is not Origin.SIMULATED:
+            return f"the champion {sha256[:12]} on real ones"
+    return ""
 
 
 def compare(

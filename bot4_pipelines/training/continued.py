@@ -48,18 +48,13 @@ def start_from(
         ModelError: there is no such LSTM, it does not hold, is of another interval or other
             inputs, or has learnt from candles that the next model is to be judged on.
     """
-    found = [one.sha256 for one in registry.list() if prefix and one.sha256.startswith(prefix)]
-    if len(found) != 1:
-        raise ModelError(
-            f"{len(found)} archived models begin with {prefix!r}; expected one: "
-            "`bot4-pipelines models` lists them"
-        )
-    manifest = registry.verify(found[0]).manifest
-    _check(found[0], manifest, interval, cuts, held_out)
+    archive = ModelArchive(registry.root)
+    sha256 = archive.whole(prefix)
+    manifest = registry.verify(sha256).manifest
+    _check(sha256, manifest, interval, cuts, held_out)
     assert manifest.scaler is not None  # _check  # noqa: S101
     scaler = Scaler(np.array(manifest.scaler.mean), np.array(manifest.scaler.scale))
-    graph = ModelArchive(registry.root).read(found[0], MODEL)
-    return Start(found[0], graph_weights(graph), scaler)
+    return Start(sha256, graph_weights(archive.read(sha256, MODEL)), scaler)
 
 
 def _check(

@@ -6,7 +6,7 @@ used by nobody.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -67,10 +67,28 @@ def symbol_rows(
     table = compute(series) if table is None else table
     inputs = np.concatenate([table.values, causal_scores(table.z, params)], axis=1)
     inputs[~table.valid] = np.nan
-    dead = (series.volume <= 0.0) & (series.high <= series.low)
-    if masked is not None:
-        dead |= masked
-    return SymbolRows(series.id.symbol, table, inputs, dead)
+    return SymbolRows(series.id.symbol, table, inputs, dead_rows(series, masked))
+
+
+def dead_rows(series: CandleSeries, masked: np.ndarray | None = None) -> np.ndarray:
+    """Return the rows that nothing is learnt from: flat without volume, or in doubt; bool[n]."""
+    dead: np.ndarray = (series.volume <= 0.0) & (series.high <= series.low)
+    return dead if masked is None else dead | masked
+
+
+def learnt_table(series: CandleSeries, table: FeatureTable, masked: np.ndarray) -> FeatureTable:
+    """Return a table in which only what models learn from is valid.
+
+    Args:
+        series: the candles.
+        table: their features.
+        masked: bool[n], candles in doubt.
+    """
+    return replace(
+        table,
+        valid=table.valid & ~dead_rows(series, masked),
+        z=np.where(masked, np.nan, table.z),
+    )
 
 
 def window_ends(usable: np.ndarray, length: int) -> np.ndarray:

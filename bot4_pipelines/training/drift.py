@@ -152,7 +152,8 @@ def make_reference(
     """Describe the training range, and take the limits from its own months.
 
     Args:
-        tables: features by symbol, whole history.
+        tables: features by symbol, whole history; what was not learnt from is not valid, and its
+            trend is NaN (`dataset.learnt_table`).
         train: rows of the training range by symbol.
         params: the HMM that was fitted on it.
         window: candles of a month.

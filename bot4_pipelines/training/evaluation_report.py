@@ -2,7 +2,7 @@
 
 Ranges: validation, which chose the LSTM's weights; test, later than everything learnt from; and
 unseen, the test range of symbols that nothing was learnt from, where there are such. Figures and
-intervals are `evaluation`'s. A goal that is missed blocks nothing: gates, which do, are
+intervals are `judged`'s. A goal that is missed blocks nothing: gates, which do, are
 `promotion`'s.
 """
 
@@ -13,15 +13,8 @@ from typing import Any, Final
 from bot4_pipelines.progress import Report
 from bot4_pipelines.training import goals, plots
 from bot4_pipelines.training.baselines import FittedBaselines
-from bot4_pipelines.training.evaluation import (
-    BASELINES_SECTION,
-    HMM,
-    LOOKAHEAD,
-    LSTM,
-    Judged,
-    judge_series,
-    report,
-)
+from bot4_pipelines.training.evaluation import BASELINES_SECTION, judge_series, report
+from bot4_pipelines.training.judged import HMM, LOOKAHEAD, LSTM, Judged
 from bot4_pipelines.training.model_card import (
     calibration,
     calibration_plot,

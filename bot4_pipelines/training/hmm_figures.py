@@ -13,15 +13,7 @@ import numpy as np
 from bot4_pipelines.training import plots
 from bot4_pipelines.training.cuts import split_slices
 from bot4_pipelines.training.dataset import CANDLE_FEATURES, INPUT_NAMES, SymbolRows
-from bot4_pipelines.training.evaluation import (
-    HMM,
-    LOOKAHEAD,
-    Judged,
-    flat,
-    judge,
-    limit,
-    summarise,
-)
+from bot4_pipelines.training.judged import HMM, LOOKAHEAD, Judged, flat, judge, limit, summarise
 from bot4_pipelines.training.labels import causal_scores
 from bot4_pipelines.training.model_card import (
     calibration,

@@ -3,9 +3,12 @@
 Candles after a moment t are altered; everything is computed again: features, trend, causal
 Viterbi scores, the HMM filter's estimates, the LSTM's. At and before t not one number may differ,
 not even by rounding: the same code runs on the same numbers there. Every moment is audited on a
-stretch of its own around it, so the moments together cover the history.
+stretch of its own around it, so the moments together cover the history. What was compared is
+counted: a value that is missing both times says nothing, and an audit that has not seen a number
+of every column is none.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ import numpy.typing as npt
 
 from bot4_pipelines.progress import Report
 from bot4_pipelines.training.dataset import symbol_rows, window_ends
-from bot4_pipelines.training.evaluation import Session, lstm_estimates
+from bot4_pipelines.training.estimates import Session, lstm_estimates
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.errors import DataError
@@ -69,14 +72,16 @@ class Audit:
     """What was compared and what leaked.
 
     Attributes:
-        values: numbers compared.
+        values: numbers compared; where both were missing nothing was.
         moments: how many moments, all symbols together.
         leaks: empty when nothing looks ahead.
+        left_out: a sentence for each series that was not audited, or not in every column.
     """
 
     values: int
     moments: int
     leaks: tuple[Leak, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def audit(
@@ -91,7 +96,7 @@ def audit(
     """Alter the future at some moments of every symbol and compare the past.
 
     Args:
-        series: whole history, at least `BEFORE` + `AFTER` candles each.
+        series: whole history; one of fewer than `BEFORE` + `AFTER` candles is left out.
         params: the HMM.
         session: the open LSTM file; None audits features, scores and filter alone.
         moments: a symbol, evenly spread over its history.
@@ -99,18 +104,18 @@ def audit(
         report: told of the progress.
 
     Raises:
-        DataError: a series is too short.
+        DataError: of some column not one number was compared.
     """
-    short = [one.id.symbol for one in series if len(one) < BEFORE + AFTER]
-    if short:
-        raise DataError(
-            f"{', '.join(short)}: fewer than the {BEFORE + AFTER} candles that the leak audit "
-            "needs; ingest more history"
-        )
     found: list[Leak] = []
-    values = count = 0
+    left_out: list[str] = []
+    everywhere: Counter[str] = Counter()
+    count = 0
     for place, one in enumerate(series):
+        if len(one) < BEFORE + AFTER:
+            left_out.append(f"{one.id.symbol} has {len(one)} candles")
+            continue
         report(f"altering the future of {one.id.symbol}", place / len(series))
+        compared: Counter[str] = Counter()
         for moment in np.linspace(BEFORE, len(one) - AFTER, moments).astype(int).tolist():
             stretch = one.rows(slice(max(0, moment - BEFORE), moment + AFTER))
             last = min(moment, BEFORE) - 1
@@ -119,11 +124,27 @@ def audit(
                 for each in (stretch, altered_after(stretch, last))
             )
             for column, column_before in before.items():
-                values += len(column_before)
+                missing = np.isnan(column_before) & np.isnan(after[column])
+                compared[column] += int(np.count_nonzero(~missing))
                 leak = _compare(stretch, column, column_before, after[column], last)
                 found += [] if leak is None else [leak]
             count += 1
-    return Audit(values, count, tuple(found))
+        blind = [column for column, numbers in compared.items() if not numbers]
+        left_out += [f"{one.id.symbol} has no number of {_listed(blind)}"] if blind else []
+        everywhere.update(compared)
+    unseen = [column for column, numbers in everywhere.items() if not numbers]
+    if unseen or not count:
+        raise DataError(
+            f"the leak audit compared no number{' of ' if unseen else ''}{_listed(unseen)} "
+            f"({'; '.join(left_out) or 'there are no candles'}); expected some of every column: "
+            f"ingest {BEFORE + AFTER} candles without gaps of one series at least"
+        )
+    return Audit(everywhere.total(), count, tuple(found), tuple(left_out))
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """Return the first of some columns, and how many there are."""
+    return ", ".join(columns[:3]) + (f" and {len(columns) - 3} more" if len(columns) > 3 else "")
 
 
 def altered_after(series: CandleSeries, last: int) -> CandleSeries:

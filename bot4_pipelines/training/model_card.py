@@ -12,7 +12,7 @@ import numpy as np
 from bot4_pipelines.training import plots
 from bot4_pipelines.training.cuts import split_slices
 from bot4_pipelines.training.dataset import INPUT_NAMES, SymbolRows, inside
-from bot4_pipelines.training.evaluation import HMM, LSTM, Judged
+from bot4_pipelines.training.judged import HMM, LSTM, Judged
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.regime.hmm import STATES

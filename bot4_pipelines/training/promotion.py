@@ -1,9 +1,9 @@
 """Judges whether models may trade, and promotes them: the only place that does either.
 
 The numbers of a manifest are compared with the gates here and now; what a manifest says of its
-own verdicts counts for nothing. A missing number fails. Whoever replaces a pair that still holds
-must not be worse than it: the comparison is made here, when it is promoted, and one that cannot
-be made fails as well.
+own verdicts counts for nothing. A missing number fails. Nothing that a pair sees may look ahead:
+the leak audit is made here, whatever was audited before. Whoever replaces a pair that still holds
+must not be worse than it: the comparison is made here as well. What cannot be made fails.
 """
 
 import math
@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bot4_pipelines.training.champion import card_section, compare, standing
+from bot4_pipelines.training.champion import Standing, card_section, compare, standing
+from bot4_pipelines.training.leak_audit import Compute, audit
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import DataError, ModelError
+from bot4_runtime.features.batch import compute
 from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.hmm import STATES
 from bot4_runtime.regime.manifest import GateVerdict, Manifest, Metrics, ModelKind
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
+from bot4_runtime.regime.signature import ModelKeys
 
 HMM_ACCURACY: Final = 0.85
 REFERENCE_AGREEMENT: Final = 0.85
@@ -133,8 +136,9 @@ def promote(
     lstm_sha256: str = "",
     now_ms: int | None = None,
     *,
-    candles: Callable[[Manifest], Sequence[CandleSeries]] = lambda _: (),
+    candles: Callable[[Manifest], Sequence[CandleSeries]],
     despite: str = "",
+    features: Compute = compute,
 ) -> CurrentPair:
     """Judge both models anew and, when every gate passes, point the interval at them.
 
@@ -144,12 +148,15 @@ def promote(
         hmm_sha256: the HMM.
         lstm_sha256: the LSTM trained with it; empty promotes the HMM alone.
         now_ms: UTC; the present when None.
-        candles: returns the series a challenger was made from, to compare it with the champion.
+        candles: returns the series a challenger was made from, to audit it and to compare it with
+            the champion.
         despite: the reason to promote it though it is worse than the champion or cannot be
             compared; recorded. No other gate is set aside.
+        features: computes the features that are audited.
 
     Raises:
-        ModelError: a gate failed, or a file does not hold. What is promoted stays as it was.
+        ModelError: a gate failed, something looks ahead or cannot be audited, a file does not
+            hold, or another pair was promoted meanwhile. What is promoted stays as it was.
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
@@ -160,33 +167,58 @@ def promote(
                 + "; ".join(str(gate) for gate in failed)
                 + ". What was promoted before stays; train longer or on more history"
             )
-    challenger = registry.open(interval, hmm_sha256, lstm_sha256, now_ms)
-    comparison, note = _against_champion(registry, challenger, candles, despite, now_ms)
+    unsigned = ModelRegistry(registry.root, ModelKeys())
+    challenger = unsigned.open(interval, hmm_sha256, lstm_sha256, now_ms)
+    held = standing(registry, challenger.deciding, (hmm_sha256, lstm_sha256), now_ms)
+    series = candles(challenger.deciding)
+    _refuse_leaks(challenger, series, features)
+    comparison, note = _against_champion(registry, challenger, held, series, despite)
     return registry.activate(
-        interval, hmm_sha256, lstm_sha256, now_ms, champion=comparison, note=note
+        interval,
+        hmm_sha256,
+        lstm_sha256,
+        now_ms,
+        instead_of=held.replaced,
+        champion=comparison,
+        note=note,
     )
+
+
+def _refuse_leaks(
+    challenger: ModelPair, series: Sequence[CandleSeries], features: Compute
+) -> None:
+    refused = f"model {(challenger.lstm_sha256 or challenger.hmm_sha256)[:12]} is not promoted"
+    params = challenger.hmm.parameters()
+    session = None if challenger.lstm is None else challenger.lstm.session
+    try:
+        leaks = audit(series, params, session, features=features).leaks
+    except DataError as error:
+        raise ModelError(f"{refused}: {error}") from error
+    if leaks:
+        raise ModelError(
+            f"{refused}: {len(leaks)} columns look ahead, {leaks[0]} among them; see the check "
+            "'nothing_looks_ahead'"
+        )
 
 
 def _against_champion(
     registry: ModelRegistry,
     challenger: ModelPair,
-    candles: Callable[[Manifest], Sequence[CandleSeries]],
+    held: Standing,
+    series: Sequence[CandleSeries],
     despite: str,
-    now_ms: int,
 ) -> tuple[Comparison | None, str]:
     """Return the comparison, None without a champion, and what there is to note.
 
     Raises:
         ModelError: the challenger is worse, or cannot be compared, and no reason was given.
     """
-    shas = (challenger.hmm_sha256, challenger.lstm_sha256)
-    held = standing(registry, challenger.deciding, shas, now_ms)
-    told = shas[1] or shas[0]
+    told = challenger.lstm_sha256 or challenger.hmm_sha256
     if held.champion is None:
         registry.tell(told, card_section(None, f"There was no champion: {held.why}."))
         return None, held.why
     try:
-        comparison = compare(challenger, held.champion, candles(challenger.deciding))
+        comparison = compare(challenger, held.champion, series)
     except (ModelError, DataError) as error:
         if despite:
             return None, f"not compared ({error}), promoted despite it: {despite}"
@@ -212,7 +244,8 @@ def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) 
     Repeated, it goes back further; a pair that was rolled back is not returned to.
 
     Raises:
-        ModelError: there is no earlier pair, or it no longer holds.
+        ModelError: there is no earlier pair, it no longer holds, or another was activated
+            meanwhile.
     """
     current = registry.current(interval)
     if current is None:
@@ -232,7 +265,7 @@ def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) 
         )
     previous = earlier[-1]
     return registry.activate(
-        interval, previous.hmm_sha256, previous.lstm_sha256, now_ms, action="rollback"
+        interval, *previous.shas, now_ms, action="rollback", instead_of=current.shas
     )
 
 

@@ -3,13 +3,16 @@
 A trial is one training, judged by its best look at the validation windows; the test range is not
 looked at. The sampler is Optuna's tree-structured Parzen estimator, the pruner stops a trial whose
 look is below the median of earlier trials' at the same step. The study is a journal file, so a
-search that was killed goes on where it stopped. Nothing found here is used by itself.
+search that was killed goes on where it stopped; one search at a time has a study. Nothing found
+here is used by itself.
 """
 
+import fcntl
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +52,7 @@ STARTUP: Final = 4
 """Trials drawn at random and never stopped, before sampler and pruner have seen anything."""
 STUDY: Final = "study.jsonl"
 DATA: Final = "data.npz"
+LOCK: Final = "lock"
 
 
 @dataclass(frozen=True)
@@ -115,29 +119,49 @@ def search(
 
     Raises:
         ConfigError: a number of trials or workers that cannot be.
-        DataError: every trial of this call failed; names the last reason.
+        DataError: another search has the study, or every trial of this call failed; names the
+            last reason.
     """
     if trials < 1 or workers < 1:
         raise ConfigError(f"a search needs trials and workers; got {trials} and {workers}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_data(folder / DATA, data, hard)
-    _bury_the_unfinished(folder, base)
-    missing = trials - _counted(folder, base)
-    made, reason = 0, ""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "optuna", __name__])
-    with ProcessPoolExecutor(min(workers, max(missing, 1)), mp_context=context) as pool:
-        settings = msgspec.json.encode(_plain(base))
-        asked = [pool.submit(_one_trial, folder, settings) for _ in range(max(missing, 0))]
-        for done in as_completed(asked):
-            made += 1
-            reason = done.result() or reason
-            report(f"trial {made} of {missing}", made / missing)
-    result = SearchResult(trials=(found := _trials(folder, base)), made=made,
-                          cpu_s=sum(one.cpu_s for one in found))  # fmt: skip
+    with _alone(folder):
+        write_data(folder / DATA, data, hard)
+        _bury_the_unfinished(folder, base)
+        missing = trials - _counted(folder, base)
+        made, reason = 0, ""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", "optuna", __name__])
+        with ProcessPoolExecutor(min(workers, max(missing, 1)), mp_context=context) as pool:
+            settings = msgspec.json.encode(_plain(base))
+            asked = [pool.submit(_one_trial, folder, settings) for _ in range(max(missing, 0))]
+            for done in as_completed(asked):
+                made += 1
+                reason = done.result() or reason
+                report(f"trial {made} of {missing}", made / missing)
+        found = _trials(folder, base)
     if made and all(one.state == "FAIL" for one in found[-made:]):
         raise DataError(f"all {made} trials failed; the last said: {reason}")
-    return result
+    return SearchResult(trials=found, made=made, cpu_s=sum(one.cpu_s for one in found))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a study's lock, which ends with the process.
+
+    Raises:
+        DataError: another search holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another search works on the study {folder}; expected one at a time: wait until "
+                "it is done, then ask again for the trials that are missing. Other iterations or "
+                "another seed have a study of their own"
+            ) from error
+        yield
 
 
 def known_trials(folder: Path, base: LstmSettings) -> SearchResult:

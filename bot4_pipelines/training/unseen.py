@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from bot4_pipelines.training.baselines import FittedBaselines
 from bot4_pipelines.training.dataset import SymbolRows
-from bot4_pipelines.training.evaluation import HMM, Session, evaluate_models, judge, summarise
+from bot4_pipelines.training.estimates import Session
+from bot4_pipelines.training.evaluation import evaluate_models
+from bot4_pipelines.training.judged import HMM, judge, summarise
 from bot4_pipelines.training.promotion import BALANCED, CALIBRATION, HMM_ACCURACY, LSTM_ACCURACY
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.errors import ConfigError

@@ -15,9 +15,11 @@ def source_notices(source: CandleSource) -> list[str]:
     return []
 
 
-def model_notices(models: PromotedModels, source: CandleSource, start_ms: int) -> list[str]:
-    """Return how far the models may be believed on these candles."""
-    notices = []
+def model_notices(models: PromotedModels | None, source: CandleSource, start_ms: int) -> list[str]:
+    """Return how far the models may be believed on these candles; nothing where none are used."""
+    if models is None:
+        return []
+    notices = list(models.warnings)
     manifest = models.pair.deciding
     if manifest.origin is not source.origin:
         notices.append(

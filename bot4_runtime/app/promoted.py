@@ -1,13 +1,20 @@
-"""The promoted models of a running session: loaded, tried, swapped, rolled back, described."""
+"""The pair of models that trades in a session: which it is, which is tried, which comes back.
+
+What happens to pairs is journaled, and a restart goes on from there: with the pair that traded,
+with its way back, and without a promotion that was refused or left before. The counts of a trial
+are not kept: it begins anew. Which pairs may be used at all is `shelf`'s business, how two of
+them are compared `regime.trial`'s.
+"""
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
 
+from bot4_runtime.app.shelf import ModelShelf, Shas, shas
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import Bot4Error, ModelError
@@ -15,19 +22,19 @@ from bot4_runtime.domain.events import ModelPromoted, ModelTrial
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.engine import Engine
-from bot4_runtime.regime.evidence import evidence_path, read_evidence
-from bot4_runtime.regime.manifest import ModelKind
 from bot4_runtime.regime.pair import ModelPair
-from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.regime.registry import CurrentPair, ModelRegistry
 from bot4_runtime.regime.trial import TrialBounds, WatchedDetector
 from bot4_runtime.sources import utc, wall_ms
 from bot4_runtime.state.trading_state import TradingState
 
-Shas = tuple[str, str]
 Happened = Sequence[ModelPromoted | ModelTrial]
 
 POLL_SECONDS: Final = 1.0
 """How often the pointer of promoted models is looked at."""
+NOBODY: Final[Shas] = ("", "")
+"""In the place of a pair's files: none trades, or none is named."""
+_GIVEN_UP: Final = ("refused", "rolled back", "left")
 
 
 class PromotedModels:
@@ -35,8 +42,9 @@ class PromotedModels:
 
     A newer pair is tried beside the one that trades, takes its place, and is itself watched: the
     former one is kept, beside it at first, and comes back when the new one's answers are none,
-    slow, or too different. A pair that is refused is told of once, and the last good one kept.
-    Evidence is gathered after a promotion, so its file is watched too.
+    slow, or too different. Where it cannot, having expired, no pair trades until one is promoted.
+    A pair that is refused is told of once, and the last good one kept. Evidence is gathered after
+    a promotion, so its file is watched too.
 
     Args:
         symbols: what is traded: a pair that may not be used on them is refused.
@@ -45,6 +53,10 @@ class PromotedModels:
         bounds: what a new pair must keep to.
         notice: set when somebody says that a pair was promoted; the pointer is looked at once a
             second without it.
+        now_ms: UTC; pairs expire by it.
+
+    Raises:
+        ModelError: no pair is promoted, or it may not be used here.
     """
 
     def __init__(
@@ -58,243 +70,300 @@ class PromotedModels:
         market: Market | None = None,
         bounds: TrialBounds | None = None,
         notice: threading.Event | None = None,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        self._registry = registry
-        self._symbols = tuple(symbols)
-        self._mode = mode
-        self._market = market
+        self._shelf = ModelShelf(registry, interval, symbols, mode=mode, market=market)
         self._interval = interval
         self._clock = clock
         self._notice = notice or threading.Event()
-        self._stamp = self._look()
-        self._next_look = time.monotonic() + POLL_SECONDS
+        self._now_ms = now_ms
         self._log = structlog.get_logger("models")
-        self.pair = self._load()
-        self.detector: Final = WatchedDetector(self.pair, bounds, mode=mode)
-        self._evidence = self._evidence_of(self.pair)
+        self._stamp = self._shelf.stamp()
+        self._next_look = time.monotonic() + POLL_SECONDS
+        self._taken: CurrentPair = self._shelf.promoted()
+        """The promotion that was looked at last; each is taken up once."""
+        pair = self._shelf.open(self._taken.shas, now_ms())
+        self.detector: Final = WatchedDetector(pair, bounds, mode=mode)
+        self._evidence = self._shelf.evidence(self.pair)
         self._candidate: ModelPair | None = None
         self._former: tuple[ModelPair, Mapping[str, EvidenceRecord]] | None = None
-        self._taken = registry.current(interval)
+        self._happened: list[ModelPromoted | ModelTrial] = []
+        self.warnings: Final[list[str]] = []
+        """What the operator should know of how a restart went on."""
+
+    @property
+    def pair(self) -> ModelPair:
+        """The pair that trades; while none does, the one whose windows are carried on."""
+        return self.detector.pair
 
     def evidence(self) -> Mapping[str, EvidenceRecord]:
-        """Return the records made with the pair, by rule id."""
-        return self._evidence
+        """Return the records made with the pair, by rule id; none while no pair trades."""
+        return {} if self.detector.silent else self._evidence
 
+    # ---------------------------------------------------------------- restarting
     def go_on(self, state: TradingState) -> None:
-        """Go on with the pair that named regimes last: a newer one is tried, as while running.
+        """Go on as the journal says, with a newer promotion tried as while running.
 
-        Where that pair does not hold any more, or none traded yet, the promoted one trades.
+        Where the pair that traded does not hold any more, or none traded yet, the promoted one
+        trades; where that was refused or left before, none does.
         """
+        judged = state.trials.get(self._interval)
+        given_up = (
+            judged is not None
+            and judged.outcome in _GIVEN_UP
+            and (judged.shas, judged.activated_ms) == (self._taken.shas, self._taken.activated_ms)
+        )
+        trades = state.models.get(self._interval)
+        before = self._opened(trades.shas if trades is not None else self._named_last(state))
+        if before is not None:
+            if not given_up and shas(before) != shas(self.pair):
+                self._candidate = self.pair
+            if before is not self.pair:
+                self._evidence = self._shelf.evidence(before)
+                self.detector.swap(before)
+            if trades is not None:
+                self._keep_way_back(trades, judged)
+        elif given_up:
+            self._silence("the promoted pair was refused or left before, and no other trades")
+        if trades is None or trades.shas != self._trading:
+            self._tell_what_trades()
+
+    def _named_last(self, state: TradingState) -> Shas:
+        """Return the pair that named regimes last, in a journal that does not say what trades."""
         named = [e for e in state.regimes.values() if e.interval == self._interval]
         last = max(named, key=lambda estimate: estimate.open_time_ms, default=None)
-        if last is None or last.model_sha256 == (self.pair.lstm or self.pair.hmm).sha256:
+        if last is None:
+            return NOBODY
+        try:
+            return self._shelf.shas_of(last.model_sha256)
+        except ModelError as error:
+            self._warn(f"The pair of models that traded last is gone: {error}")
+            return NOBODY
+
+    def _opened(self, files: Shas) -> ModelPair | None:
+        """Return a pair that traded before; None, with a warning, where it does not hold."""
+        if files == NOBODY:
+            return None
+        if files == shas(self.pair):
+            return self.pair
+        try:
+            return self._shelf.open(files, self._now_ms())
+        except ModelError as error:
+            self._warn(f"The pair of models that traded last is gone: {error}")
+            return None
+
+    def _keep_way_back(self, trades: ModelPromoted, judged: ModelTrial | None) -> None:
+        """Keep the former pair again, beside the one that trades while it was not `kept` yet."""
+        if trades.former_shas == NOBODY:
             return
         try:
-            manifest = self._registry.manifest(last.model_sha256)
-            shas = (manifest.hmm_sha256, last.model_sha256)
-            if manifest.kind is ModelKind.HMM:
-                shas = (last.model_sha256, "")
-            before = self._suited(self._registry.open(self._interval, *shas, wall_ms()))
-        except ModelError as error:
-            self._log.warning("the pair that traded last is gone", why=str(error))
+            pair = self._shelf.open(trades.former_shas, self._now_ms())
+            self._former = pair, self._shelf.evidence(pair)
+        except Bot4Error as error:
+            self._warn(f"There is no way back from the models that trade: {error}")
             return
-        self._candidate, self.pair = self.pair, before
-        self._evidence = self._evidence_of(before)
-        self.detector.swap(before)
+        self.detector.guard(on=True)
+        fresh = judged is not None and (judged.outcome, judged.shas) == ("adopted", trades.shas)
+        if fresh and self._length:
+            self.detector.run_beside(self.detector.fork(pair))
+
+    def _warn(self, text: str) -> None:
+        self._log.warning("models at a restart", why=text)
+        self.warnings.append(text)
 
     # ------------------------------------------------------------------ watching
     def poll(self, engine: Engine) -> Happened:
         """Try, adopt or leave a pair as it deserves; return what happened."""
-        happened = self._guarded(self._judge, engine)
+        if self._due():
+            with self._refusing(self._refuse_pointed):
+                self._take_up(engine)
+        with self._refusing(self._refuse_candidate):
+            self._judge(engine)
+        happened, self._happened = self._happened, []
+        return happened
+
+    def _due(self) -> bool:
+        """Tell whether a pair may have been promoted, or evidence written, since the last look."""
         if not self._notice.is_set() and time.monotonic() < self._next_look:
-            return happened
+            return False
         self._notice.clear()
         self._next_look = time.monotonic() + POLL_SECONDS
-        stamp = self._look()
-        if stamp == self._stamp:
-            return happened
-        self._stamp = stamp
-        return [*happened, *self._guarded(self._take_up, engine)]
+        before, self._stamp = self._stamp, self._shelf.stamp()
+        return self._stamp != before
 
-    def _guarded(self, step: Callable[[Engine], Happened], engine: Engine) -> Happened:
-        """Take a step; whatever fails in it is a refusal, told of once."""
+    @contextmanager
+    def _refusing(self, refuse: Callable[[str], None]) -> Iterator[None]:
+        """Whatever fails within is a refusal, told of once."""
         try:
-            return step(engine)
+            yield
         except Exception as error:  # noqa: BLE001 - trading goes on whatever lies in the folder
             ours = isinstance(error, Bot4Error)
             why = str(error) if ours else f"{type(error).__name__}: {error}"
             self._log.error("promoted models refused, keeping the last good pair", why=why)
-            if self._candidate is not None:
-                self._drop_candidate()
-            return [self._told(self._pointed(), "refused", why)]
+            refuse(why)
 
-    def _take_up(self, engine: Engine) -> Happened:
+    def _take_up(self, engine: Engine) -> None:
         """Look at what is promoted now; each promotion is taken up once.
 
         Raises:
-            ModelError: it is refused.
+            Bot4Error: it is refused.
         """
-        current = self._registry.current(self._interval)
-        if current is not None and current.shas == _shas(self.pair):
-            self._taken = current
-            self._evidence = self._evidence_of(self.pair)
+        current = self._shelf.promoted()
+        again, self._taken = current == self._taken, current
+        if current.shas == self._trading:
+            self._refuse_candidate("it is not promoted any more")
+            self._evidence = self._shelf.evidence(self.pair)
             engine.believe(self._evidence)
             self._log.info("evidence read again", rules=sorted(self._evidence))
-            dropped = self._candidate
-            if dropped is None:
-                return []
-            told = self._told(_shas(dropped), "refused", "it is not promoted any more")
-            self._drop_candidate()
-            return [told]
-        if current is not None and current == self._taken:
-            return []
-        self._taken = current
-        pair = self._load()
-        self._drop_candidate()
-        self._candidate = pair
-        return self._judge(engine)
+        elif not again:
+            self._refuse_candidate("a newer pair was promoted")
+            self._candidate = self._shelf.open(current.shas, self._now_ms())
 
-    def _judge(self, engine: Engine) -> Happened:
+    def _judge(self, engine: Engine) -> None:
         """Decide what the counts of the detector ask for."""
         if self._former is not None:
             wrong = self.detector.complaint() or (
                 self.detector.disagreement() if self._candidate is None else ""
             )
             if wrong:
-                return self._roll_back(engine, wrong)
+                self._roll_back(engine, *self._former, wrong)
+                return
         if self._candidate is not None:
-            return self._judge_candidate(engine, self._candidate)
-        if self.detector.beside is not None and self.detector.candles >= self._length:
-            kept = self._told(_shas(self.pair), "kept", "")
+            self._judge_candidate(engine, self._candidate)
+        elif self.detector.beside is not None and self.detector.candles >= self._length:
+            self._tell(shas(self.pair), "kept", "")
             self.detector.run_beside(None)
-            return [kept]
-        return []
 
-    def _judge_candidate(self, engine: Engine, pair: ModelPair) -> Happened:
-        if not self._length:
-            return self._adopt(engine, pair)
-        if self.detector.beside is not pair:
-            self.detector.run_beside(pair)
+    def _judge_candidate(self, engine: Engine, pair: ModelPair) -> None:
+        if not self._length or self.detector.silent:
+            self._adopt(engine, pair)
+        elif self.detector.beside is not pair:
+            self.detector.run_beside(self.detector.fork(pair))
             self._log.info("models tried beside the old ones", hmm=pair.hmm_sha256[:12],
                            lstm=pair.lstm_sha256[:12], candles=self._length)  # fmt: skip
-            return [self._told(_shas(pair), "begun", "")]
-        wrong = self.detector.complaint_beside() or self.detector.disagreement()
-        if wrong:
-            told = self._told(_shas(pair), "refused", wrong)
-            self._drop_candidate()
-            self._log.error("promoted models refused, keeping the last good pair", why=wrong)
-            return [told]
-        return self._adopt(engine, pair) if self.detector.candles >= self._length else []
+            self._tell(shas(pair), "begun", "")
+        else:
+            wrong = (
+                self.detector.complaint_beside()
+                or self.detector.disagreement()
+                or self._aged(pair)
+            )
+            if wrong:
+                raise ModelError(wrong)
+            if self.detector.candles >= self._length:
+                self._adopt(engine, pair)
 
-    def _adopt(self, engine: Engine, pair: ModelPair) -> Happened:
-        told = self._told(_shas(pair), "adopted", "")
-        evidence = self._evidence_of(pair)
-        self._former = self.pair, self._evidence
-        self._candidate = None
+    def _adopt(self, engine: Engine, pair: ModelPair) -> None:
+        """Let a pair trade; whatever can fail does so before anything is changed."""
+        evidence = self._shelf.evidence(pair)
+        way_back = None if self.detector.silent else (self.pair, self._evidence)
+        beside = self.detector.fork(self.pair) if way_back and self._length else None
+        adopted = self._trial(shas(pair), "adopted", "")
         self._swap(engine, pair, evidence)
-        self.detector.guard(on=True)
-        if self._length:
-            self.detector.run_beside(self._former[0])
-        return [told, self._promoted(pair)]
+        self._candidate, self._former = None, way_back
+        self.detector.guard(on=way_back is not None)
+        self.detector.run_beside(beside)
+        self._happened.append(adopted)
+        self._tell_what_trades()
 
-    def _roll_back(self, engine: Engine, why: str) -> Happened:
-        """Go back to the former pair; without one this is not asked for."""
-        assert self._former is not None  # noqa: S101 - see above
-        told = self._told(_shas(self.pair), "rolled back", why)
-        self._log.error("models rolled back to the former pair", why=why)
-        pair, evidence = self._former
+    def _roll_back(
+        self, engine: Engine, pair: ModelPair, evidence: Mapping[str, EvidenceRecord], why: str
+    ) -> None:
+        """Go back to the former pair; where that cannot trade any more, no pair does."""
+        left = self.pair
+        back = self._trial(shas(left), "rolled back", why)
+        hindrance = self._aged(pair)
+        if not hindrance:
+            try:
+                self._swap(engine, pair, evidence)
+            except Exception as error:  # noqa: BLE001 - as in `_refusing`: what is left is told
+                hindrance = f"{type(error).__name__}: {error}"
         self._former = None
-        self._swap(engine, pair, evidence)
-        self.detector.guard(on=False)
-        return [told, self._promoted(pair)]
+        if hindrance:
+            self._tell(shas(left), "left", f"{why}; no way back to the former pair: {hindrance}")
+            engine.believe({})
+            self._silence(why)
+        else:
+            self._log.error("models rolled back to the former pair", why=why)
+            self.detector.guard(on=False)
+            self._happened.append(back)
+        self._tell_what_trades()
 
     def _swap(
         self, engine: Engine, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]
     ) -> None:
-        self.pair, self._evidence = pair, evidence
+        """Let the engine decide by another pair; where that fails it decides by the old one."""
         engine.swap(pair, evidence)
+        self._evidence = evidence
         self._log.info("models swapped", hmm=pair.hmm_sha256[:12], lstm=pair.lstm_sha256[:12])
 
-    def _drop_candidate(self) -> None:
-        self._candidate = None
-        self.detector.run_beside(None)
+    def _silence(self, why: str) -> None:
+        """Name no regime: nothing is entered, and what is held keeps its stops."""
+        self.detector.silence()
+        self.warnings.append(
+            f"No pair of {self._interval} models trades, and nothing is entered until one is "
+            f"promoted: {why}."
+        )
+        self._log.error("no pair of models trades until one is promoted", why=why)
+
+    def _refuse_candidate(self, why: str) -> None:
+        """End the trial of the pair that waits to trade, where there is one."""
+        if self._candidate is not None:
+            self._tell(shas(self._candidate), "refused", why)
+            self._candidate = None
+            self.detector.run_beside(None)
+
+    def _refuse_pointed(self, why: str) -> None:
+        """Refuse what the pointer names; nobody where it is unreadable."""
+        pointed = self._shelf.pointed()
+        self._tell(pointed.shas if pointed is not None else NOBODY, "refused", why)
+
+    def _aged(self, pair: ModelPair) -> str:
+        """Say that a pair expired since it was opened; empty when it did not."""
+        fresh = self._now_ms() < pair.expires_ms
+        return "" if fresh else f"it expired at {utc(pair.expires_ms)}"
 
     @property
     def _length(self) -> int:
         return self.detector.bounds.candles
 
-    # ------------------------------------------------------------------- reading
-    def _evidence_of(self, pair: ModelPair) -> Mapping[str, EvidenceRecord]:
-        return read_evidence(self._evidence_path, pair.hmm_sha256, pair.lstm_sha256)
-
     @property
-    def _evidence_path(self) -> Path:
-        return evidence_path(self._registry.root, self._interval)
-
-    def _look(self) -> tuple[object, int]:
-        """Return what changes when a pair is promoted or evidence is written."""
-        try:
-            written_ns = self._evidence_path.stat().st_mtime_ns
-        except OSError:
-            written_ns = 0
-        return self._registry.pointer_stamp(), written_ns
-
-    def _load(self) -> ModelPair:
-        return self._suited(self._registry.load(self._interval, wall_ms()))
-
-    def _suited(self, pair: ModelPair) -> ModelPair:
-        """Return a pair that may be used here.
-
-        Raises:
-            ModelError: it is of another market, or may not be used on a symbol.
-        """
-        market = pair.deciding.market
-        if self._market is not None and market is not self._market:
-            raise ModelError(
-                f"the {self._interval} models were trained on the {market.value} market; expected "
-                f"{self._market.value}: promote models of that market, or set runtime.market"
-            )
-        for symbol in self._symbols:
-            pair.require(symbol)
-        if self._mode is HmmMode.LOOKAHEAD:
-            pair.look_ahead()
-        return pair
-
-    def _pointed(self) -> Shas:
-        """Return which pair the pointer names; empty where it is unreadable."""
-        try:
-            current = self._registry.current(self._interval)
-        except ModelError:
-            return "", ""
-        return current.shas if current is not None else ("", "")
+    def _trading(self) -> Shas:
+        return NOBODY if self.detector.silent else shas(self.pair)
 
     # ------------------------------------------------------------------- telling
-    def _told(self, shas: Shas, outcome: str, reason: str) -> ModelTrial:
+    def _tell(self, files: Shas, outcome: str, reason: str) -> None:
+        self._happened.append(self._trial(files, outcome, reason))
+
+    def _trial(self, files: Shas, outcome: str, reason: str) -> ModelTrial:
         compared = self.detector.beside is not None and outcome != "begun"
         return ModelTrial(
             ts_event_ns=self._clock.now_ns(),
             interval=self._interval,
-            hmm_sha256=shas[0],
-            lstm_sha256=shas[1],
+            hmm_sha256=files[0],
+            lstm_sha256=files[1],
             outcome=outcome,
             candles=self.detector.candles if compared else 0,
             agreement=self.detector.agreement if compared else None,
             latency_ms=self.detector.latency_ms if compared else None,
             reason=reason,
+            activated_ms=self._taken.activated_ms if files == self._taken.shas else 0,
         )
 
-    def _promoted(self, pair: ModelPair) -> ModelPromoted:
-        return ModelPromoted(
-            ts_event_ns=self._clock.now_ns(),
-            interval=self._interval,
-            hmm_sha256=pair.hmm_sha256,
-            lstm_sha256=pair.lstm_sha256,
-            schema_id=pair.schema_id,
+    def _tell_what_trades(self) -> None:
+        hmm, lstm = self._trading
+        former = shas(self._former[0]) if self._former is not None else NOBODY
+        self._happened.append(
+            ModelPromoted(
+                ts_event_ns=self._clock.now_ns(),
+                interval=self._interval,
+                hmm_sha256=hmm,
+                lstm_sha256=lstm,
+                schema_id=self.pair.schema_id if hmm else "",
+                former_hmm_sha256=former[0],
+                former_lstm_sha256=former[1],
+            )
         )
-
-
-def _shas(pair: ModelPair) -> Shas:
-    return pair.hmm_sha256, pair.lstm_sha256
 
 
 def describe(pair: ModelPair) -> dict[str, Any]:

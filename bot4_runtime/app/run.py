@@ -1,6 +1,7 @@
 """A session with what runs beside it: begun, run to its end, and closed in any case."""
 
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,21 +54,14 @@ class Run:
     remote: Remote | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
-        """Run to the end, or until `stop` is set; the journal is closed in any case."""
-        services: tuple[Service | None, ...] = (
-            self.bridge,
-            self.series,
-            self.notice,
-            self.remote,
-        )
-        try:
-            for service in services:
+        """Run to the end, or until `stop` is set.
+
+        Whatever fails, the journal is closed, and then each service that began is stopped.
+        """
+        with ExitStack() as services, self.store:
+            for service in (self.bridge, self.series, self.notice, self.remote):
                 if service is not None:
                     service.start()
+                    services.callback(service.stop)
             with collector.seldom():
                 return self.session.run(stop, self.recovery)
-        finally:
-            self.store.close()
-            for service in services:
-                if service is not None:
-                    service.stop()

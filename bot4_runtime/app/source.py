@@ -14,8 +14,8 @@ from bot4_runtime.domain.candle import Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.identity import WARM_CANDLES
 from bot4_runtime.regime.registry import ModelRegistry
-from bot4_runtime.session import WARM_CANDLES
 from bot4_runtime.settings import RuntimeSection, Settings
 from bot4_runtime.sources import (
     SIMULATED_START_MS,

@@ -27,6 +27,7 @@ from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import BNB
+from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.evidence import synthetic_evidence
 from bot4_runtime.regime.notice import PromotionNotice
@@ -35,7 +36,7 @@ from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
-from bot4_runtime.session import Identity, Ledger, Session
+from bot4_runtime.session import Ledger, Session
 from bot4_runtime.settings import Settings
 from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
 from bot4_runtime.sources import CandleSource, RecordedSource, wall_ms
@@ -89,7 +90,6 @@ def build(
     notice: PromotionNotice | None = None
     if strategy.needs_models:
         models, notice = _models(settings, registry, clock, source, mode)
-        notices += model_notices(models, source, start_ms)
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
@@ -102,6 +102,7 @@ def build(
         recovery = store.recover()
         if models is not None and mode != "replay":
             models.go_on(store.state)
+        notices += model_notices(models, source, start_ms)
         evidence = dict(models.evidence() if models is not None else {}) | {
             rule: synthetic_evidence(rule, now_ms=start_ms, interval=settings.runtime.interval)
             for rule in strategy.synthetic_rules

@@ -3,7 +3,8 @@
 Layout ``<root>/<origin>/<market>/<symbol>/<interval>/<year>.parquet``. Writing is idempotent; a
 candle that Binance restated replaces the old one, is counted, and is remembered in
 ``restatements.jsonl`` with when and from where the new value came. Files are replaced by rename,
-so a reader sees old or new, never half. Writers of different series do not wait for each other.
+so a reader sees old or new, never half; a line of the history that a killed writer left half is
+dropped by the next. Writers of different series do not wait for each other.
 """
 
 import fcntl
@@ -23,7 +24,7 @@ import polars as pl
 
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.candle import INTERVALS_MS, Market, Origin, SeriesId
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import DataError, StoreBusy
 
 SCHEMA: Final = {"open_time_ms": pl.Int64} | dict.fromkeys(COLUMNS, pl.Float64)
 HISTORY: Final = "restatements.jsonl"
@@ -86,7 +87,8 @@ class CandleStore:
             now_ms: the present, UTC; the machine's when None.
 
         Raises:
-            DataError: a stored file is unreadable, or another process kept writing this series.
+            DataError: a stored file is unreadable.
+            StoreBusy: another process kept writing this series.
         """
         folder = self.root / series.id.key
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,23 +122,36 @@ class CandleStore:
         Raises:
             DataError: there are none, or a file is unreadable.
         """
-        paths = self._paths(series_id)
-        if not paths:
+        if series := self.find(series_id, from_ms, to_ms):
+            return series
+        known = self.range(series_id)
+        if known is None:
             stored = " ".join(other.key for other in self.list_series()) or "no series"
             raise DataError(f"no candles of {series_id.key} in {self.root}; it holds {stored}")
-        series = self._load(series_id, paths).between(from_ms, to_ms)
-        if not len(series):
-            first, last = self.range(series_id) or (None, None)
-            raise DataError(
-                f"no candles of {series_id.key} in [{from_ms}, {to_ms}) ms; "
-                f"stored are {first} to {last} ms"
-            )
-        return series
+        raise DataError(
+            f"no candles of {series_id.key} in [{from_ms}, {to_ms}) ms; "
+            f"stored are {known[0]} to {known[1]} ms"
+        )
 
-    def list_series(self) -> list[SeriesId]:
-        """List what is stored, sorted."""
+    def find(
+        self, series_id: SeriesId, from_ms: int | None = None, to_ms: int | None = None
+    ) -> CandleSeries | None:
+        """Read as `read` does; None when there are none. Only the years asked for are opened.
+
+        Raises:
+            DataError: a file is unreadable.
+        """
+        first, last = _year(from_ms, 0), _year(None if to_ms is None else to_ms - 1, 9999)
+        paths = [path for path in self._paths(series_id) if first <= int(path.stem) <= last]
+        if not paths:
+            return None
+        series = self._load(series_id, paths).between(from_ms, to_ms)
+        return series if len(series) else None
+
+    def list_series(self, symbol: str | None = None) -> list[SeriesId]:
+        """List what is stored, sorted; of one symbol, without a look at the others' folders."""
         found = []
-        for path in self.root.glob("*/*/*/*"):
+        for path in self.root.glob(f"*/*/{symbol or '*'}/*"):
             origin, market, symbol, interval = path.relative_to(self.root).parts
             known = origin in set(Origin) and market in set(Market) and interval in INTERVALS_MS
             if known and any(path.glob("*.parquet")):
@@ -179,17 +194,20 @@ class CandleStore:
         """
         path = self.root / series_id.key / HISTORY
         try:
-            lines = path.read_bytes().splitlines(keepends=True)
+            content = path.read_bytes()
         except FileNotFoundError:
             return []
-        try:
-            return [
-                msgspec.json.decode(line, type=Restatement)
-                for line in lines
-                if line.endswith(b"\n")
-            ]
-        except msgspec.MsgspecError as error:
-            raise DataError(f"cannot read the history {path}: {error}") from error
+        found = []
+        for number, line in enumerate(_mended(content).splitlines(), 1):
+            try:
+                found.append(msgspec.json.decode(line, type=Restatement))
+            except msgspec.MsgspecError as error:
+                raise DataError(
+                    f"line {number} of the history {path} is damaged ({error}): {line[:80]!r}; "
+                    "expected one JSON object a line. Take that line out: stored candles are not "
+                    "made from it"
+                ) from error
+        return found
 
 
 @contextmanager
@@ -197,7 +215,7 @@ def locked(folder: Path, wait_s: float) -> Iterator[None]:
     """Hold a folder's lock; wait for another writer.
 
     Raises:
-        DataError: it was not free in time.
+        StoreBusy: it was not free in time.
     """
     end = time.monotonic() + wait_s
     with (folder / ".lock").open("w") as file:
@@ -207,12 +225,19 @@ def locked(folder: Path, wait_s: float) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= end:
-                    raise DataError(
+                    raise StoreBusy(
                         f"another process has been writing candles to {folder} for "
                         f"{wait_s:g} s; wait until it is done"
                     ) from error
                 time.sleep(_LOOK_AGAIN_S)
         yield
+
+
+def _year(time_ms: int | None, default: int) -> int:
+    """Return the year, UTC, of a time."""
+    if time_ms is None:
+        return default
+    return int(np.datetime64(time_ms, "ms").astype("datetime64[Y]").astype(int)) + 1970
 
 
 def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries, WriteReport]:
@@ -248,14 +273,37 @@ def _overlay(old: CandleSeries | None, new: CandleSeries) -> tuple[CandleSeries,
 
 
 def _remember(folder: Path, report: WriteReport, source: str | None, now_ms: int) -> None:
+    """Append to a series' history, before its candles are replaced.
+
+    What a killed writer left half is cut off first: its candles were not replaced, so whoever
+    writes them again finds and remembers them again.
+    """
     if not report.restatements:
         return
-    with (folder / HISTORY).open("a") as file:
-        for time_ms, column, old, new in report.restatements:
-            line = {"open_time_ms": time_ms, "column": column, "old": old, "new": new}
-            file.write(json.dumps(line | {"at_ms": now_ms, "source": source}) + "\n")
+    lines = b""
+    for time_ms, column, old, new in report.restatements:
+        line = {"open_time_ms": time_ms, "column": column, "old": old, "new": new}
+        lines += json.dumps(line | {"at_ms": now_ms, "source": source}).encode() + b"\n"
+    with (folder / HISTORY).open("ab+") as file:
+        file.seek(0)
+        content = file.read()
+        mended = _mended(content)
+        file.truncate(min(len(mended), len(content)))
+        file.write(mended[len(content) :] + lines)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _mended(content: bytes) -> bytes:
+    """Return a history without a torn last line; one that only lacks its newline gets it."""
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content):
+        return content
+    try:
+        msgspec.json.decode(content[whole:], type=Restatement)
+    except msgspec.MsgspecError:
+        return content[:whole]
+    return content + b"\n"
 
 
 def _replace(path: Path, series: CandleSeries) -> None:

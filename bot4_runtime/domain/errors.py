@@ -3,6 +3,7 @@
 Bot4Error                     every error of ours; ``exit_code`` is what a command ends with
 ├─ ConfigError                a setting is unknown, impossible or contradicts another      (2)
 ├─ DataError                  candles are unreadable, empty or of the wrong kind           (2)
+│  └─ StoreBusy               another writer held a store too long; safe to retry          (2)
 ├─ ModelError                 a model file, manifest or pointer is refused                 (2)
 ├─ BuildError                 compiled modules are stale or missing where demanded         (2)
 ├─ JournalError               the journal cannot be trusted or written                     (1)
@@ -40,6 +41,10 @@ class DataError(Bot4Error):
     """Candles are unreadable, empty, or of another kind than asked for."""
 
     exit_code = 2
+
+
+class StoreBusy(DataError):
+    """Another process kept writing to a store; nothing was written, retrying is safe."""
 
 
 class ModelError(Bot4Error):

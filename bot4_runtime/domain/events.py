@@ -263,12 +263,33 @@ class RegimeNamed(Event, frozen=True, kw_only=True, gc=False, tag=True):
 
 
 class ModelPromoted(Event, frozen=True, kw_only=True, gc=False, tag=True):
-    """The runtime swapped to another verified pair of models, between two candles."""
+    """From here on this verified pair of models trades: at first, or swapped between two candles.
+
+    Attributes:
+        hmm_sha256: empty when no pair may name regimes any more: nothing is entered.
+        former_hmm_sha256: of the pair that comes back should this one fail; empty without one.
+    """
 
     interval: str
     hmm_sha256: str
     lstm_sha256: str
     schema_id: str
+    former_hmm_sha256: str = ""
+    former_lstm_sha256: str = ""
+
+    @property
+    def shas(self) -> tuple[str, str]:
+        """The two files, HMM first."""
+        return self.hmm_sha256, self.lstm_sha256
+
+    @property
+    def former_shas(self) -> tuple[str, str]:
+        """The two files of the way back, HMM first."""
+        return self.former_hmm_sha256, self.former_lstm_sha256
+
+
+OF_WHAT_TRADES: Final = ("kept", "rolled back", "left")
+"""Outcomes of a pair that trades; the others are of one that waits to."""
 
 
 class ModelTrial(Event, frozen=True, kw_only=True, gc=False, tag=True):
@@ -276,12 +297,15 @@ class ModelTrial(Event, frozen=True, kw_only=True, gc=False, tag=True):
 
     Attributes:
         outcome: ``refused`` before it was tried or after, ``begun``, ``adopted``, ``kept`` once
-            the former pair is not needed beside it any more, or ``rolled back`` to that one.
+            the former pair is not needed beside it any more, ``rolled back`` to that one, or
+            ``left`` where there was no way back, so that no pair trades.
         hmm_sha256: of the pair that is judged; empty when the pointer itself is unreadable.
         candles: closing times it was compared on.
         agreement: share of the last answers that named the same regime; None without any.
         latency_ms: median time of an answer; None before there were enough.
         reason: in words, empty when nothing was wrong.
+        activated_ms: when the pair was promoted (UTC, of the pointer), which tells one promotion
+            of it from the next; 0 when the pointer names another.
     """
 
     interval: str
@@ -292,6 +316,12 @@ class ModelTrial(Event, frozen=True, kw_only=True, gc=False, tag=True):
     agreement: float | None = None
     latency_ms: float | None = None
     reason: str = ""
+    activated_ms: int = 0
+
+    @property
+    def shas(self) -> tuple[str, str]:
+        """The two files, HMM first."""
+        return self.hmm_sha256, self.lstm_sha256
 
 
 class Reconciled(Event, frozen=True, kw_only=True, gc=False, tag=True):

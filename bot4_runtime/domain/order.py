@@ -6,9 +6,16 @@ Money is Decimal. An intent never changes; what happens to it are events.
 import hashlib
 from decimal import Decimal
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
+
+CEILING_REACHED: Final = "GATE_CEILING"
+NOTIONAL_REACHED: Final = "GATE_NOTIONAL"
+REJECTIONS_REACHED: Final = "GATE_REJECTIONS"
+ENTRIES_WAIT: Final = "ENTRIES_WAIT"
+OWN_CODES: Final = (CEILING_REACHED, NOTIONAL_REACHED, REJECTIONS_REACHED, ENTRIES_WAIT)
+"""Codes of the gate's own rejections: such an order was never sent."""
 
 
 class Side(StrEnum):
@@ -194,3 +201,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def open_quantity(self) -> Decimal:
         """Base quantity that may still fill."""
         return Decimal(0) if self.status.terminal else self.intent.quantity - self.filled
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the gate itself rejected it, so that no venue ever saw it."""
+        return self.status is OrderStatus.REJECTED and self.reason.startswith(OWN_CODES)

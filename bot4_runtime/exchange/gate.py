@@ -35,16 +35,19 @@ from bot4_runtime.domain.events import (
     OrderOutcomeUnknown,
     OrderRejected,
 )
-from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus, payload_hash
+from bot4_runtime.domain.order import (
+    CEILING_REACHED,
+    ENTRIES_WAIT,
+    NOTIONAL_REACHED,
+    REJECTIONS_REACHED,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    payload_hash,
+)
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.risk.manager import RiskApproved
 
-CEILING_REACHED: Final = "GATE_CEILING"
-NOTIONAL_REACHED: Final = "GATE_NOTIONAL"
-REJECTIONS_REACHED: Final = "GATE_REJECTIONS"
-ENTRIES_WAIT: Final = "ENTRIES_WAIT"
-OWN_CODES: Final = (CEILING_REACHED, NOTIONAL_REACHED, REJECTIONS_REACHED, ENTRIES_WAIT)
-"""Codes of the gate's own rejections: such an order was never sent."""
 REFUSED: Final = "VENUE_REFUSED"
 """Code of a venue's rejection that carries none."""
 JUDGED_ORDERS: Final = 20
@@ -108,7 +111,7 @@ class Gate:
                 order
                 for order in orders
                 if not (self._venue.in_process and order.status is OrderStatus.INTENDED)
-                and not order.reason.startswith(OWN_CODES)
+                and not order.withheld
             ),
             key=lambda order: order.intent.intent_no,
         )

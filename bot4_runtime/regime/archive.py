@@ -65,6 +65,20 @@ class ModelArchive:
         """Return the ids of what is archived, sorted."""
         return sorted(path.name for path in self._folder.glob("*") if _SHA256.fullmatch(path.name))
 
+    def whole(self, prefix: str) -> str:
+        """Return the one archived sha256 that begins so.
+
+        Raises:
+            ModelError: none does, or several do.
+        """
+        found = [sha256 for sha256 in self.shas() if prefix and sha256.startswith(prefix)]
+        if len(found) != 1:
+            raise ModelError(
+                f"{len(found)} archived models begin with {prefix!r}; expected one: "
+                "`bot4-pipelines models` lists them"
+            )
+        return found[0]
+
     def manifest(self, sha256: str) -> Manifest:
         """Read a model's manifest without verifying the model.
 

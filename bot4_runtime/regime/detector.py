@@ -58,13 +58,11 @@ class _Memory:
         self.scores = ViterbiScores(params)
         self.log_prior: npt.NDArray[np.float64] = params.log_stationary[None]
 
-    def swap(self, pair: ModelPair) -> None:
-        """Keep rows and trends; make the scores and the filter anew under the pair's HMM."""
-        params = pair.hmm.parameters()
-        self.scores = ViterbiScores(params)
-        self.log_prior = params.log_stationary[None]
+    def _follow_again(self, pair: ModelPair) -> None:
+        """Make the scores and the filter anew under a pair's HMM, along the trends."""
         if not self.trends:
             return
+        params = pair.hmm.parameters()
         z = np.array(self.trends)
         again = viterbi_scores(z, params)
         self.leading = again[-1]
@@ -81,7 +79,7 @@ class _Memory:
         other.trends.extend(self.trends)
         other.returns.extend(self.returns)
         other.end, other.valid = self.end, self.valid
-        other.swap(pair)
+        other._follow_again(pair)
         return other
 
     def append(self, values: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> None:
@@ -135,14 +133,14 @@ class RegimeDetector:
     def swap(self, pair: ModelPair) -> None:
         """Ask another pair from the next candle on; windows are kept.
 
+        Whatever is raised, from within the new models too, the old pair is asked on.
+
         Raises:
-            ModelError: the new HMM cannot look ahead; the old pair is asked on.
+            ModelError: the new HMM cannot look ahead.
         """
-        if self._look is not None:
-            self._look = pair.look_ahead()
-        for memory in self._memories.values():
-            memory.swap(pair)
-        self._pair = pair
+        look = pair.look_ahead() if self._look is not None else None
+        memories = {symbol: memory.copy(pair) for symbol, memory in self._memories.items()}
+        self._pair, self._look, self._memories = pair, look, memories
 
     def fork(self, pair: ModelPair) -> "RegimeDetector":
         """Return a detector of another pair that has seen the same candles."""

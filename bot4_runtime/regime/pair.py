@@ -52,6 +52,12 @@ class ModelPair:
         """The manifest of the model whose estimate trades."""
         return (self.lstm or self.hmm).manifest
 
+    @property
+    def expires_ms(self) -> int:
+        """From when on the pair is refused, UTC: the earlier of its files'."""
+        manifests = (self.hmm_manifest, self.lstm_manifest)
+        return min(manifest.expires_ms for manifest in manifests if manifest is not None)
+
     def admits(self, symbol: str) -> bool:
         """Whether the pair may name regimes of this symbol."""
         return self.deciding.admits(symbol)

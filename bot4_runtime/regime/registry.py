@@ -42,6 +42,8 @@ __all__ = ["Activation", "ArchivedModel", "CurrentPair", "ModelPair", "ModelRegi
 MAIN_INTERVAL: Final = "1h"
 POINTER, ACTIVATIONS = "current.json", "activations.jsonl"
 PROMOTE: Final = "promote"
+NOTHING: Final = ("", "")
+"""The files of an interval for which nothing is promoted."""
 
 
 class CurrentPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +140,21 @@ class ModelRegistry:
         _check_interval(interval)
         return self._pointer().intervals.get(interval)
 
+    def promoted(self, interval: str) -> CurrentPair:
+        """Return what is promoted for an interval; nothing is a refusal.
+
+        Raises:
+            ModelError: nothing is promoted, or `current` raises.
+        """
+        pair = self.current(interval)
+        if pair is None:
+            promoted = " ".join(self._pointer().intervals) or "none"
+            raise ModelError(
+                f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
+                f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
+            )
+        return pair
+
     def pointer_stamp(self) -> tuple[int, int, int] | None:
         """Return what changes when anything is activated; cheap enough to poll."""
         try:
@@ -159,14 +176,7 @@ class ModelRegistry:
         Raises:
             ModelError: nothing is promoted, or a file does not hold.
         """
-        pair = self.current(interval)
-        if pair is None:
-            promoted = " ".join(self._pointer().intervals) or "none"
-            raise ModelError(
-                f"no models are promoted for {interval} in {self.root / POINTER}; promoted "
-                f"intervals: {promoted}. Train and promote with `bot4-pipelines run`"
-            )
-        return self.open(interval, *pair.shas, now_ms, hmm_alone=hmm_alone)
+        return self.open(interval, *self.promoted(interval).shas, now_ms, hmm_alone=hmm_alone)
 
     def open(
         self,
@@ -202,34 +212,49 @@ class ModelRegistry:
         now_ms: int | None = None,
         action: str = PROMOTE,
         *,
+        instead_of: tuple[str, str] | None = None,
         champion: Comparison | None = None,
         note: str = "",
     ) -> CurrentPair:
         """Point an interval at a pair whose manifests say that the gates passed.
 
         A promotion signs both files first, where there is a key to sign with; going back to an
-        earlier pair signs nothing.
+        earlier pair signs nothing. All of it happens under the lock of the models folder.
+
+        Args:
+            interval: of the candles.
+            hmm_sha256: the HMM.
+            lstm_sha256: the LSTM; empty for the HMM alone.
+            now_ms: UTC; the present when None.
+            action: ``promote`` or ``rollback``.
+            instead_of: the files it was decided to replace, `NOTHING` when there were none; None
+                replaces whatever is promoted.
+            champion: as of `Activation`.
+            note: as of `Activation`.
 
         Raises:
-            ModelError: a file does not hold, has expired, or failed a gate.
+            ModelError: a file does not hold, has expired, or failed a gate; or another pair than
+                the one to replace is promoted by now.
         """
         now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         _check_interval(interval)
-        if self._keys.signing is not None and action == PROMOTE:
-            for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
-                self._sign(sha256)
-        opened = self.open(interval, hmm_sha256, lstm_sha256, now_ms)
-        lstm = opened.lstm_manifest
-        pair = CurrentPair(
-            hmm_sha256=hmm_sha256,
-            lstm_sha256=lstm_sha256,
-            schema_id=opened.schema_id,
-            hmm_code_version=opened.hmm_manifest.code_version,
-            lstm_code_version=lstm.code_version if lstm else "",
-            activated_ms=now_ms,
-        )
         with locked(self.root):
-            intervals = {**self._pointer().intervals, interval: pair}
+            intervals = self._pointer().intervals
+            _check_replaced(interval, intervals.get(interval), instead_of)
+            if self._keys.signing is not None and action == PROMOTE:
+                for sha256 in filter(None, (hmm_sha256, lstm_sha256)):
+                    self._sign(sha256)
+            opened = self.open(interval, hmm_sha256, lstm_sha256, now_ms)
+            lstm = opened.lstm_manifest
+            pair = CurrentPair(
+                hmm_sha256=hmm_sha256,
+                lstm_sha256=lstm_sha256,
+                schema_id=opened.schema_id,
+                hmm_code_version=opened.hmm_manifest.code_version,
+                lstm_code_version=lstm.code_version if lstm else "",
+                activated_ms=now_ms,
+            )
+            intervals = {**intervals, interval: pair}
             told = Activation(
                 action=action, interval=interval, pair=pair, champion=champion, note=note
             )
@@ -349,6 +374,22 @@ class ModelRegistry:
 def _check_interval(interval: str) -> None:
     if interval not in INTERVALS_MS:
         raise ModelError(f"unknown interval {interval[:20]!r}; known: {' '.join(INTERVALS_MS)}")
+
+
+def _check_replaced(
+    interval: str, current: CurrentPair | None, instead_of: tuple[str, str] | None
+) -> None:
+    held = NOTHING if current is None else current.shas
+    if instead_of is not None and held != instead_of:
+        raise ModelError(
+            f"nothing is activated: {_told(held)} is promoted for {interval}; expected "
+            f"{_told(instead_of)}, which the decision was made about: decide anew, by the same "
+            "command"
+        )
+
+
+def _told(shas: tuple[str, str]) -> str:
+    return " and ".join(sha256[:12] for sha256 in shas if sha256) or "nothing"
 
 
 def _check_together(hmm: LoadedModel, lstm: LoadedModel) -> None:

@@ -42,13 +42,13 @@ class ModelKeys:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "ModelKeys":
-        """Read where they lie."""
+        """Read where they lie.
+
+        Raises:
+            ConfigError: a variable is there and names nothing; that is not "no key".
+        """
         env = os.environ if environment is None else environment
-        signing, public = (env.get(name, "") for name in (SIGNING_KEY, PUBLIC_KEY))
-        return cls(
-            Path(signing).expanduser() if signing else None,
-            Path(public).expanduser() if public else None,
-        )
+        return cls(_named(env, SIGNING_KEY), _named(env, PUBLIC_KEY))
 
     def sign(self, sha256: str, manifest_json: bytes) -> bytes:
         """Sign a model; needs the private key.
@@ -118,6 +118,18 @@ def make_keys(folder: Path) -> ModelKeys:
     except OSError as error:
         raise ConfigError(f"keys cannot be written to {folder}: {error.strerror}") from error
     return made
+
+
+def _named(env: Mapping[str, str], variable: str) -> Path | None:
+    name = env.get(variable)
+    if name is None:
+        return None
+    if not name.strip():
+        raise ConfigError(
+            f"{variable} is set and empty; expected the file of a key: name one, or remove the "
+            "variable to go without"
+        )
+    return Path(name).expanduser()
 
 
 def _message(sha256: str, manifest_json: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 The detector that trades is asked as always; a second one sees the same candles, and what both
 answer is counted: answers that are none, the regimes they agree on, the time they take. Counts
-are of candles, so that they come out the same in a replay; only latency is of the wall clock, and
-what is decided by it is journaled. What follows from the counts is `bot4_runtime.app.promoted`'s.
+are of candles, latency of the wall clock. They live in memory: a restart begins to count anew,
+and a replay keeps the pair it began with and counts nothing. What follows from the counts is
+`bot4_runtime.app.promoted`'s, which journals it.
 """
 
 import statistics
@@ -98,9 +99,12 @@ class WatchedDetector(RegimeDetector):
         self._timer = timer
         self._own = _Clocked()
         self._guarded = False
-        self._begin(None)
+        self.silent = False
+        """Whether no regime is named, whatever the pair answers."""
+        self.run_beside(None)
 
-    def _begin(self, beside: RegimeDetector | None) -> None:
+    def run_beside(self, beside: RegimeDetector | None) -> None:
+        """Show another detector, a fork of this one, the same candles from now on; None: none."""
         self._beside = beside
         self._second = _Clocked()
         self._times: deque[list[int]] = deque(maxlen=max(1, self.bounds.candles))
@@ -113,15 +117,18 @@ class WatchedDetector(RegimeDetector):
         """Ask another pair from the next candle on; windows are kept, its answers counted anew."""
         super().swap(pair)
         self._own = _Clocked()
-        self._begin(None)
+        self.silent = False
+        self.run_beside(None)
+
+    def silence(self) -> None:
+        """Name no regime until another pair is swapped in; windows are carried on."""
+        self.silent = True
+        self.guard(on=True)
+        self.run_beside(None)
 
     def guard(self, *, on: bool) -> None:
         """Count an error inside the models as an answer that is none: there is a way back."""
         self._guarded = on
-
-    def run_beside(self, pair: ModelPair | None) -> None:
-        """Show another pair the same windows from here on; None ends that."""
-        self._begin(self.fork(pair) if pair is not None else None)
 
     @property
     def beside(self) -> ModelPair | None:
@@ -183,7 +190,7 @@ class WatchedDetector(RegimeDetector):
                 self._own.failed(f"{candle.symbol} at {candle.open_time_ms}")
         if self._beside is not None:
             self._compare(self._beside, candle, row, estimate)
-        return estimate
+        return None if self.silent else estimate
 
     def _compare(
         self,

@@ -31,7 +31,7 @@ from bot4_runtime.state.trading_state import StateImage, TradingState
 KEEP: Final = 3
 """How many snapshots are kept."""
 
-FORMAT: Final = b"bot4 snapshot 1\n"
+FORMAT: Final = b"bot4 snapshot 3\n"
 """First line of the file; its number changes whenever `StateImage` does."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -120,7 +120,7 @@ def read(path: Path) -> TradingState:
         raise JournalCorrupt(f"{path.name} does not match its sha256")
     try:
         state = TradingState.from_snapshot(_DECODER.decode(payload))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JournalCorrupt(f"{path.name} cannot be read: {error}") from error
     if path.stem != f"{state.seq:020d}":
         raise JournalCorrupt(f"{path.name} holds the state at {state.seq}")

@@ -17,6 +17,7 @@ import msgspec
 
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.events import (
+    OF_WHAT_TRADES,
     BreakerChanged,
     CancelRequested,
     CandleClosed,
@@ -83,9 +84,11 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     orders: list[Order]
     trade_ids: dict[int, list[str]]
     finished: dict[Book, list[int]]
+    withheld: dict[Book, list[int]]
     strays: list[str]
     regimes: dict[str, RegimeEstimate]
     models: dict[str, ModelPromoted]
+    trials: dict[str, ModelTrial]
     account: VenueAccount
     counts: dict[str, int]
     overrides: list[OverrideSet]
@@ -104,8 +107,12 @@ class TradingState:
         marks: last close by symbol, in quote.
         next_intent_no: number the next intent must carry.
         books: accounts by book, in the order of the first session.
-        orders: live orders, and the last `KEPT` finished ones of each book, by intent number.
+        orders: live orders, and of each book the last `KEPT` finished ones and, so that these do
+            not push out what a venue answered, the last `KEPT` that the gate withheld; by intent
+            number.
         first_session: what the account began with; `session` is the latest.
+        models: which pair trades, by interval.
+        trials: what became of the pair that was taken up last, by interval.
         account: what the venue should hold; see `VenueAccount`.
         counts: how often what happened, by ``EventType`` or ``EventType:code``.
         overrides: the operator's tightened limits; some may have expired.
@@ -129,6 +136,7 @@ class TradingState:
         self.orders: dict[int, Order] = {}
         self.regimes: dict[str, RegimeEstimate] = {}
         self.models: dict[str, ModelPromoted] = {}
+        self.trials: dict[str, ModelTrial] = {}
         self.account = VenueAccount()
         self.counts: dict[str, int] = {}
         self.overrides: list[OverrideSet] = []
@@ -138,6 +146,7 @@ class TradingState:
         self._live: dict[str, dict[int, Order]] = {}
         self._trade_ids: dict[int, list[str]] = {}
         self._finished: dict[Book, list[int]] = {}
+        self._withheld: dict[Book, list[int]] = {}
         self._strays: list[str] = []
         self._fold: dict[type, Callable[[Any], bool]] = {
             CandleClosed: self._candle_closed,
@@ -236,9 +245,11 @@ class TradingState:
             orders=list(self.orders.values()),
             trade_ids=self._trade_ids,
             finished=self._finished,
+            withheld=self._withheld,
             strays=self._strays,
             regimes=self.regimes,
             models=self.models,
+            trials=self.trials,
             account=self.account,
             counts=self.counts,
             overrides=self.overrides,
@@ -262,6 +273,7 @@ class TradingState:
         state.books = image.books
         state.regimes = image.regimes
         state.models = image.models
+        state.trials = image.trials
         state.account = image.account
         state.counts = image.counts
         state.overrides = image.overrides
@@ -269,6 +281,7 @@ class TradingState:
         state.next_protection_no = image.next_protection_no
         state._trade_ids = image.trade_ids
         state._finished = image.finished
+        state._withheld = image.withheld
         state._strays = image.strays
         for order in image.orders:
             state.orders[order.intent.intent_no] = order
@@ -451,11 +464,12 @@ class TradingState:
             self._enlist(order, resort=was_terminal)
         elif not was_terminal:
             del self._live[order.intent.symbol][intent_no]
-            finished = self._finished.setdefault(order.intent.book, [])
-            finished.append(intent_no)
+            kind = self._withheld if order.withheld else self._finished
+            ended = kind.setdefault(order.intent.book, [])
+            ended.append(intent_no)
             self._count(f"{order.intent.book}:{order.status}")
-            if len(finished) > KEPT:
-                oldest = finished.pop(0)
+            if len(ended) > KEPT:
+                oldest = ended.pop(0)
                 del self.orders[oldest]
                 ids = self._trade_ids.pop(oldest, [])
                 self._strays += [_stray(oldest, key) for key in ids]
@@ -554,7 +568,12 @@ class TradingState:
         return True
 
     def _model_trial(self, event: ModelTrial) -> bool:
+        """Keep the last word on the pair that was taken up last, not on the one before it."""
         self._count(f"ModelTrial:{event.outcome}")
+        last, interval = self.trials.get(event.interval), event.interval
+        same = last is not None and last.shas == event.shas
+        if same or (event.hmm_sha256 and event.outcome not in OF_WHAT_TRADES):
+            self.trials[interval] = event
         return True
 
     def _protection_alarm(self, event: ProtectionAlarm) -> bool:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("benchmarks.bench_models")  # mutation testing copies the tests alone
-from benchmarks.bench_models import hmmlearn_model, training
+from benchmarks.bench_models import _series, hmmlearn_model, training
+from benchmarks.models import promote_pair
 from bot4_runtime.regime.hmm import HmmParameters, forward_filter
+from bot4_runtime.regime.registry import ModelRegistry
 
 
 def test_hmmlearns_posterior_of_the_last_candle_is_the_filters():
@@ -19,6 +21,26 @@ def test_hmmlearns_posterior_of_the_last_candle_is_the_filters():
         smoothed = hmmlearn_model(params).predict_proba(candles[:count])
         filtered = forward_filter(candles[:count, 0], params)[0]
         np.testing.assert_allclose(smoothed[-1], filtered[-1], atol=1e-9)
+
+
+def test_a_series_is_filtered_by_onnx_runtime_as_by_numpy_and_smoothed_by_hmmlearn(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("benchmarks.bench_models.HISTORY", 40)
+    promote_pair(tmp_path, "1h")
+    pair = ModelRegistry(tmp_path).load("1h")
+    params, answers = pair.hmm.parameters(), []
+
+    def run(asked):
+        answers.append(pair.hmm.run(asked))
+        return answers[-1]
+
+    rows = _series(run, params, np.random.default_rng(5))
+    assert [row.kind for row in rows] == ["ours", "ours", "peer", "ours"]
+    assert all(row.unit == "candles/CPU-s" and row.median > 0.0 for row in rows)
+    z = np.random.default_rng(5).normal(size=40)
+    np.testing.assert_allclose(answers[0][0][0], forward_filter(z, params)[0], atol=1e-9)
+    assert answers[-1][0].shape == (512, 1, 5)
 
 
 def test_training_is_told_in_seconds_of_the_whole_schedule(monkeypatch):

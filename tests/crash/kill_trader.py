@@ -35,13 +35,14 @@ from bot4_runtime.exchange.gate import Gate, GateLimits
 from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.schedules import binance_schedule
+from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.evidence import synthetic_evidence
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.correlation import CorrelationTable
 from bot4_runtime.risk.limits import RiskLimits
 from bot4_runtime.risk.manager import RiskManager
-from bot4_runtime.session import Identity, Ledger, Session
+from bot4_runtime.session import Ledger, Session
 from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
 from bot4_runtime.sources import merged
 from bot4_runtime.state.journal import Journal

@@ -38,9 +38,10 @@ from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.schedules import binance_schedule
+from bot4_runtime.identity import Identity
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
 from bot4_runtime.risk.manager import RiskManager
-from bot4_runtime.session import Identity, Session
+from bot4_runtime.session import Session
 from bot4_runtime.signals.validator import SignalValidator, TradeCosts, ValidatorSettings
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.trading_state import TradingState

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import campaign_simulation
 import pytest
 from crash_report import Row, goals_of, rows_of, write_report
+from planted_bugs import BUGS
 
 HERE = Path(__file__).parent
+REPORT = HERE.parents[1] / "docs" / "crash.md"
 NAMES = sorted(path.stem for path in HERE.glob("campaign_*.py"))
 
 
@@ -54,6 +57,16 @@ def test_every_campaign_has_a_section_of_its_own_and_keeps_it(tmp_path):
     assert report.count("| what | measured | goal | |") == len(NAMES) >= 4
     assert "| seconds | 1.0 | <= 240 | met |" in report
     assert "| missing_fills | not measured | == 0 | MISSED |" in report
+
+
+def test_the_report_of_this_project_tells_every_bug_that_is_planted():
+    """A bug that was added, renamed or removed asks for `make crash` again."""
+    section = REPORT.read_text().partition(f"\n## {campaign_simulation.TITLE}\n")[2]
+    numbers, _, caught = section.partition("\n## ")[0].partition("| caught_by | |\n|---|---|\n")
+    told = [row.split(" | ")[0].removeprefix("| ") for row in caught.strip().splitlines()]
+    assert told == sorted(bug.name for bug in BUGS)
+    for what in ("bugs_planted", "bugs_caught"):
+        assert f"| {what} | {len(BUGS)} | " in numbers
 
 
 def test_a_broken_campaign_fails_the_command_and_the_others_go_on(monkeypatch, capsys):

@@ -146,11 +146,11 @@ def test_a_running_process_refuses_a_corrupt_pair_and_a_contrary_one_and_takes_u
         watched.stop()
     finally:
         watched.process.kill()
-    (promoted,) = watched.events(ModelPromoted)
-    assert promoted.lstm_sha256 == good
+    begun, promoted = watched.events(ModelPromoted)
+    assert (begun.lstm_sha256, promoted.lstm_sha256) == (first, good)
     everything = watched.events(ModelPromoted, RegimeNamed)
     turn = everything.index(promoted)
-    assert {e.estimate.model_sha256 for e in everything[:turn]} == {first}
+    assert {e.estimate.model_sha256 for e in everything[1:turn]} == {first}
     assert {e.estimate.model_sha256 for e in everything[turn + 1 :]} == {good}
     opens = [event.candle.open_time_ms for event in watched.events(CandleClosed)]
     assert np.diff(opens).tolist() == [3_600_000] * (len(opens) - 1), "no candle was lost"
@@ -177,4 +177,4 @@ def test_a_process_with_a_public_key_takes_up_signed_models_alone(tmp_path: Path
         watched.stop()
     finally:
         watched.process.kill()
-    assert [event.lstm_sha256 for event in watched.events(ModelPromoted)] == [good]
+    assert [event.lstm_sha256 for event in watched.events(ModelPromoted)] == [first, good]

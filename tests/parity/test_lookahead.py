@@ -8,7 +8,7 @@ import pytest
 
 from bot4_pipelines.training.dataset import symbol_rows
 from bot4_pipelines.training.definition_gate import reference_hmm
-from bot4_pipelines.training.evaluation import lookahead_estimates
+from bot4_pipelines.training.estimates import lookahead_estimates
 from bot4_pipelines.training.hmm_export import hmm_graph
 from bot4_pipelines.training.lstm_export import open_session
 from bot4_runtime.candles.files import read_candle_folder

@@ -1,5 +1,6 @@
 """What is trained is what trades: batch, incremental, torch and ONNX give the same numbers."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, fit_scaler, symbol_rows, window_ends
-from bot4_pipelines.training.evaluation import lstm_estimates
+from bot4_pipelines.training.estimates import lstm_estimates
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_pipelines.training.lstm import LstmFit, build_network, network_weights
@@ -34,6 +35,7 @@ from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import ModelRegistry
 
 HOUR = 3_600_000
+SYMBOLS = ("ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "LTCUSDT")
 PARAMS = HmmParameters(
     np.array([-1.35, -0.57, 0.0, 0.57, 1.35]),
     np.array([0.142, 0.043, 0.0355, 0.043, 0.142]),
@@ -60,7 +62,7 @@ def models(tmp_path_factory) -> Models:
     fit = LstmFit(network_weights(network), scaler, 1.1)
     common = {
         "schema_id": feature_schema_id(), "interval": "1h", "market": Market.SPOT,
-        "origin": simulated().id.origin, "symbols": ("BTCUSDT", "ETHUSDT", "BNBUSDT"),
+        "origin": simulated().id.origin, "symbols": SYMBOLS,
         "cuts": Cuts(train_start_ms=0, validation_start_ms=1, test_start_ms=2, end_ms=3),
         "data_sha256": "0" * 64, "metrics": {}, "created_ms": 0, "expires_ms": 2**60,
         "code_version": "test",
@@ -84,33 +86,69 @@ def models(tmp_path_factory) -> Models:
     return registry.load("1h"), fit, network
 
 
-def assert_parity(series: CandleSeries, models: Models) -> None:
+@dataclass(frozen=True)
+class Agreement:
+    """How far apart the forms lie: candles, candles named, largest absolute differences."""
+
+    candles: int
+    named: int
+    features: float
+    hmm: float
+    lstm: float
+    torch: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candles} candles, {self.named} named; largest difference: features "
+            f"{self.features:.1e}, HMM {self.hmm:.1e}, LSTM {self.lstm:.1e}, torch {self.torch:.1e}"
+        )
+
+
+def by_torch(fit: LstmFit, network: torch.nn.Module, inputs: np.ndarray, ends: np.ndarray):
+    scaled, found = fit.scaler.apply(inputs), []
+    for at in np.array_split(ends, -(-len(ends) // 1_024)):
+        windows = torch.from_numpy(scaled[at[:, None] + np.arange(-49, 1)])
+        with torch.inference_mode():
+            found.append(torch.softmax(network(windows)[:, -1] / fit.temperature, dim=1).numpy())
+    return np.concatenate(found)
+
+
+def assert_parity(series: CandleSeries, models: Models) -> Agreement:
     """Name every candle in four ways and compare."""
     pair, fit, network = models
     assert pair.lstm is not None
     rows = symbol_rows(series, PARAMS)
-    ends = window_ends(rows.table.valid, 50)
+    table, ends = rows.table, window_ends(rows.table.valid, 50)
     by_batch = lstm_estimates(pair.lstm.session, rows.inputs, ends)
-    scaled = fit.scaler.apply(rows.inputs)[ends[:, None] + np.arange(-49, 1)]
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(scaled))[:, -1] / fit.temperature
-    np.testing.assert_allclose(by_batch[ends], torch.softmax(logits, dim=1), atol=1e-5)
-    filtered = filtered_regimes(rows.table.z, PARAMS, [slice(0, len(series))])
+    filtered = filtered_regimes(table.z, PARAMS, [slice(0, len(series))])
 
-    features, detector = FeatureState(series.id.symbol, "1h"), RegimeDetector(pair)
-    named = 0
+    features, detector = FeatureState(series.id.symbol, series.id.interval), RegimeDetector(pair)
+    values, trends = np.full_like(table.values, np.nan), np.full_like(table.z, np.nan)
+    named, hmm = np.full_like(by_batch, np.nan), np.full(len(series), np.nan)
     for row, candle in enumerate(series):
-        estimate = detector.update(candle, features.update(candle))
-        if np.isfinite(by_batch[row, 0]):
-            assert estimate is not None
+        feature = features.update(candle)
+        values[row], trends[row] = feature.values, feature.z
+        estimate = detector.update(candle, feature)
+        if estimate is not None:
             assert estimate.source is EstimateSource.LSTM
-            np.testing.assert_allclose(estimate.probabilities, by_batch[row], atol=1e-5)
             assert estimate.regime == by_batch[row].argmax()
-            assert estimate.hmm_confidence == pytest.approx(filtered[row].max(), abs=1e-5)
-            named += 1
-        else:
-            assert estimate is None
-    assert named == len(ends) > 0
+            named[row], hmm[row] = estimate.probabilities, estimate.hmm_confidence
+    assert detector.faults == 0
+    assert len(ends) > 0
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(named[:, 0])), ends)
+    pairs = {
+        "features": (values, table.values, 1e-9),
+        "z": (trends, table.z, 1e-9),
+        "hmm": (hmm[ends], filtered[ends].max(axis=1), 1e-5),
+        "lstm": (named, by_batch, 1e-5),
+        "torch": (by_batch[ends], by_torch(fit, network, rows.inputs, ends), 1e-5),
+    }
+    furthest = {}
+    for form, (one, other, limit) in pairs.items():
+        np.testing.assert_allclose(one, other, rtol=0.0, atol=limit, err_msg=form)
+        furthest[form] = float(np.nanmax(np.abs(one - other)))
+    furthest["features"] = max(furthest["features"], furthest.pop("z"))
+    return Agreement(len(series), len(ends), **furthest)
 
 
 def without(series: CandleSeries, gone: int) -> CandleSeries:
@@ -157,3 +195,14 @@ def test_candles_after_t_change_nothing_at_or_before_t(models: Models, test_data
     ends = ends[ends <= t]
     estimates = [lstm_estimates(pair.lstm.session, one.inputs, ends) for one in (first, second)]
     np.testing.assert_array_equal(*estimates)
+
+
+@pytest.mark.long
+@pytest.mark.data
+@pytest.mark.parametrize("folder", ["spot/1h", "spot/1m", "usdm/1h", "usdm/mark-1h"])
+def test_every_real_candle_is_named_alike_in_all_forms(
+    models: Models, test_data: Path, folder: str
+) -> None:
+    """`pytest -rP` tells what docs/pipeline.md has."""
+    for series in read_candle_folder(test_data / folder, Market(folder.partition("/")[0])):
+        print(f"{folder} {series.id.symbol}: {assert_parity(series, models)}", flush=True)

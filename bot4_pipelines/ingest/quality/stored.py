@@ -32,6 +32,11 @@ SHIFTS: Final = 26
 HOUR_MS: Final = 3_600_000
 
 
+def reach_ms(interval_ms: int) -> int:
+    """Return how far beyond its rows, either way, stored candles are compared with a series."""
+    return SHIFTS * max(interval_ms, HOUR_MS)
+
+
 def stored_findings(
     raw: RawCandles, interval_ms: int, stored: CandleSeries, *, traded: bool
 ) -> list[Finding]:

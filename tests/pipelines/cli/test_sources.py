@@ -7,7 +7,7 @@ import pytest
 from bot4_pipelines.records import Record, now_ms
 from bot4_pipelines.sources import still_fresh, take_candles
 from bot4_runtime.candles.store import CandleStore
-from bot4_runtime.domain.errors import VenueError
+from bot4_runtime.domain.errors import VenueError, VenueUnreachable
 
 NOWHERE = "http://127.0.0.1:1"
 HOUR_MS = 3_600_000
@@ -48,6 +48,41 @@ def test_candles_that_were_downloaded_before_go_before_simulated_ones(tmp_path: 
     told = take_candles(CandleStore(tmp_path), downloaded(), said)
     assert told["source"] == "binance"
     assert "downloaded before are used" in told["why"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_what_was_downloaded_before_what_is_wanted_is_taken_and_nothing_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOT4_SYMBOLS", "ETHUSDT")
+    before = downloaded(25.0)
+    series = ["real/spot/BTCUSDT/1h", "real/spot/ETHUSDT/1h"]
+    findings = [{"symbol": symbol, "code": "GAP"} for symbol in ("BTCUSDT", "ETHUSDT")]
+    before.numbers.update(series=series, findings=findings, restated=7, inserted=9, unchanged=3)
+    before.numbers["restatements"] = [{"symbol": "ETHUSDT"}]
+    told = take_candles(CandleStore(tmp_path), before, said)
+    assert told["series"] == series[1:]
+    assert told["findings"] == findings[1:]
+    assert told["restatements"] == []
+    assert [told[name] for name in ("restated", "inserted", "unchanged", "conflicts")] == [0] * 4
+    # Nothing came, so the next run asks Binance again.
+    assert not told["complete"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BOT4_SYMBOLS", "BTCUSDT,SOLUSDT,XRPUSDT", "missing: SOLUSDT XRPUSDT"),
+        ("BOT4_INTERVAL", "4h", "BTCUSDT, spot 4h"),
+        ("BOT4_CANDLES_MARKET", "usdm", "BTCUSDT, usdm 1h"),
+    ],
+)
+def test_other_candles_than_those_that_are_wanted_are_not_taken_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(VenueUnreachable, match=says):
+        take_candles(CandleStore(tmp_path), downloaded(), said)
     assert not list(tmp_path.iterdir())
 
 

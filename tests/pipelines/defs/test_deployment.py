@@ -153,6 +153,25 @@ def test_profiles_differ_only_in_where_things_are_kept_and_run():
     )
 
 
+def test_runs_of_known_length_end_after_two_hours_and_backfills_have_a_day():
+    from bot4_pipelines.definitions import defs
+
+    known = ("pipeline", "refresh_candles", "search", "fleet_models")
+    limits = {
+        name: defs.resolve_job_def(name).run_tags.get("dagster/max_runtime")
+        for name in (*known, "fleet_candles")
+    }
+    assert limits == dict.fromkeys(known, "7200") | {"fleet_candles": None}
+    for name in PROFILES:
+        document = yaml.safe_load((ROOT / name).read_text())
+        assert document["run_monitoring"]["max_runtime_seconds"] == 86_400
+    # A task that waits behind a run of a day must not be handed to a second worker meanwhile.
+    worker = yaml.safe_load((ROOT / "deploy/celery.worker.yaml").read_text())["execution"]
+    for settings in (document["run_launcher"]["config"], worker["config"]):
+        options = settings["config_source"]["broker_transport_options"]
+        assert options["visibility_timeout"] > 86_400
+
+
 def test_celery_carries_json_and_never_pickles():
     launcher = yaml.safe_load((ROOT / "deploy/dagster.celery.yaml").read_text())["run_launcher"]
     worker = yaml.safe_load((ROOT / "deploy/celery.worker.yaml").read_text())["execution"]

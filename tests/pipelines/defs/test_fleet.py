@@ -1,5 +1,7 @@
 """Series by year, features by series, models by interval: in one process, on small markets."""
 
+from base64 import b64encode
+
 import dagster as dg
 import numpy as np
 import polars as pl
@@ -11,12 +13,15 @@ from bot4_pipelines.defs.checks import CANDLE_CHECKS
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.ingest.reach import Reach
 from bot4_pipelines.records import Folders
+from bot4_pipelines.training.schedule import Schedule
+from bot4_pipelines.workflow import Workflow
 from bot4_runtime.candles.resample import resample
-from bot4_runtime.candles.series import COLUMNS
+from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
-from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
+from bot4_runtime.domain.errors import ConfigError, DataError, StoreBusy, VenueUnreachable
+from bot4_runtime.regime.registry import ModelRegistry
 
 HOUR = 3_600_000
 START = 1_577_836_800_000  # 2020-01-01
@@ -127,6 +132,59 @@ def test_models_of_an_interval_are_made_beside_the_one_machine_pipeline(folders,
     assert flow.records.need("hmm_candidate", "interval_hmm").content in archived
     assert flow.records.root == folders.home / "pipelines/fleet/6h"
     assert not list((folders.home / "pipelines").glob("*.json"))
+
+    # What comes while the LSTM learns was not learnt from.
+    store = CandleStore(folders.candles)
+    first = SeriesId(Origin.SIMULATED, Market.SPOT, "BTCUSDT", "6h")
+
+    def restates(message, share):
+        if message.startswith("training: step 1/"):
+            columns = {name: getattr(store.read(first), name).copy() for name in COLUMNS}
+            columns["volume"][5] *= 2.0
+            store.write(CandleSeries(first, store.read(first).open_time_ms, *columns.values()))
+
+    flow.hindsight_labels()  # a gate refused the HMM, so that the run ended there
+    made = Workflow(flow.folders, restates).lstm_candidate(Schedule.QUICK, iterations=1)
+    had = made.record.numbers["trained_on"]
+    (restated,) = store.restatements(first)
+    assert had["at_ms"] < restated.at_ms
+    assert (
+        had["content"]
+        == ModelRegistry(folders.models)
+        .manifest(flow.records.need("hmm_candidate", "").content)
+        .data_sha256
+    )
+    assert had["candles"] == sum(row["candles"] for row in pool)
+
+    # Features made anew since the HMM was fitted are not the LSTM's.
+    fleet.candles(SeriesPart("BTCUSDT", "6h"), 2021)
+    fleet.features(SeriesPart("BTCUSDT", "6h"))
+    with pytest.raises(DataError, match=r"learnt from other features .*'interval_hmm'"):
+        flow.lstm_candidate(Schedule.QUICK, iterations=2)
+
+
+def test_the_checks_of_a_run_speak_of_all_its_parts(folders, tmp_path):
+    path = tmp_path / "source" / "BTCUSDT.parquet"
+    frame = pl.read_parquet(path)
+    volume = frame["volume"].to_numpy().copy()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("series", ["BTCUSDT_6h"])
+        years = ("BTCUSDT_6h|2020", "BTCUSDT_6h|2022")
+        assert launch(instance, ["series_candles"], between=years).success
+        gaps = np.r_[10:14, 4 * 366 + 10]  # four candles of 2020 go, and one of 2021
+        volume[[50, 4 * 366 + 50]] += 1.0
+        frame.with_columns(volume=volume)[np.setdiff1d(np.arange(len(frame)), gaps)].write_parquet(
+            path
+        )
+        done = launch(instance, ["series_candles"], between=years)
+    checks = {one.check_name: one for one in done.get_asset_check_evaluations()}
+    gap, unchanged = checks["gap"], checks["history_unchanged"]
+    assert gap.metadata["rows"].value == 5
+    of_2020 = Fleet(folders, silent)._records(SeriesPart("BTCUSDT", "6h")).root
+    picture = of_2020 / "plots" / "candles-2020" / "finding GAP.png"
+    assert b64encode(picture.read_bytes()).decode() in gap.metadata["worst"].value
+    assert unchanged.metadata["candles"].value == 2
+    assert len(unchanged.metadata["first_values"].records) == 2
 
 
 def test_a_pool_is_the_same_until_its_candles_change(folders):
@@ -281,8 +339,9 @@ def test_a_series_of_two_origins_is_not_learnt_from(folders, monkeypatch):
 
 
 def test_what_may_pass_by_itself_is_tried_again_and_nothing_else():
-    with pytest.raises(VenueUnreachable), assets._told():
-        raise VenueUnreachable("gone for a moment")
+    for passing in (VenueUnreachable, StoreBusy):
+        with pytest.raises(passing), assets._told():
+            raise passing("gone for a moment")
     with pytest.raises(dg.Failure, match="DataError: torn") as failed, assets._told():
         raise DataError("torn")
     assert not failed.value.allow_retries
@@ -305,12 +364,15 @@ def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
         for one in asked.values():
             instance.add_dynamic_partitions(one.partitions_def_name, one.partition_keys)
         assert tick().skip_message == "all 4 series and 2 intervals are there"
-        monkeypatch.setenv("BOT4_CANDLES_MARKET", "usdm")
+        monkeypatch.setenv("BOT4_CANDLES_MARKET", " USDM")
         (request,) = tick().dynamic_partitions_requests
         assert request.partitions_def_name == "perpetual"
         assert list(request.partition_keys) == ["BTCUSDT", "ETHUSDT"]
         monkeypatch.setenv("BOT4_SYMBOLS", "BTC-USDT")
         assert "is no symbol" in tick().skip_message
+        monkeypatch.setenv("BOT4_SYMBOLS", "BTCUSDT")
+        monkeypatch.setenv("BOT4_CANDLES_MARKET", "coinm")
+        assert "BOT4_CANDLES_MARKET is 'coinm'; expected one of" in tick().skip_message
 
 
 def test_the_hourly_schedule_asks_for_the_year_of_its_hour():

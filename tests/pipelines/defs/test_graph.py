@@ -1,14 +1,17 @@
 """The asset graph, its checks and what starts it."""
 
+import ast
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import msgspec
 import numpy as np
 import pytest
 
+import bot4_pipelines
 from bot4_pipelines.definitions import defs
 from bot4_pipelines.defs import audits, automation, checks, evaluation, sensors
 from bot4_pipelines.defs.fleet import FLEET_ASSETS
@@ -19,6 +22,7 @@ from bot4_pipelines.records import Folders, Record, Records, digest, source_sha2
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.tables import read_features, read_labels, write_features, write_labels
 from bot4_pipelines.training.schedule import Schedule
+from bot4_pipelines.workbench import TRAINING
 from bot4_pipelines.workflow import Workflow, lstm_stamp
 from bot4_runtime.domain.errors import ConfigError, DataError
 
@@ -304,10 +308,10 @@ def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
 
 
 def test_feature_tables_and_labels_come_back_exactly(tmp_path):
-    from bot4_pipelines.ingest.simulated import simulated_history
+    from bot4_pipelines.ingest.simulated import simulated_series
     from bot4_runtime.features.batch import compute
 
-    series = simulated_history(("BTCUSDT",))[0].rows(slice(0, 800))
+    series = simulated_series("BTCUSDT", "1h").rows(slice(0, 800))
     table = compute(series)
     write_features(tmp_path / "t.parquet", table)
     back = read_features(tmp_path / "t.parquet")
@@ -338,6 +342,25 @@ def test_stamps_follow_content_and_sources():
     assert source_sha256("bot4_pipelines.training.hmm") != source_sha256("bot4_pipelines.training")
     with pytest.raises(ConfigError, match="not installed"):
         source_sha256("no_such_module")
+
+
+def test_all_code_that_models_are_made_by_counts():
+    """Whatever of the pipeline that code imports, counts too; `progress` only tells."""
+    root = Path(bot4_pipelines.__file__).parent
+
+    def counts(module):
+        return any(module == one or module.startswith(f"{one}.") for one in TRAINING)
+
+    wanted = set()
+    for path in root.rglob("*.py"):
+        name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        if not counts(name):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(root.name):
+                wanted.add(node.module)
+    assert "bot4_pipelines.ingest.quality_codes" in wanted
+    assert {one for one in wanted if not counts(one)} == {"bot4_pipelines.progress"}
 
 
 def test_progress_goes_to_the_listener_or_to_ten_lines_of_log():

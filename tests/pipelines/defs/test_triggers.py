@@ -9,14 +9,17 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from bot4_pipelines.defs import sensors
+from bot4_pipelines.ingest.quality import judge_series, training_mask
 from bot4_pipelines.live import live_regimes
 from bot4_pipelines.records import Folders, Record, Records
+from bot4_pipelines.sources import series_id
 from bot4_pipelines.training.cuts import split_slices
-from bot4_pipelines.training.drift import make_reference, write_reference
+from bot4_pipelines.training.drift import make_reference, read_reference, write_reference
 from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.labels import hindsight_labels
 from bot4_pipelines.triggers import Triggers, Verdict, reference_path, trained_on
-from bot4_runtime.candles.series import CandleSeries
+from bot4_pipelines.workflow import Workflow
+from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
 from bot4_runtime.domain.errors import DataError, JournalError
@@ -26,7 +29,7 @@ from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
 from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
-from bot4_runtime.regime.manifest import Cuts, HmmDefinition, Manifest, ModelKind
+from bot4_runtime.regime.manifest import Cuts, GateVerdict, HmmDefinition, Manifest, ModelKind
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.sqlite import SqliteDisk
@@ -91,10 +94,25 @@ def store_candles(folders, *series):
     return Records(folders.work).write(record("candles", numbers, content=f"c{last}"))
 
 
-def train(folders, candles):
+def train(folders, candles, at_ms=0):
     """Leave what a training leaves; nothing is learnt here."""
-    numbers = {"trained_on": trained_on(candles, folders.candles)}
+    store = CandleStore(folders.candles)
+    series = [store.read(series_id(key)) for key in candles.numbers["series"]]
+    numbers = {"trained_on": trained_on(series, candles.content, at_ms)}
     return Records(folders.work).write(record("lstm_candidate", numbers, stamp="trained"))
+
+
+def archived(folders, cuts, params=PARAMS, symbols=("BTCUSDT", "ETHUSDT")):
+    """Archive an HMM whose gates passed."""
+    graph = hmm_graph(params)
+    manifest = Manifest(
+        kind=ModelKind.HMM, schema_id=feature_schema_id(), feature_names=("z",), interval="1h",
+        origin=Origin.SIMULATED, market=Market.SPOT, symbols=symbols, cuts=cuts,
+        data_sha256="0" * 64, metrics={}, golden=hmm_golden(graph, params), created_ms=0,
+        expires_ms=2**60, code_version="test", definition=HmmDefinition.of(params, 72),
+        gates=(GateVerdict(name="test", passed=True, value=1.0, threshold=0.0),),
+    )  # fmt: skip
+    return ModelRegistry(folders.models).add(seal(graph, manifest), manifest, "")
 
 
 @pytest.fixture
@@ -108,20 +126,12 @@ def promoted(folders):
         test_start_ms=end + HOUR,
         end_ms=end + 2 * HOUR,
     )
-    registry = ModelRegistry(folders.models)
-    graph = hmm_graph(PARAMS)
-    manifest = Manifest(
-        kind=ModelKind.HMM, schema_id=feature_schema_id(), feature_names=("z",), interval="1h",
-        origin=Origin.SIMULATED, market=Market.SPOT, symbols=("BTCUSDT", "ETHUSDT"), cuts=cuts,
-        data_sha256="0" * 64, metrics={}, golden=hmm_golden(graph, PARAMS), created_ms=0,
-        expires_ms=2**60, code_version="test", definition=HmmDefinition.of(PARAMS, 72),
-    )  # fmt: skip
-    sha256 = registry.add(seal(graph, manifest), manifest, "")
+    sha256 = archived(folders, cuts)
+    ModelRegistry(folders.models).activate("1h", sha256)
     tables = {one.id.symbol: compute(one) for one in series}
     rows = {symbol: split_slices(t.open_time_ms, cuts)["train"] for symbol, t in tables.items()}
-    write_reference(reference_path(folders), make_reference(tables, rows, PARAMS, 720))
-    numbers = {"interval": "1h", "hmm_sha256": sha256, "lstm_sha256": "", "limits": []}
-    Records(folders.work).write(record("training_reference", numbers))
+    reference = make_reference(tables, rows, PARAMS, 720)
+    write_reference(reference_path(folders, sha256), reference)
     had = [one.rows(slice(0, ROWS - 1_500)) for one in series]
     train(folders, store_candles(folders, *had))
     return sha256, series
@@ -134,7 +144,7 @@ def asked(folders, question) -> Verdict:
 # ------------------------------------------------------------------- new candles
 def test_new_candles_are_counted_against_the_last_training(folders, records):
     assert "no candles yet" in asked(folders, Triggers.new_candles).why
-    candles = records.write(record("candles", {"candles": 1_000, "to_ms": 5, "series": []}))
+    candles = store_candles(folders, walk("BTCUSDT", 1, rows=1_000))
     first = asked(folders, Triggers.new_candles)
     assert first == Verdict(True, "1000 candles, and nothing was trained yet")
     # Features made anew are no training.
@@ -144,7 +154,7 @@ def test_new_candles_are_counted_against_the_last_training(folders, records):
     assert asked(folders, Triggers.new_candles) == Verdict(
         False, "0 new candles since the last training on 1000; 10 are needed"
     )
-    records.write(record("candles", {"candles": 1_010, "to_ms": 5, "series": []}))
+    records.write(record("candles", {"candles": 1_010}))
     assert asked(folders, Triggers.new_candles) == Verdict(
         True, "10 new candles since the last training on 1000, at least the 10 that are needed"
     )
@@ -213,10 +223,74 @@ def test_a_month_with_holes_gives_no_verdict(folders, promoted):
 
 
 def test_a_lost_reference_is_said(folders, promoted):
-    reference_path(folders).unlink()
+    reference_path(folders, promoted[0]).unlink()
     assert (
         "materialise the asset 'training_reference'" in asked(folders, Triggers.feature_drift).why
     )
+
+
+def test_the_pair_that_trades_now_is_watched_whoever_promoted_it(folders, promoted):
+    """Another HMM, activated by hand, is measured against itself or not at all; then back."""
+    first, series = promoted
+    registry = ModelRegistry(folders.models)
+    store_candles(folders, *series)
+    by_first = asked(folders, Triggers.likelihood).why
+    wider = HmmParameters(2.0 * PARAMS.means, 4.0 * PARAMS.variances, PARAMS.transitions)
+    cuts = registry.manifest(first).cuts
+    second = archived(folders, cuts, wider)
+    registry.activate("1h", second)
+    for question in (Triggers.feature_drift, Triggers.likelihood):
+        verdict = asked(folders, question)
+        assert not verdict.wanted
+        assert f"{second}.npz is missing; materialise the asset 'train" in verdict.why
+    named_live(folders, series[0], second, 0.2, 40)
+    assert "named live agree with hindsight" in asked(folders, Triggers.live_accuracy).why
+    Workflow(folders, lambda *_: None).features()
+    Workflow(folders, lambda *_: None).training_reference()
+    by_second = asked(folders, Triggers.likelihood).why
+    registry.activate("1h", first, action="rollback")
+    assert asked(folders, Triggers.likelihood).why == by_first != by_second
+
+
+def test_the_reference_is_of_the_rows_that_were_trained_on_alone(folders):
+    """Neither of held-out symbols nor of rows that were masked or dead: against brute force."""
+    series = [walk("BTCUSDT", 1), walk("ETHUSDT", 2), walk("XRPUSDT", 3, drift=3.0)]
+    columns = {n: getattr(series[0], n).copy() for n in COLUMNS}
+    for name in ("open", "high", "low"):
+        columns[name][3_000:3_004] = columns["close"][3_000:3_004]
+    columns["volume"][3_000:3_004] = 0.0
+    columns["high"][5_000] *= 10.0
+    series[0] = CandleSeries(series[0].id, series[0].open_time_ms, *columns.values())
+    end = START + 8_000 * HOUR
+    cuts = Cuts(train_start_ms=START, validation_start_ms=end, test_start_ms=end + HOUR,
+                end_ms=end + 2 * HOUR)  # fmt: skip
+    store_candles(folders, *series)
+    sha256 = archived(folders, cuts)
+    ModelRegistry(folders.models).activate("1h", sha256)
+    flow = Workflow(folders, lambda *_: None)
+    flow.features()
+    flow.training_reference()
+    found = read_reference(reference_path(folders, sha256))
+    masked = ~training_mask(judge_series(series[0]), ROWS, memory=72)
+    assert masked[5_000:5_073].all()
+    assert masked[3_000:3_004].all()
+    values = []
+    for one in series[:2]:
+        table = compute(one)
+        left_out = ~training_mask(judge_series(one), ROWS, memory=72)
+        dead = (one.volume == 0.0) & (one.high == one.low)
+        rows = [r for r in range(8_000) if table.valid[r] and not (left_out[r] or dead[r])]
+        values.append(table.values[rows])
+    pooled = np.concatenate(values)
+    np.testing.assert_array_equal(
+        found.quantiles, np.quantile(pooled, np.linspace(0.0, 1.0, 2_001), axis=0).T
+    )
+    numbers = Records(folders.work).find("candles").numbers
+    Records(folders.work).write(
+        record("candles", numbers | {"series": [series[0].id.key]}, content="fewer")
+    )
+    with pytest.raises(DataError, match="trained on ETHUSDT too"):
+        flow._learnt(("BTCUSDT", "ETHUSDT"))
 
 
 # ------------------------------------------------------------------- live accuracy
@@ -301,8 +375,19 @@ def test_restated_candles_of_the_last_training_train_again(folders, promoted):
     verdict = asked(folders, Triggers.restated_history)
     assert verdict.wanted
     assert "2 of simulated/spot/BTCUSDT/1h, 2021-05-07 to 2021-05-07" in verdict.why
-    train(folders, Records(folders.work).find("candles"))
-    assert not asked(folders, Triggers.restated_history).wanted
+    (first, _) = CandleStore(folders.candles).restatements(series[0].id)
+    # A training that took its candles before then has not seen it; one after has.
+    for at_ms, wanted in ((first.at_ms, True), (first.at_ms + 1, False)):
+        train(folders, Records(folders.work).find("candles"), at_ms)
+        assert asked(folders, Triggers.restated_history).wanted is wanted
+
+
+def test_a_damaged_history_is_an_error_that_the_tick_says(folders, promoted):
+    _, series = promoted
+    path = folders.candles / series[0].id.key / "restatements.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(DataError, match="line 1 of the history"):
+        asked(folders, Triggers.restated_history)
 
 
 def test_restated_candles_that_no_training_had_are_no_reason(folders, promoted):

@@ -1,11 +1,13 @@
 """Symbols, intervals and years come from settings; a shorter interval is resampled."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from bot4_pipelines.ingest.simulated import simulated_series
 from bot4_pipelines.ingest.source import SourceKind, choose_source, ingest
 from bot4_pipelines.ingest.wanted import Wanted, wanted
 from bot4_pipelines.records import Folders
@@ -133,6 +135,22 @@ def test_a_shorter_simulated_history_is_the_end_of_the_long_one(tmp_path: Path):
     assert lasts[0][1] == lasts[1][1]
 
 
+@pytest.mark.parametrize("interval", ["6h", "3d", "1w"])
+def test_parts_of_the_simulated_history_are_slices_of_the_whole(interval: str):
+    whole = simulated_series("SOLUSDT", interval)
+    assert whole is not None
+    edges = [None, *range(1_577_836_800_000, 1_767_225_600_000, 11_111_111_111), None]
+    parts = [
+        part
+        for first, stop in pairwise(edges)
+        if (part := simulated_series("SOLUSDT", interval, from_ms=first, to_ms=stop))
+    ]
+    times = np.concatenate([part.open_time_ms for part in parts])
+    np.testing.assert_array_equal(times, whole.open_time_ms)
+    np.testing.assert_array_equal(np.concatenate([part.close for part in parts]), whole.close)
+    assert simulated_series("SOLUSDT", interval, from_ms=whole.open_time_ms[-1] + 1) is None
+
+
 def test_work_of_other_intervals_lies_beside_that_of_1h():
     base = {"BOT4_HOME": "/h", "BOT4_MODELS": "/m"}
     plain = Folders.from_environment(base)
@@ -156,3 +174,7 @@ def test_an_interval_with_work_of_its_own_is_found(tmp_path: Path):
     plain.scoped("4h").work.mkdir(parents=True)
     assert plain.of_interval("4h").scope == "4h"
     assert plain.of_interval("2h") == plain
+    # Whatever BOT4_INTERVAL says: 4h is not where work of 1h or 2h is looked for.
+    four = Folders.from_environment({"BOT4_HOME": str(tmp_path), "BOT4_INTERVAL": "4h"})
+    assert four.scope == four.of_interval("4h").scope == "4h"
+    assert four.of_interval("1h").scope == four.of_interval("2h").scope == ""

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from gate_numbers import hmm_metrics, lstm_metrics
 
+from bot4_pipelines.models import promote_pair
+from bot4_pipelines.records import Folders
 from bot4_pipelines.training import champion as champion_module
 from bot4_pipelines.training.champion import card_section, compare, standing
 from bot4_pipelines.training.dataset import INPUT_NAMES, training_set
@@ -16,6 +18,7 @@ from bot4_pipelines.training.lstm import fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.promotion import judge_against, promote
 from bot4_pipelines.training.schedule import LstmSettings
+from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.features.schema import feature_schema_id
@@ -23,6 +26,7 @@ from bot4_runtime.regime.comparison import Comparison
 from bot4_runtime.regime.hmm import HmmParameters
 from bot4_runtime.regime.manifest import Cuts, HmmDefinition, Manifest, ModelKind
 from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.regime.signature import make_keys
 
 NOW = 30_000_000_000
 HOUR = 3_600_000
@@ -153,64 +157,137 @@ def shifted(params: HmmParameters) -> HmmParameters:
 
 def test_a_comparison_that_cannot_be_made_refuses(registry, archive, small_market) -> None:
     first, second = archive("first"), archive("second")
-    promote(registry, "1h", *first, NOW)
     cut = [one.between(None, small_market.cuts.test_start_ms) for one in small_market.series]
-    for candles in (lambda _: (), lambda _: cut):
-        with pytest.raises(ModelError, match=r"cannot be compared .* ingest these candles"):
-            promote(registry, "1h", *second, NOW, candles=candles)
+    promote(registry, "1h", *first, NOW, candles=lambda _: cut)
+    with pytest.raises(ModelError, match=r"cannot be compared .* ingest these candles"):
+        promote(registry, "1h", *second, NOW, candles=lambda _: cut)
     foreign = archive("second", symbols=("XRPUSDT",))
     with pytest.raises(ModelError, match=r"symbols both know \(none\)"):
         promote(registry, "1h", *foreign, NOW, candles=lambda _: small_market.series)
     assert registry.current("1h").shas == first
 
 
-def test_a_reason_sets_the_champion_aside_and_nothing_else(registry, archive, candles) -> None:
-    promote(registry, "1h", *archive("first"), NOW)
+def test_a_reason_sets_the_champion_aside_and_nothing_else(
+    registry, archive, candles, small_market
+) -> None:
+    promote(registry, "1h", *archive("first"), NOW, candles=candles)
     hasty = archive("hasty")
     promote(registry, "1h", *hasty, NOW, candles=candles, despite="a drill")
     last = registry.activations("1h")[-1]
     assert last.note == "worse than the champion, promoted despite it: a drill"
     assert last.champion.difference < 0
-    promote(registry, "1h", *archive("first"), NOW, despite="no candles")
+    early = [small_market.series[0].rows(slice(0, 1_000))]
+    promote(registry, "1h", *archive("first"), NOW, candles=lambda _: early, despite="no candles")
     assert "not compared" in registry.activations("1h")[-1].note
     assert registry.activations("1h")[-1].note.endswith("promoted despite it: no candles")
     bad = hmm_metrics()
     bad["test"]["accuracy"] = 0.5
     with pytest.raises(ModelError, match=r"test accuracy 0\.5"):
-        promote(registry, "1h", *archive(metrics=bad), NOW, despite="a drill")
+        promote(registry, "1h", *archive(metrics=bad), NOW, candles=candles, despite="a drill")
 
 
 def test_what_does_not_hold_any_more_is_no_champion_and_is_said_so(
     registry, archive, candles
 ) -> None:
     expiring, hasty = archive("first", expires_ms=NOW + 1), archive("hasty")
-    promote(registry, "1h", *expiring, NOW)
+    promote(registry, "1h", *expiring, NOW, candles=candles)
     with pytest.raises(ModelError, match="worse than the champion"):
         promote(registry, "1h", *hasty, NOW, candles=candles)
-    promote(registry, "1h", *hasty, NOW + 1)
+    promote(registry, "1h", *hasty, NOW + 1, candles=candles)
     assert "does not hold any more" in registry.activations("1h")[-1].note
     assert "expiry" in registry.activations("1h")[-1].note
     (registry.root / "archive" / hasty[1] / "model.onnx").write_bytes(b"torn")
     (registry.root / "archive" / archive("second")[1] / "card.html").unlink()
-    promote(registry, "1h", *archive("second"), NOW)
+    promote(registry, "1h", *archive("second"), NOW, candles=candles)
     assert "sha256" in registry.activations("1h")[-1].note
     assert "There was no champion: what was promoted" in card(registry, archive("second"))
 
 
-def test_the_pair_itself_another_market_and_simulation(registry, archive) -> None:
+def test_the_pair_itself_another_market_and_simulation(registry, archive, candles) -> None:
     first = archive("first", origin=Origin.REAL)
     shas = (first[0], first[1])
-    promote(registry, "1h", *first, NOW)
+    promote(registry, "1h", *first, NOW, candles=candles)
     manifest = registry.manifest(first[1])
     assert standing(registry, manifest, shas, NOW).why == "the pair is promoted already"
     margin = msgspec.structs.replace(manifest, market=Market.USDM)
     assert "another market, spot" in standing(registry, margin, ("a", "b"), NOW).why
     unreal = archive("second")
     with pytest.raises(ModelError, match=r"trained on simulated candles, the champion .* on real"):
-        promote(registry, "1h", *unreal, NOW, despite="no such door")
+        promote(registry, "1h", *unreal, NOW, candles=candles, despite="no such door")
     registry.activate("1h", *unreal, now_ms=NOW)
-    promote(registry, "1h", *first, NOW)
+    promote(registry, "1h", *first, NOW, candles=candles)
     assert "simulated candles" in registry.activations("1h")[-1].note
+
+
+@pytest.mark.parametrize("fate", ["another market", "expired", "torn", "unsigned", "unreadable"])
+def test_real_models_that_do_not_stand_any_more_are_not_replaced_by_simulated_ones(
+    registry, archive, candles, tmp_path, fate
+) -> None:
+    """Whatever became of them: an origin is not forgotten."""
+    market = Market.USDM if fate == "another market" else Market.SPOT
+    real = archive("first", origin=Origin.REAL, market=market, expires_ms=NOW + 1)
+    unreal = archive("second")
+    promote(registry, "1h", *real, NOW, candles=candles)
+    folder = registry.root / "archive" / real[1]
+    now_ms, told, guarded = NOW, r"the champion .* on real ones", registry
+    if fate == "expired":
+        now_ms += 1
+    elif fate == "torn":
+        (folder / "model.onnx").write_bytes(b"torn")
+    elif fate == "unsigned":
+        guarded = ModelRegistry(registry.root, make_keys(tmp_path / "keys"))
+    elif fate == "unreadable":
+        (folder / "manifest.json").write_bytes(b"{")
+        (registry.root / "archive" / real[0] / "manifest.json").unlink()
+        told = r"what the champion .* was trained on cannot be read"
+    with pytest.raises(ModelError, match=told):
+        promote(guarded, "1h", *unreal, now_ms, candles=candles, despite="no such door")
+    assert registry.current("1h").shas == real
+
+
+def test_where_both_keys_are_what_was_never_signed_is_promoted_and_signed(
+    registry, archive, candles, tmp_path
+) -> None:
+    guarded = ModelRegistry(registry.root, make_keys(tmp_path / "keys"))
+    for pair in (archive("first"), archive("second")):
+        promote(guarded, "1h", *pair, NOW, candles=candles)
+        assert guarded.load("1h", NOW).lstm_sha256 == pair[1]
+    assert guarded.activations("1h")[-1].champion is not None
+
+
+def test_a_pair_promoted_during_the_comparison_is_not_replaced_unseen(
+    registry, archive, small_market
+) -> None:
+    first, second, hasty = (archive(name) for name in ("first", "second", "hasty"))
+    promote(registry, "1h", *hasty, NOW, candles=lambda _: small_market.series)
+
+    def meanwhile(_):
+        registry.activate("1h", *second, now_ms=NOW)
+        return small_market.series
+
+    with pytest.raises(ModelError, match=f"{second[1][:12]} is promoted for 1h; expected"):
+        promote(registry, "1h", *first, NOW, candles=meanwhile)
+    assert registry.current("1h").shas == second
+    promote(registry, "1h", *first, NOW, candles=lambda _: small_market.series)
+    assert registry.activations("1h")[-1].champion.champion_lstm == second[1]
+
+
+def test_the_command_audits_the_pair_on_the_stored_candles(
+    registry, archive, small_market, tmp_path
+) -> None:
+    first = archive("first")
+    folders = Folders(tmp_path / "home", registry.root)
+    store = CandleStore(folders.candles)
+    btc, eth = small_market.series
+    for stored, says in ((None, "there are no candles"), (999, "ETHUSDT has 999 candles")):
+        if stored is not None:
+            store.write(eth.rows(slice(0, stored)))
+        with pytest.raises(ModelError, match=says):
+            promote_pair(folders, "1h", (first[0][:9], first[1][:9]), "a drill")
+        assert registry.current("1h") is None
+    store.write(btc.rows(slice(0, 1_000)))
+    promoted = promote_pair(folders, "1h", (first[0][:9], first[1][:9]))
+    assert promoted["lstm_sha256"] == first[1]
 
 
 def test_only_a_difference_beyond_chance_refuses() -> None:

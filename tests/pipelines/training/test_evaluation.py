@@ -10,10 +10,11 @@ from sklearn import metrics as sk
 
 from bot4_pipelines.training import evaluation as e
 from bot4_pipelines.training import evaluation_report as evaluation_report_module
+from bot4_pipelines.training import judged as j
 from bot4_pipelines.training import scoring
 from bot4_pipelines.training.baselines import FittedBaselines, fit_baselines
 from bot4_pipelines.training.candidates import return_blocks
-from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES
+from bot4_pipelines.training.dataset import CLIP, INPUT_NAMES, symbol_rows
 from bot4_pipelines.training.evaluation_report import Goal, evaluation_report
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.lstm import LstmFit, train_lstm
@@ -204,7 +205,7 @@ def test_the_lstm_and_its_comparisons_share_their_rows(
     pair = registry.load("1h")
     for series in market_with_a_gap:
         labels, beliefs, scored = plain_evaluation(series, SINCE, report["definition"])
-        rows = e.symbol_rows(series, small_market.params)
+        rows = symbol_rows(series, small_market.params)
         valid = rows.table.valid
         reached = [i for i in scored if valid[i - 49 : i + 1].all()]
         symbol = series.id.symbol
@@ -288,7 +289,7 @@ def test_a_range_ends_where_it_is_told_to(registry, small_market) -> None:
     for found, wanted in zip(some, e.judge_series(*args, short, since_ms=SINCE), strict=True):
         np.testing.assert_array_equal(found.scored, wanted.scored)
         np.testing.assert_array_equal(
-            found.estimates[e.LSTM].named, wanted.estimates[e.LSTM].named
+            found.estimates[j.LSTM].named, wanted.estimates[j.LSTM].named
         )
 
 
@@ -334,11 +335,11 @@ def test_what_happens_later_changes_no_estimate(registry, small_market) -> None:
     altered = type(series)(series.id, series.open_time_ms, *columns.values())
     found = []
     for one in (series, altered):
-        rows = e.symbol_rows(one, small_market.params)
-        judged = e.judge(
+        rows = symbol_rows(one, small_market.params)
+        judged = j.judge(
             rows, small_market.params, slice(4_000, 6_000), pair.lstm.session, interval_ms=HOUR
         )
-        found.append([judged.estimates[name].probabilities[: t + 1] for name in (e.HMM, e.LSTM)])
+        found.append([judged.estimates[name].probabilities[: t + 1] for name in (j.HMM, j.LSTM)])
     for before, after in zip(*found, strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -388,14 +389,14 @@ def test_the_manifest_tells_the_look_ahead_and_its_limit_beside_the_model(
         beside, lead = metrics[f"baselines_{split}"], metrics[f"lead_{split}"]
         assert beside["limit"] == pytest.approx(beside["hmm_lookahead"], abs=0.05)
         mine = [
-            (one.labels == one.estimates[e.LSTM].named)[one.looked].mean() for one in judged[split]
+            (one.labels == one.estimates[j.LSTM].named)[one.looked].mean() for one in judged[split]
         ]
         assert lead["hmm_lookahead"] == pytest.approx(np.mean(mine) - beside["hmm_lookahead"])
 
 
 def test_the_lead_over_nothing_is_unknown() -> None:
-    assert e.lead([], e.LSTM, e.HMM) == {"difference": None, "low": None, "high": None}
-    assert e.summarise([], e.HMM, same=True)["pooled"] == {"accuracy": None, "accuracy_ci": None}
+    assert j.lead([], j.LSTM, j.HMM) == {"difference": None, "low": None, "high": None}
+    assert j.summarise([], j.HMM, same=True)["pooled"] == {"accuracy": None, "accuracy_ci": None}
 
 
 # ---------------------------------------------------------------------------- the asset

@@ -7,15 +7,9 @@ from bot4_pipelines.training import model_card as m
 from bot4_pipelines.training.candidates import return_blocks
 from bot4_pipelines.training.card import card_markdown, model_card
 from bot4_pipelines.training.dataset import INPUT_NAMES
-from bot4_pipelines.training.evaluation import (
-    HMM,
-    LOOKAHEAD,
-    LSTM,
-    Judged,
-    judge,
-    lookahead_estimates,
-)
+from bot4_pipelines.training.estimates import lookahead_estimates
 from bot4_pipelines.training.hmm_figures import hmm_images, hmm_metrics, judge_hmm
+from bot4_pipelines.training.judged import HMM, LOOKAHEAD, LSTM, Judged, judge
 from bot4_pipelines.training.scoring import Estimate
 from bot4_runtime.regime.lookahead import LookAhead
 from bot4_runtime.regime.manifest import GateVerdict, Manifest, ModelKind

@@ -1,16 +1,20 @@
 """Gates are judged from numbers, never from what a manifest says of itself."""
 
 import math
+from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 from gate_numbers import hmm_metrics, lstm_metrics
 
 from bot4_pipelines.training.definition_gate import reference_hmm
 from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
+from bot4_pipelines.training.leak_audit import AFTER, BEFORE
 from bot4_pipelines.training.promotion import judge, promote, rollback
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.manifest import Cuts, GateVerdict, HmmDefinition, Manifest, ModelKind
 from bot4_runtime.regime.registry import Activation, ModelRegistry
@@ -120,21 +124,49 @@ def archived(registry, number=0, metrics=None, gates=None):
     return registry.add(seal(graph, made), made, "")
 
 
-def test_what_passes_is_promoted(registry):
+@pytest.fixture
+def candles(make_walk):
+    return lambda _: [make_walk(BEFORE + AFTER, 1, "BTCUSDT")]
+
+
+def test_what_passes_is_promoted(registry, candles):
     sha = archived(registry)
-    assert promote(registry, "1h", sha, now_ms=NOW).hmm_sha256 == sha
+    assert promote(registry, "1h", sha, now_ms=NOW, candles=candles).hmm_sha256 == sha
     assert registry.load("1h", NOW).hmm_sha256 == sha
 
 
-def test_a_flag_that_says_passed_is_not_believed(registry):
+def test_what_looks_ahead_is_not_promoted_for_any_reason(registry, candles):
+    def of_tomorrow(series):
+        table = compute(series)
+        return replace(table, z=np.append(table.z[1:], np.nan))
+
+    sha = archived(registry)
+    for despite in ("", "a drill"):
+        with pytest.raises(ModelError, match=f"{sha[:12]} is not promoted: .* columns look ahead, "
+                           "BTCUSDT .* among them; see the check 'nothing_looks_ahead'"):  # fmt: skip
+            promote(registry, "1h", sha, now_ms=NOW, candles=candles, despite=despite,
+                    features=of_tomorrow)  # fmt: skip
+    assert registry.current("1h") is None
+
+
+def test_what_cannot_be_audited_is_not_promoted(registry, candles):
+    sha = archived(registry)
+    short = [one.rows(slice(0, 999)) for one in candles(None)]
+    for series, says in (([], "there are no candles"), (short, "BTCUSDT has 999 candles")):
+        with pytest.raises(ModelError, match=f"is not promoted: the leak audit compared .*{says}"):
+            promote(registry, "1h", sha, now_ms=NOW, candles=lambda _, s=series: s, despite="x")
+    assert registry.current("1h") is None
+
+
+def test_a_flag_that_says_passed_is_not_believed(registry, candles):
     good = archived(registry)
-    promote(registry, "1h", good, now_ms=NOW)
+    promote(registry, "1h", good, now_ms=NOW, candles=candles)
     metrics = hmm_metrics()
     metrics["test"]["accuracy"] = 0.5
     lie = (GateVerdict(name="test accuracy", passed=True, value=0.99, threshold=0.85),)
     sha = archived(registry, metrics=metrics, gates=lie)
     with pytest.raises(ModelError, match=r"not promoted: test accuracy 0\.5, needs >= 0\.85"):
-        promote(registry, "1h", sha, now_ms=NOW)
+        promote(registry, "1h", sha, now_ms=NOW, candles=candles)
     assert registry.current("1h").hmm_sha256 == good
 
 
@@ -153,6 +185,22 @@ def test_rollback_goes_back_along_promotions_and_not_to_what_was_left(registry):
     assert [entry.action for entry in registry.activations("1h")] == [
         "promote", "promote", "promote", "rollback", "promote", "rollback",
     ]  # fmt: skip
+
+
+def test_what_was_promoted_while_a_rollback_was_decided_stays(registry):
+    first, second, third = (archived(registry, number) for number in range(3))
+    registry.activate("1h", first, now_ms=NOW)
+    registry.activate("1h", second, now_ms=NOW)
+
+    class Busy(ModelRegistry):
+        def activations(self, interval):
+            history = super().activations(interval)
+            self.activate(interval, third, now_ms=NOW)
+            return history
+
+    with pytest.raises(ModelError, match=f"{third[:12]} is promoted for 1h; expected"):
+        rollback(Busy(registry.root), "1h", NOW)
+    assert registry.current("1h").hmm_sha256 == third
 
 
 def test_rollback_ignores_an_activation_that_a_crash_cut_short(registry):

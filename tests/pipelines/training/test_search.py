@@ -112,6 +112,22 @@ def test_what_a_killed_search_left_running_is_made_anew(data, study):
     assert len(again.trials) == 7
 
 
+def test_a_second_search_on_a_study_is_refused_and_harms_nothing(data, study):
+    made, hard = data
+    before = (study / s.DATA).read_bytes()
+    refused = []
+
+    def beside(*_):
+        with pytest.raises(DataError, match="another search works on the study"):
+            s.search(made, hard[:10], study, TINY, trials=9, workers=1)
+        refused.append((study / s.DATA).read_bytes() == before)
+
+    found = s.search(*data, study, TINY, trials=6, workers=1, report=beside)
+    assert refused == [True]
+    assert [one.state in {"COMPLETE", "PRUNED"} for one in found.trials] == [True] * 6
+    assert s.search(*data, study, TINY, trials=6, workers=1).made == 0  # the lock is free again
+
+
 def test_the_data_comes_back_with_its_targets_mixed(data, tmp_path):
     made, hard = data
     s.write_data(tmp_path / "d.npz", made, hard)

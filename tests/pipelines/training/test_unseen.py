@@ -86,7 +86,7 @@ def test_a_model_that_names_the_present_holds_and_one_that_does_not_fails(
     rows = symbol_rows(other, small_market.params)
     part = u.later(rows.table, small_market.cuts)
     assert (part.start, part.stop) == (4_800, 6_000)
-    from bot4_pipelines.training.evaluation import judge
+    from bot4_pipelines.training.judged import judge
 
     judged = judge(rows, small_market.params, part, interval_ms=HOUR)
     labels = judged.labels[judged.scored & rows.table.valid]

@@ -24,6 +24,28 @@ def test_after_a_failure_the_collector_is_as_before() -> None:
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
 
 
+def test_blocks_that_overlap_end_with_the_last_of_them() -> None:
+    before = gc.get_threshold()
+    first, second = collector.seldom(), collector.seldom()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_threshold() == (collector.YOUNG, *before[1:])
+    assert gc.get_freeze_count() > 0
+    second.__exit__(None, None, None)
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
+
+
+def test_a_nested_block_ends_nothing() -> None:
+    before = gc.get_threshold()
+    with collector.seldom():
+        with collector.seldom():
+            pass
+        assert gc.get_threshold() == (collector.YOUNG, *before[1:])
+        assert gc.get_freeze_count() > 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
+
+
 def test_a_cycle_made_within_the_block_is_still_collected() -> None:
     class Node:
         other: "Node"

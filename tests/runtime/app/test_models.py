@@ -146,7 +146,8 @@ def test_a_promotion_is_taken_up_between_two_candles(
     )
     run.execute(threading.Event())
     events = events_of(tmp_path / "run")
-    (promoted,) = [e for e in events if isinstance(e, ModelPromoted)]
+    begun, promoted = [e for e in events if isinstance(e, ModelPromoted)]
+    assert (begun.shas, begun.former_shas) == (first, ("", ""))
     assert (promoted.hmm_sha256, promoted.lstm_sha256) == second[0]
     place = events.index(promoted)
     before = {e.estimate.model_sha256 for e in events[:place] if isinstance(e, RegimeNamed)}
@@ -174,7 +175,7 @@ def test_a_pair_that_is_refused_leaves_the_last_good_one(
     )
     run.execute(threading.Event())
     events = events_of(tmp_path / "run")
-    assert not [e for e in events if isinstance(e, ModelPromoted)]
+    assert [e.lstm_sha256 for e in events if isinstance(e, ModelPromoted)] == [good]
     assert {e.estimate.model_sha256 for e in events if isinstance(e, RegimeNamed)} == {good}
     assert [e for e in heard if "keeping the last good pair" in str(e["event"])]
 
@@ -184,10 +185,10 @@ class Faulty(ModelRegistry):
 
     loads = 0
 
-    def load(self, *words: object, **named: object) -> ModelPair:
+    def open(self, *words: object, **named: object) -> ModelPair:
         self.loads += 1
         if self.loads == 1:
-            return super().load(*words, **named)
+            return super().open(*words, **named)
         raise RuntimeError("a library gave up on the file")
 
 

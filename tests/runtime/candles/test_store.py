@@ -13,7 +13,7 @@ import pytest
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.candles.store import CandleStore
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import DataError, StoreBusy
 
 HOUR = 3_600_000
 NEW_YEAR = 1_704_067_200_000  # 2024-01-01
@@ -88,8 +88,35 @@ def test_a_history_without_times_and_one_cut_short_are_read(
     assert second.source == "REST"
     assert second.at_ms is not None
     path.write_text("{}\n" + old + "\n")
-    with pytest.raises(DataError, match="cannot read the history"):
+    with pytest.raises(DataError, match="line 1 of the history"):
         store.restatements(series.id)
+
+
+def test_a_history_cut_short_anywhere_goes_on_with_whole_lines(
+    tmp_path: Path, series: CandleSeries
+) -> None:
+    """The next write after a kill at any byte: what was whole stays, what is new is whole."""
+    store = CandleStore(tmp_path)
+    store.write(series)
+    path = tmp_path / series.id.key / "restatements.jsonl"
+    store.write(restated(series, 3), source="first", now_ms=1)
+    before = path.stat().st_size
+    # The candles of the second write come last, after its history; the same rows are stored again.
+    year = tmp_path / series.id.key / "2023.parquet"
+    candles = year.read_bytes()
+    second = restated(restated(series, 3), 5)
+    store.write(second, source="second", now_ms=2)
+    history = path.read_bytes()
+    for cut in range(before, len(history) + 1):
+        year.write_bytes(candles)
+        path.write_bytes(history[:cut])
+        known = [(line.open_time_ms, line.at_ms) for line in store.restatements(series.id)]
+        whole = cut >= len(history) - 1  # but for its newline
+        assert len(known) == (2 if whole else 1)
+        store.write(second, source="third", now_ms=3)
+        told = [(line.open_time_ms, line.at_ms) for line in store.restatements(series.id)]
+        assert told == [*known, (int(series.open_time_ms[5]), 3)]
+        assert path.read_bytes().endswith(b"\n")
 
 
 def test_ranges_are_half_open_and_an_empty_one_is_an_error(
@@ -104,6 +131,29 @@ def test_ranges_are_half_open_and_an_empty_one_is_an_error(
     assert part.open_time_ms.tolist() == [NEW_YEAR, NEW_YEAR + HOUR]
     with pytest.raises(DataError, match="stored are"):
         store.read(series.id, 0, HOUR)
+
+
+def test_only_the_years_asked_for_are_opened(tmp_path: Path, series: CandleSeries) -> None:
+    store = CandleStore(tmp_path)
+    store.write(series)
+    (tmp_path / series.id.key / "2023.parquet").write_bytes(b"damaged")
+    assert len(store.read(series.id, NEW_YEAR)) == 100
+    assert len(store.read(series.id, NEW_YEAR, NEW_YEAR + HOUR)) == 1
+    assert store.find(series.id, NEW_YEAR + 100 * HOUR) is None
+    assert store.find(series.id, NEW_YEAR + 9_000 * HOUR) is None
+    for range_ms in ((None, NEW_YEAR), (NEW_YEAR - 1, None), (NEW_YEAR - HOUR, NEW_YEAR)):
+        with pytest.raises(DataError, match=r"2023\.parquet"):
+            store.find(series.id, *range_ms)
+
+
+def test_the_series_of_one_symbol_are_those_of_the_whole_list(tmp_path: Path) -> None:
+    store = CandleStore(tmp_path)
+    for symbol, interval in (("BTCUSDT", "1h"), ("BTCUSDT", "4h"), ("ETHUSDT", "1h")):
+        store.write(SimulatedMarket(1).series(symbol, interval, NEW_YEAR, NEW_YEAR + 12 * HOUR))
+    whole = store.list_series()
+    assert len(whole) == 3
+    for symbol in ("BTCUSDT", "ETHUSDT", "LTCUSDT"):
+        assert store.list_series(symbol) == [one for one in whole if one.symbol == symbol]
 
 
 def test_an_empty_series_writes_nothing(tmp_path: Path, series: CandleSeries) -> None:
@@ -153,7 +203,7 @@ def test_a_writer_waits_for_its_own_series_only_and_not_for_ever(
     store.write(series)
     other = SimulatedMarket(1).series("ETHUSDT", "1h", NEW_YEAR, NEW_YEAR + 5 * HOUR)
     with hold_lock(tmp_path / series.id.key, 30) as holder:
-        with pytest.raises(DataError, match=r"has been writing candles to .*BTCUSDT.* for 0\.1 s"):
+        with pytest.raises(StoreBusy, match=r"has been writing candles to .*BTCUSDT.* for 0\.1 s"):
             store.write(series)
         assert store.write(other).inserted == 5
         holder.kill()

@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bot4_runtime.domain.events import ModelPromoted
 from bot4_runtime.report.record import gather
+from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
-from bot4_runtime.state.sqlite import AccountLock
+from bot4_runtime.state.sqlite import AccountLock, SqliteDisk
+from bot4_runtime.state.store import StateStore
 from bot4_runtime.status import holder_of
 
 
@@ -242,3 +245,20 @@ def test_nobody_holds_a_lock_that_is_not_there(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "a.lock") == os.getpid()
     lock.close()
     assert holder_of(tmp_path / "a.lock") is None
+
+
+def test_models_that_do_not_trade_any_more_are_shown(command, traded, home: Path) -> None:
+    journal = home / "state" / "paper" / "journal.sqlite"
+    disk = SqliteDisk.open(journal, "paper", home / "locks")
+    with StateStore(Journal(disk, threaded=False), None) as store:
+        store.recover()
+        for hmm in ("a" * 64, ""):
+            store.stage(
+                ModelPromoted(
+                    ts_event_ns=0, interval="1h", hmm_sha256=hmm, lstm_sha256="", schema_id="",
+                )
+            )  # fmt: skip
+            store.wait_durable(store.commit())
+            shown = " ".join(command("status").out.split())
+            silent = "No 1h models trade, and nothing is entered until a pair is promoted" in shown
+            assert silent is (hmm == "")

@@ -130,6 +130,7 @@ def test_killed_between_decision_and_outcome_it_ends_in_the_same_state(
         ("paper", {"seed": 8}),
         ("runtime", {"symbols": ("AAAUSDT",)}),
         ("fees", {"vip_tier": 9}),
+        ("promotion", {"trial_candles": 0}),
     ],
 )
 def test_settings_do_not_change_by_a_restart_unless_accepted(

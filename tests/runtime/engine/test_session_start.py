@@ -13,7 +13,8 @@ from bot4_runtime.exchange.paper import PaperVenue
 from bot4_runtime.exchange.paper_model import PaperModel
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.schedules import binance_schedule
-from bot4_runtime.session import WARM_CANDLES, Identity, Ledger, Session
+from bot4_runtime.identity import WARM_CANDLES, Identity
+from bot4_runtime.session import Ledger, Session
 from bot4_runtime.state.disk import MemoryDisk
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.store import StateStore

@@ -1,7 +1,7 @@
 """The gate's own ceilings: orders, notional and rejections, over restarts, never against exits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
@@ -9,19 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot4_runtime.clock import NS_PER_S
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.candle import Candle, Origin
 from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueRefused, VenueUnreachable
 from bot4_runtime.domain.events import (
+    SCHEMA_VERSION,
     OrderAccepted,
     OrderClosed,
     OrderEvent,
     OrderIntended,
     OrderOutcomeUnknown,
     OrderRejected,
+    SessionStarted,
 )
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
+    OWN_CODES,
     Book,
     Order,
     OrderIntent,
@@ -35,16 +38,22 @@ from bot4_runtime.domain.order import (
 from bot4_runtime.exchange.gate import (
     JUDGED_ORDERS,
     NO_ENTRIES,
-    OWN_CODES,
     REJECTION_PAUSE_NS,
     Gate,
     GateLimits,
 )
+from bot4_runtime.state.book import KEPT
+from bot4_runtime.state.trading_state import TradingState
 
 MINUTE_NS = 60 * NS_PER_S
 PAUSE_NS = REJECTION_PAUSE_NS
 D = Decimal
 ONE = D(1)
+BEGUN = SessionStarted(
+    ts_event_ns=0, epoch=1, mode="paper", source="simulated", origin=Origin.SIMULATED,
+    strategy="drill", config_hash="", schema_version=SCHEMA_VERSION, warm_from_ms=0, start_ms=0,
+    quote="USDT", initial_cash=D(10_000), books=(Book.VALIDATED, Book.SHADOW),
+)  # fmt: skip
 WIDE = GateLimits(orders_per_minute=600, notional_per_minute=D(10**9), reject_ratio=0.5)
 
 
@@ -94,6 +103,7 @@ class Wire:
     gate: Gate
     venue: AnsweringVenue
     orders: dict[int, Order]
+    events: list[OrderEvent | OrderIntended] = field(default_factory=list)
 
     @classmethod
     def open(cls, limits: GateLimits) -> "Wire":
@@ -110,6 +120,31 @@ class Wire:
     ) -> str:
         """Return the code an order was rejected with; empty when it was not."""
         number = len(self.orders) + 1
+        event = self.intended(number, ts_ns=ts_ns, quantity=quantity, purpose=purpose)
+        self.venue.answer = answer
+        (told,) = self.gate._submit(event, durable=True, cash_free=1e9)
+        self.events += [event, told]
+        status, reason, code = _outcome(told)
+        self.orders[number] = Order(
+            intent=event.intent,
+            client_id=event.client_id,
+            status=status,
+            filled=D(0),
+            spent=D(0),
+            cancel_requested=False,
+            age=0,
+            reason=reason,
+        )
+        return code
+
+    @staticmethod
+    def intended(
+        number: int,
+        *,
+        ts_ns: int = 0,
+        quantity: Decimal = ONE,
+        purpose: Purpose = Purpose.ENTRY,
+    ) -> OrderIntended:
         leaves = purpose is not Purpose.ENTRY
         intent = OrderIntent(
             intent_no=number,
@@ -130,24 +165,12 @@ class Wire:
             rule_id="r",
             ts_ns=ts_ns,
         )
-        name = client_id(1, number)
-        event = OrderIntended(
-            ts_event_ns=ts_ns, intent=intent, client_id=name, payload_hash=payload_hash(intent)
-        )
-        self.venue.answer = answer
-        (told,) = self.gate._submit(event, durable=True, cash_free=1e9)
-        status, reason, code = _outcome(told)
-        self.orders[number] = Order(
+        return OrderIntended(
+            ts_event_ns=ts_ns,
             intent=intent,
-            client_id=name,
-            status=status,
-            filled=D(0),
-            spent=D(0),
-            cancel_requested=False,
-            age=0,
-            reason=reason,
+            client_id=client_id(1, number),
+            payload_hash=payload_hash(intent),
         )
-        return code
 
     def restarted(self, limits: GateLimits) -> "Wire":
         """Return the gate of the next process, over the same orders."""
@@ -316,6 +339,28 @@ def test_an_order_that_turned_out_rejected_counts_so_after_a_restart() -> None:
         fields = {name: getattr(order, name) for name in order.__struct_fields__} | told
         wire.orders[number] = Order(**fields)
     assert wire.restarted(WIDE).send() == "GATE_REJECTIONS"
+
+
+def test_a_flood_that_the_gate_refused_does_not_wash_rejections_out_of_the_journal() -> None:
+    """A strategy gone mad must not end the pause by its own refusals and a restart."""
+    wire = Wire.open(WIDE)
+    rejections_until_paused(wire)
+    for _ in range(2 * KEPT + 1):
+        assert wire.send() == "GATE_REJECTIONS"
+    state = TradingState()
+    for event in (BEGUN, *wire.events):
+        state.apply(event)
+    sent = [order for order in state.orders.values() if not order.withheld]
+    assert [order.reason for order in sent] == ["-2010 no balance"] * 11
+    assert len(state.orders) == 11 + 2 * KEPT, "what was withheld is remembered within bounds"
+    state = TradingState.from_snapshot(state.to_snapshot())
+    again = Gate(wire.venue, WIDE, epoch=1)
+    again.remember(state.orders.values())
+    assert Wire(again, wire.venue, dict(wire.orders)).send(ts_ns=PAUSE_NS - 1) == "GATE_REJECTIONS"
+    for number in range(state.next_intent_no, state.next_intent_no + 4):
+        state.apply(Wire.intended(number))
+        state.apply(OrderRejected(ts_event_ns=0, intent_no=number, code="ENTRIES_WAIT", reason=""))
+    assert len(state.orders) == 11 + 2 * KEPT
 
 
 STEPS = st.lists(

@@ -2,6 +2,8 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import msgspec
 import pytest
@@ -41,6 +43,19 @@ def test_adding_again_changes_nothing(registry, make):
     assert registry.add(data, manifest, "b") == sha
     assert (registry.root / "archive" / sha / "model.onnx").stat().st_mtime_ns == before
     assert [model.sha256 for model in registry.list()] == [sha]
+
+
+def test_a_model_is_named_by_its_first_digits_where_one_begins_so(registry, add_pair):
+    hmm, lstm = add_pair()
+    store = archive.ModelArchive(registry.root)
+    assert store.whole(hmm) == hmm
+    assert store.whole(lstm[:9]) == lstm
+    for prefix, found in (("", 0), ("z", 0), (hmm + "0", 0)):
+        with pytest.raises(ModelError, match=f"{found} archived models begin with {prefix!r}"):
+            store.whole(prefix)
+    (registry.root / "archive" / (hmm[:9] + "0" * 55)).mkdir()
+    with pytest.raises(ModelError, match="2 archived models"):
+        store.whole(hmm[:9])
 
 
 def test_what_would_not_load_is_not_archived(registry, make):
@@ -257,6 +272,39 @@ def test_a_crash_at_any_step_leaves_the_old_pair_or_the_new_one(registry, add_pa
             break
     assert steps > 4
     assert after.check_copies() == []
+
+
+def test_a_pair_replaces_the_one_it_was_meant_to_replace_and_no_other(registry, add_pair):
+    first, second, third = add_pair(), add_pair(scale=1.1), add_pair(scale=1.2)
+    with pytest.raises(ModelError, match=f"nothing is promoted for 1h; expected {first[0][:12]}"):
+        registry.activate("1h", *second, now_ms=NOW, instead_of=first)
+    registry.activate("1h", *first, now_ms=NOW, instead_of=registry_module.NOTHING)
+    for wrong in (registry_module.NOTHING, second, (first[0], ""), third):
+        with pytest.raises(ModelError, match=f"and {first[1][:12]} is promoted for 1h; expected"):
+            registry.activate("1h", *third, now_ms=NOW, instead_of=wrong)
+    assert registry.current("1h").shas == first
+    assert len(registry.activations("1h")) == 1
+    registry.activate("1h", *third, now_ms=NOW, instead_of=first)
+    assert registry.current("1h").shas == third
+
+
+def test_of_many_who_replace_the_same_pair_at_once_one_does(registry, add_pair):
+    first, second = add_pair(), add_pair(scale=1.1)
+    registry.activate("1h", *first, now_ms=NOW)
+    start = Barrier(4)
+
+    def replace(_):
+        own = ModelRegistry(registry.root)
+        start.wait()
+        try:
+            own.activate("1h", *second, now_ms=NOW, instead_of=first)
+        except ModelError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(replace, range(4))) == 1
+    assert len(registry.activations("1h")) == 2
 
 
 def test_a_crash_while_adding_leaves_nothing_half_written(registry, make, monkeypatch):

@@ -195,3 +195,12 @@ def test_keygen_tells_where_the_keys_lie_and_not_what_they_are(tmp_path):
     done = CliRunner().invoke(app, ["keygen", str(tmp_path / "j")])
     assert SIGNING_KEY in done.output
     assert "PRIVATE" not in done.output
+
+
+@pytest.mark.parametrize("variable", [PUBLIC_KEY, SIGNING_KEY])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_variable_that_names_no_file_is_not_no_key(variable, empty):
+    """`export BOT4_MODEL_PUBLIC_KEY=$UNSET` must not let unsigned models trade."""
+    with pytest.raises(ConfigError, match=f"{variable} is set and empty; .*remove the variable"):
+        ModelKeys.from_environment({variable: empty})
+    assert ModelKeys.from_environment({}) == ModelKeys()

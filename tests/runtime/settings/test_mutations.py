@@ -17,12 +17,11 @@ from pydantic import BaseModel
 
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.risk.limits import BOUNDS
-from bot4_runtime.settings import Settings, load_settings
+from bot4_runtime.settings import SHAPING, Settings, load_settings
 
 NO_RISK = {
     "home",  # another folder is another account, with its own journal
     "models",  # which models decide is checked and journaled by their hashes
-    "promotion",  # how a new pair is judged before it decides; each verdict is journaled
     "state",  # how the account is remembered
     "telemetry",
     "bridge",
@@ -122,7 +121,7 @@ def test_no_mistyped_key_passes_a_ceiling_or_goes_unseen(tmp_path, how, where) -
 def test_the_keys_that_change_silently_are_not_of_trading() -> None:
     sections = {section or key for section, key, _ in keys()}
     assert sections >= NO_RISK
-    assert sections - NO_RISK == {"runtime", "paper", "risk", "liquidation", "fees"}
+    assert sections - NO_RISK == SHAPING
 
 
 def test_every_number_has_a_ceiling() -> None:

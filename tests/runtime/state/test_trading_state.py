@@ -14,6 +14,7 @@ from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
     JournaledEvent,
+    ModelTrial,
     OperatorCommand,
     OrderAccepted,
     OrderClosed,
@@ -317,3 +318,36 @@ def test_a_portfolio_is_a_copy():
     state.apply(fill(1, "b", "1", "100"))
     assert before.positions["BTCUSDT"].quantity == 1
     assert before.cash == 9_900
+
+
+def trial(outcome: str, files: str, activated_ms: int = 1, interval: str = "1h") -> ModelTrial:
+    return ModelTrial(
+        ts_event_ns=0, interval=interval, hmm_sha256=files, lstm_sha256=files, outcome=outcome,
+        activated_ms=activated_ms,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        (["begun b", "refused b"], "refused b"),
+        (["begun b", "adopted b", "kept b", "rolled back b"], "rolled back b"),
+        (["adopted b", "begun c", "refused c", "rolled back b"], "refused c"),
+        (["adopted b", "begun c", "kept b"], "begun c"),
+        (["begun b", "refused b", "refused c"], "refused c"),
+        (["adopted b", "begun c", "adopted c", "left c"], "left c"),
+        (["refused b", "refused "], "refused b"),
+        (["rolled back b"], None),
+    ],
+)
+def test_the_last_word_is_kept_on_the_pair_that_was_taken_up_last(told, last):
+    """Not on the one before it, and not on a pointer nobody can read."""
+    state = TradingState()
+    for each in told:
+        outcome, _, files = each.rpartition(" ")
+        state.apply(trial(outcome, files))
+        state.apply(trial("begun", "x", interval="4h"))
+    kept = state.trials.get("1h")
+    assert (kept and f"{kept.outcome} {kept.hmm_sha256}") == last
+    assert TradingState.from_snapshot(state.to_snapshot()).trials == state.trials
+    assert state.trials["4h"].hmm_sha256 == "x"
