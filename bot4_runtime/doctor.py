@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -23,6 +24,8 @@ from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
 from bot4_runtime.state.reader import JournalReader
 
+TESTNETS = (".binance.vision",)
+"""Domains of hosts with play money; their keys have no rights to tell."""
 LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 
@@ -141,7 +144,7 @@ def _binance(settings: Settings) -> str:
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
-        base_url=settings.binance.rest_url or None,
+        base_url=settings.binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None,
         proxy=settings.binance.proxy or None,
     )
     source.check()
@@ -150,27 +153,33 @@ def _binance(settings: Settings) -> str:
 
 def _binance_key(settings: Settings) -> str:
     """Ask Binance whose the key is and what it may do; one that may move money fails."""
-    from bot4_runtime.exchange.binance.limits import RequestBudget, shared_budget
-    from bot4_runtime.exchange.binance.spot import REST_URL, BinanceSpot
+    from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+    from bot4_runtime.exchange.binance.limits import shared_budget
+    from bot4_runtime.exchange.binance.spot import BinanceSpot
 
     binance, signer = settings.binance, signer_from_environment(os.environ)
+    rest_url, _ = binance.hosts(settings.runtime.mode)
+    host = urlsplit(rest_url).hostname or ""
+    local, play_money = host in LOOPBACK, host.endswith(TESTNETS)
     client = BinanceSpot(
-        binance.rest_url or REST_URL,
+        rest_url,
         None,
         signer,
         LiveClock(),
-        budget=RequestBudget(None) if binance.rest_url else shared_budget(Market.SPOT),
+        budget=None if local else shared_budget(Market.SPOT),
         proxy=binance.proxy or None,
     )
     try:
         client.start()
-        told = client.key()
+        told = client.key(with_rights=not play_money)
     finally:
         client.close()
     faults = told.faults(binance.account_uid)
     if faults:
         raise ConfigError("; ".join(faults))
+    rights = "reads and trades alone, bound to addresses"
     return (
-        f"{signer.scheme.value} key of account {told.holder.uid}, reads and trades alone, bound "
-        f"to addresses; Binance's time known to {client.clock_error_ms():.0f} ms"
+        f"{signer.scheme.value} key of account {told.holder.uid} at {host}, "
+        f"{rights if told.rights is not None else 'a testnet, which tells no rights'}; its time "
+        f"is known to {client.clock_error_ms():.0f} ms"
     )

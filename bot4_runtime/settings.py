@@ -73,6 +73,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+TESTNET = "https://testnet.binance.vision", "wss://ws-api.testnet.binance.vision/ws-api/v3"
+REAL = "https://api.binance.com", "wss://ws-api.binance.com:443/ws-api/v3"
+"""Binance's own servers of spot, REST and WebSocket API, of play money and of real money."""
+
+
 class RuntimeSection(_Section):
     """``[runtime]``: what runs.
 
@@ -81,7 +86,7 @@ class RuntimeSection(_Section):
     by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
-    mode: Literal["paper", "testnet"] = "paper"
+    mode: Literal["paper", "testnet", "live"] = "paper"
     account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
     strategy: str = "regime_follower"
     source: str = "simulated"
@@ -246,17 +251,34 @@ class BridgeSection(_Section):
 
 
 class BinanceSection(_Section):
-    """``[binance]``: the way to Binance, and whose account it is; keys are no settings.
+    """``[binance]``: the venue outside this process that modes ``testnet`` and ``live`` trade at.
 
     `rest_url` and `stream_url` empty are Binance's own, of its testnet in mode ``testnet``; who
-    names one names both. Plain http is for 127.0.0.1 alone. `proxy` is an HTTP proxy, ``http://host:port``;
-    `account_uid` is Binance's number of the account that a key must be of, 0 names none.
+    names one names both. Plain http is for 127.0.0.1 alone. `proxy` is an HTTP proxy,
+    ``http://host:port``; `account_uid` is Binance's number of the account that a key must be of,
+    0 names none; `real_money` says that mode ``live`` is meant. Keys are no settings.
     """
 
     rest_url: str = ""
     stream_url: str = ""
     proxy: str = ""
     account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
+    real_money: bool = False
+
+    def hosts(self, mode: str) -> tuple[str, str]:
+        """Return the servers of REST and of the WebSocket API that a mode trades at.
+
+        Raises:
+            ConfigError: one is named and the other is not.
+        """
+        if bool(self.rest_url) != bool(self.stream_url):
+            raise ConfigError(
+                "of binance.rest_url and binance.stream_url one is named; they must be of the "
+                "same venue: name both, or none for Binance's own"
+            )
+        if self.rest_url:
+            return self.rest_url, self.stream_url
+        return TESTNET if mode == "testnet" else REAL
 
 
 class Settings(_Section):

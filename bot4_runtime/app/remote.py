@@ -1,21 +1,23 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback. There is no way to
-the real market from here.
+Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
+real money at Binance (`live` says what must hold), or on loopback. Neither takes the other's
+hosts.
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlsplit
 
+from bot4_runtime.app.live import REAL_MONEY, require_meant
 from bot4_runtime.app.options import RunOptions
-from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS, TESTNET_REST
+from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
 from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
@@ -24,10 +26,6 @@ from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.strategy.protocol import Strategy
-
-TESTNET_STREAM: Final = "wss://ws-api.testnet.binance.vision/ws-api/v3"
-REAL_MONEY: Final = ("binance.com", "binance.us")
-"""Domains whose spot hosts trade with real money, all but their testnets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,11 @@ class Remote:
     lease: Lease
     source: CandleSource | None = None
 
+    def told(self, symbol: str) -> Instrument | None:
+        """Return a symbol's rules as the venue told them; None while it told none."""
+        rules = self.venue.rules(symbol)
+        return rules.instrument() if rules is not None else None
+
     def start(self) -> None:
         """Learn the venue's time where it answers, and follow the user stream."""
         self.venue.start()
@@ -57,31 +60,28 @@ class Remote:
 
 
 def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remote:
-    """Return the venue of mode ``testnet``; nothing is sent yet.
+    """Return the venue of mode ``testnet`` or ``live``; nothing is sent yet.
 
     Raises:
-        ConfigError: the source, the market or the strategy does not fit it, or the environment
-            names no key.
+        ConfigError: the host, the source, the market or the strategy does not fit it, or the
+            environment names no key.
     """
-    named = settings.binance
-    if bool(named.rest_url) != bool(named.stream_url):
-        raise ConfigError(
-            "of binance.rest_url and binance.stream_url one is named; they must be of the same "
-            "venue: name both, or none for Binance's spot testnet"
-        )
-    rest_url, stream_url = named.rest_url or TESTNET_REST, named.stream_url or TESTNET_STREAM
+    named, mode = settings.binance, settings.runtime.mode
+    rest_url, stream_url = named.hosts(mode)
     host = urlsplit(rest_url).hostname or ""
     if options.source != "binance":
         raise ConfigError(
-            f"mode testnet trades on the venue's own candles, and the source is "
+            f"mode {mode} trades on the venue's own candles, and the source is "
             f"{options.source!r}; set runtime.source or --source to binance"
         )
     if settings.runtime.market != Market.SPOT.value:
         raise ConfigError(
-            f"mode testnet trades spot, and runtime.market is {settings.runtime.market!r}; set "
+            f"mode {mode} trades spot, and runtime.market is {settings.runtime.market!r}; set "
             "it to 'spot'"
         )
-    if host.endswith(REAL_MONEY):
+    if mode == "live":
+        require_meant(settings, os.environ)
+    elif host.endswith(REAL_MONEY):
         raise ConfigError(
             f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
             "trades at https://testnet.binance.vision or on 127.0.0.1"

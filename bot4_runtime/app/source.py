@@ -25,7 +25,6 @@ from bot4_runtime.sources import (
     utc,
 )
 
-TESTNET_REST: Final = "https://testnet.binance.vision"
 DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
 
 
@@ -87,10 +86,8 @@ def _source(
             interval=runtime.interval,
             market=Market(runtime.market),
             clock=LiveClock(),
-            base_url=(settings.binance.rest_url or TESTNET_REST)
-            if runtime.mode == "testnet"
-            else None,
             proxy=settings.binance.proxy or None,
+            base_url=settings.binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None,
         )
         polled.check()
         return polled

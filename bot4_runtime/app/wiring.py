@@ -20,7 +20,7 @@ from bot4_runtime.clock import NS_PER_MS, Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.order import Book
-from bot4_runtime.engine import Engine, EngineParts
+from bot4_runtime.engine import Engine, EngineParts, untold
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
@@ -46,6 +46,7 @@ from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.telemetry import Metrics
 
 PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
+REMOTE_MODES: Final = ("testnet", "live")
 REMOTE_BOOKS: Final = (Book.VALIDATED,)
 """What is traded at a venue outside the process is what was validated, and nothing else."""
 
@@ -65,18 +66,18 @@ def build(
     Args:
         settings: of the runtime.
         options: what the command adds.
-        mode: ``paper`` and ``testnet`` watch for promotions; ``replay`` keeps the pair it began
-            with.
+        mode: ``paper``, ``testnet`` and ``live`` watch for promotions; ``replay`` keeps the pair
+            it began with.
         folder: where journal and snapshots lie.
         on_progress: called with (candles done, the candle) after each.
         metrics: counts the events; its own when None.
-        remote: of mode ``testnet``; the one that the settings name when None.
+        remote: of modes ``testnet`` and ``live``; the one that the settings name when None.
 
     Raises:
         Bot4Error: anything is missing, impossible or held by another process.
     """
     strategy = load_strategy(settings.runtime.strategy)
-    if mode == "testnet" and remote is None:
+    if mode in REMOTE_MODES and remote is None:
         remote = connect(settings, options, strategy)
     registry = ModelRegistry(settings.models)
     source = (remote.source if remote is not None else None) or build_source(
@@ -146,6 +147,7 @@ def build(
                 half_spread=settings.paper.spread_bps / 2 / 10_000,
                 market=source.market,
                 epoch=store.epoch,
+                told=remote.told if remote is not None else untold,
             ),
             ledger,
             books,

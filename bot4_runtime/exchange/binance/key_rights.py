@@ -34,7 +34,7 @@ class KeyTold(NamedTuple):
     """Whose key it is and what it may do."""
 
     holder: KeyHolder
-    rights: KeyRights
+    rights: KeyRights | None
 
     def faults(self, uid: int) -> list[str]:
         """Return why the key must not trade; empty when it may.
@@ -42,21 +42,7 @@ class KeyTold(NamedTuple):
         Args:
             uid: of the account that the settings name; 0 when they name none.
         """
-        rights = self.rights
-        moves = [
-            name
-            for name, may in (
-                ("withdraw", rights.enable_withdrawals),
-                ("transfer to others", rights.enable_internal_transfer),
-                ("move money between accounts", rights.permits_universal_transfer),
-            )
-            if may
-        ]
-        found = [f"it may {' and '.join(moves)}: take these rights away"] if moves else []
-        if not rights.ip_restrict:
-            found.append("it is bound to no address: restrict it to this machine's")
-        if not (rights.enable_reading and rights.enable_spot_and_margin_trading):
-            found.append("it may not read and trade: give it these two rights alone")
+        found = _too_much_or_too_little(self.rights) if self.rights is not None else []
         if not self.holder.can_trade:
             found.append(f"account {self.holder.uid} may not trade")
         if uid == 0:
@@ -64,3 +50,21 @@ class KeyTold(NamedTuple):
         elif uid != self.holder.uid:
             found.append(f"it is of account {self.holder.uid}, and binance.account_uid is {uid}")
         return found
+
+
+def _too_much_or_too_little(rights: KeyRights) -> list[str]:
+    moves = [
+        name
+        for name, may in (
+            ("withdraw", rights.enable_withdrawals),
+            ("transfer to others", rights.enable_internal_transfer),
+            ("move money between accounts", rights.permits_universal_transfer),
+        )
+        if may
+    ]
+    found = [f"it may {' and '.join(moves)}: take these rights away"] if moves else []
+    if not rights.ip_restrict:
+        found.append("it is bound to no address: restrict it to this machine's")
+    if not (rights.enable_reading and rights.enable_spot_and_margin_trading):
+        found.append("it may not read and trade: give it these two rights alone")
+    return found

@@ -13,6 +13,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -20,6 +21,7 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
 from bot4_runtime.exchange.binance.proxy import checked_proxy
 from bot4_runtime.sources import waiting
@@ -45,8 +47,8 @@ class BinanceSource:
     Args:
         symbols: Binance symbols, ``BTCUSDT``.
         clock: wall clock; tests pass their own.
-        base_url: replaces Binance's REST host, for a proxy or a venue on loopback; such a host
-            has a request count of its own, Binance's is shared with the machine's processes.
+        base_url: replaces Binance's REST host, for a proxy or a venue on loopback, which has
+            a request count of its own; Binance's is shared with the machine's processes.
         proxy: ``http://host:port`` to go through; None for none.
     """
 
@@ -74,7 +76,8 @@ class BinanceSource:
             plain = base_url is not None and base_url.startswith("http:")
             name = "http_proxy" if plain else "https_proxy"
             setattr(self._client, name, checked_proxy(proxy))
-        self._budget = RequestBudget(None, market) if base_url else shared_budget(market)
+        local = urlsplit(base_url or "").hostname in LOOPBACK
+        self._budget = RequestBudget(None, market) if local else shared_budget(market)
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
         self._refused: dict[str, DataError] = {}
         self._log = structlog.get_logger("binance")

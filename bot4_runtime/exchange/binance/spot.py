@@ -60,7 +60,6 @@ from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserS
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
-REST_URL: Final = "https://api.binance.com"
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
@@ -349,9 +348,11 @@ class BinanceSpot:
         self._rules.balances(held)
         return held
 
-    def key(self) -> KeyTold:
-        """Return whose key it is and what it may do."""
+    def key(self, *, with_rights: bool = True) -> KeyTold:
+        """Return whose key it is and what it may do; a testnet does not tell the latter."""
         holder = read_answer(self._ask("/api/v3/account", {}), KeyHolder, "the account")
+        if not with_rights:
+            return KeyTold(holder, None)
         body = self._ask("/sapi/v1/account/apiRestrictions", {})
         return KeyTold(holder, read_answer(body, KeyRights, "what the key may do"))
 

@@ -160,10 +160,10 @@ def work(path: Path, lane: Lane, tries: int, passed) -> None:
 
 def test_processes_share_one_count_one_order_of_lanes_and_one_ban(tmp_path):
     path = tmp_path / "rate.json"
-    spawn = multiprocessing.get_context("spawn")
-    passed = spawn.Queue()
+    fork = multiprocessing.get_context("fork")
+    passed = fork.Queue()
     for lanes in ((Lane.DATA, Lane.DATA, Lane.DATA), (Lane.OPEN, Lane.REDUCE, Lane.CANCEL)):
-        workers = [spawn.Process(target=work, args=(path, lane, 100, passed)) for lane in lanes]
+        workers = [fork.Process(target=work, args=(path, lane, 100, passed)) for lane in lanes]
         for worker in workers:
             worker.start()
         counts = [passed.get(timeout=60) for _ in workers]
@@ -175,7 +175,7 @@ def test_processes_share_one_count_one_order_of_lanes_and_one_ban(tmp_path):
     held = dict(counts)
     assert held[Lane.OPEN] <= 90
     RequestBudget(path, clock_ms=At()).stay_away(90_000)
-    banned = spawn.Process(target=work, args=(path, Lane.CANCEL, 5, passed))
+    banned = fork.Process(target=work, args=(path, Lane.CANCEL, 5, passed))
     banned.start()
     assert passed.get(timeout=60) == (Lane.CANCEL, 0)
     banned.join(60)

@@ -188,7 +188,7 @@ def test_names_of_other_things_are_left_alone(name) -> None:
         ("risk", "require_stop_loss", "1", "expected true or false"),
         ("runtime", "strategy", "3", "expected text in quotes"),
         ("runtime", "symbols", "3", "expected a list of texts"),
-        ("runtime", "mode", '"live"', "expected 'paper' or 'testnet'"),
+        ("runtime", "mode", '"real"', "expected 'paper', 'testnet' or 'live'"),
         ("paper", "initial_cash", "-1.0", "expected greater than 0"),
         ("paper", "initial_cash", "nan", "expected a finite number"),
         ("fees", "vip_tier", "10", "expected less than or equal to 9"),
