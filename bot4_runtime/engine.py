@@ -215,7 +215,7 @@ class Engine:
         self._last[symbol] = candle
         close_ms = candle.close_time_ms
         now_ns = close_ms * NS_PER_MS
-        instrument = state.instruments.get(symbol) or self._define(candle, now_ns)
+        instrument = self._rules(candle, now_ns)
         live = state.live_orders(symbol)
         missing_from_ms = parts.memory.gap_before(candle)
         if missing_from_ms is not None:
@@ -324,10 +324,13 @@ class Engine:
         return float(free)
 
     # ------------------------------------------------------------------ the parts
-    def _define(self, candle: Candle, now_ns: int) -> Instrument:
-        instrument = self._parts.told(candle.symbol) or Instrument.assume(
-            candle.symbol, self._parts.market, candle.close
-        )
+    def _rules(self, candle: Candle, now_ns: int) -> Instrument:
+        """Return what a symbol is traded by: as the venue tells it, was known to, or assumed."""
+        known = self._state.instruments.get(candle.symbol)
+        told = self._parts.told(candle.symbol) or known
+        if told is not None and (told is known or told == known):
+            return told
+        instrument = told or Instrument.assume(candle.symbol, self._parts.market, candle.close)
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
 

@@ -24,6 +24,7 @@ from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.rehearsal.course import Course
 from bot4_runtime.rehearsal.oracles import Findings, judge, unprotected
 from bot4_runtime.rehearsal.verdict import Verdict
+from bot4_runtime.risk.limits import BOUNDS
 from bot4_runtime.settings import BridgeSection, Settings, StateSection
 from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource
 from bot4_runtime.state.place import JOURNAL
@@ -50,6 +51,12 @@ REPORT_S: Final = 0.15
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
 BNB_PRICE: Final = Decimal(320)
+LOOSE: Final = {
+    name: BOUNDS[name].loosest for name in ("max_correlation", "min_liquidity_ratio")
+} | {
+    name: int(BOUNDS[name].loosest) for name in ("max_loss_streak", "cooldown_s", "max_cooldown_s")
+}
+"""What keeps an exercise from trading often, as far as the hard limits of risk let it go."""
 LIVES: Final = 2
 """After the market's last hour the engine is started once more, and reads what it left."""
 
@@ -88,7 +95,8 @@ class Rehearsal:
     """One rehearsal.
 
     Args:
-        settings: the user's; home, journal and bridge are replaced.
+        settings: the user's; home, journal and bridge are replaced, and for an exercise such as
+            the drill the limits that pause it are those of `LOOSE`.
         folder: of the account's journal; thrown away by who made it.
         rules: what goes wrong.
         seed: of the faults.
@@ -115,9 +123,11 @@ class Rehearsal:
         on_progress: Callable[[int, Candle], None] | None = None,
     ) -> None:
         runtime = settings.runtime.model_copy(update={"mode": "testnet", "account": "rehearsal"})
+        exercise = bool(load_strategy(runtime.strategy).synthetic_rules)
         self._settings = settings.model_copy(
             update={
                 "home": folder,
+                "risk": settings.risk.model_copy(update=LOOSE if exercise else {}),
                 "runtime": runtime,
                 "state": StateSection(reserve_mb=0),
                 "bridge": BridgeSection(),

@@ -128,7 +128,7 @@ def _drawn_rule(fault: Fault, rng: random.Random) -> FaultRule:
         method, path = rng.choice(("POST", "POST", "GET", "DELETE", "")), ""
     else:
         method, path = EVENT, _REPORT
-    share = 0.02 if method in {"GET", ""} else 0.15
+    share = 0.003 if method in {"GET", ""} else 0.15
     seconds = LONGEST_S.get(fault, 0.0) * rng.uniform(0.2, 1.0)
     if fault is Fault.CLOCK_STEP:
         seconds *= rng.choice((-1, 1))

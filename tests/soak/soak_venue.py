@@ -21,6 +21,8 @@ STEP_MS = interval_ms(INTERVAL)
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 LONGEST_S = 15.0
 """Of anything that lasts: an hour is to hold many faults."""
+OFTENER = 5
+"""Than in the venue's time: a minute of the clock holds few orders."""
 LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED}
 """What would leave little of the hour to trade in."""
 
@@ -79,7 +81,12 @@ class SoakVenue:
     def misbehave(self, minute):
         """Let other things go wrong from this minute on."""
         rules = [
-            msgspec.structs.replace(rule, seconds=min(rule.seconds, LONGEST_S))
+            msgspec.structs.replace(
+                rule,
+                seconds=min(rule.seconds, LONGEST_S),
+                probability=min(rule.probability * OFTENER, 1.0),
+                after=0,
+            )
             for rule in drawn(self.seed * 1_000 + minute)
             if rule.fault not in LEFT_OUT
         ]

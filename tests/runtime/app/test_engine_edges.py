@@ -241,12 +241,19 @@ def test_a_rest_that_may_not_be_sold_is_left_and_its_stop_called_back_by_an_exit
 
 
 def test_rules_that_the_venue_tells_are_traded_by_and_others_assumed():
-    told = Instrument.assume("BTCUSDT", Market.SPOT, 7.0)
+    first, later = (Instrument.assume("BTCUSDT", Market.SPOT, price) for price in (7.0, 70.0))
+    told: dict[str, Instrument] = {}
     bench = Bench()
-    bench.parts = replace(bench.parts, told={"BTCUSDT": told}.get)
+    bench.parts = replace(bench.parts, told=told.get)
     bench.restart()
-    bench.candle("BTCUSDT")
-    bench.candle("ETHUSDT")
-    defined = {e.instrument.symbol: e.instrument for e in bench.events if isinstance(e, InstrumentDefined)}  # fmt: skip
-    assert defined["BTCUSDT"] == told
-    assert defined["ETHUSDT"] == Instrument.assume("ETHUSDT", Market.SPOT, 100.0)
+    for rules in (None, first, first, later, None):
+        told |= {"BTCUSDT": rules} if rules is not None else {}
+        if rules is None:
+            told.clear()
+        bench.candle("BTCUSDT")
+        bench.candle("ETHUSDT")
+    defined = [e.instrument for e in bench.events if isinstance(e, InstrumentDefined)]
+    assumed = Instrument.assume("BTCUSDT", Market.SPOT, 100.0)
+    assert [i for i in defined if i.symbol == "BTCUSDT"] == [assumed, first, later]
+    assert [i for i in defined if i.symbol == "ETHUSDT"] == [Instrument.assume("ETHUSDT", Market.SPOT, 100.0)]  # fmt: skip
+    assert bench.state.instruments["BTCUSDT"] == later, "kept while the venue tells none"
