@@ -125,10 +125,11 @@ class SourceSection(_Section):
     """``[source]``: where the candles of source ``binance`` come from, which shapes no trade.
 
     `feed` is ``stream`` (kline streams, with REST for gaps and silence) or ``poll`` (REST alone).
-    The addresses are for proxies, Binance's other hosts, and a venue on loopback. An empty
-    `rest_url` is Binance's own, or in modes ``testnet`` and ``live`` the server that is traded
-    at. An empty `spot_stream` is Binance's own, of its testnet in mode ``testnet``; where
-    ``[binance]`` names another server and no `spot_stream` is named, candles are polled.
+    The addresses are for Binance's other hosts, and for a venue on loopback whose market goes on
+    with the clock. An empty `rest_url` is Binance's own, or in modes ``testnet`` and ``live``
+    the server that is traded at. An empty `spot_stream` is Binance's own, of its testnet in mode
+    ``testnet``; where ``[binance]`` names another server and no `spot_stream` is named, candles
+    are polled.
     """
 
     feed: Literal["stream", "poll"] = "stream"

@@ -69,10 +69,10 @@ class FuturesExchange(FuturesLedger):
                 not acceptable; the old one then stays as it was.
         """
         market, customer = self.market(order.symbol), self._customers[account.api_key]
-        if not order.status.open:
-            raise Refused(*no.UNKNOWN_ORDER)
         if order.request.price is None:
             raise Refused(*no.ONLY_LIMIT)
+        if not order.status.open:
+            raise Refused(*no.UNKNOWN_ORDER)
         if (quantity, price) == (order.quantity, order.price):
             raise Refused(*no.NOTHING_TO_MODIFY)
         wanted = replace(order.request, quantity=quantity, price=price)

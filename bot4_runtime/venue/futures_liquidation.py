@@ -1,10 +1,11 @@
 """What the venue does with a wallet that its maintenance margin has used up.
 
-All orders of the wallet are cancelled. The position that needs most is offered to the market at
-its bankruptcy price, at which the wallet is left nothing; a clearance fee goes to the insurance
-fund out of what remains. What the market does not take the fund takes over and sells, if it can
-bear the loss; else those who gained on the other side are deleveraged at the bankruptcy price
-(ADL). That is repeated until the wallet is sound or empty, and the fund fills what is below zero.
+All its orders are cancelled, conditional ones too. The position that needs most is offered to
+the market at its bankruptcy price, at which the wallet is left nothing; a clearance fee goes to
+the insurance fund out of what remains. What the market does not take the fund takes over and
+sells, if it can bear the loss; else those who gained on the other side are deleveraged at the
+bankruptcy price (ADL). That is repeated until the wallet is sound or empty, and the fund fills
+what is below zero.
 """
 
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
@@ -13,6 +14,7 @@ from typing import Final
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import QUANTUM, ZERO
 from bot4_runtime.venue.futures_account import FuturesAccount, Position
+from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_events import AccountChanged, Forced, MarginCalled
 from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.futures_ledger import FuturesMarket
@@ -26,8 +28,9 @@ CALL_AT: Final = Decimal("0.8")
 class Liquidator:
     """Watches all accounts of an exchange."""
 
-    def __init__(self, exchange: FuturesExchange) -> None:
+    def __init__(self, exchange: FuturesExchange, algos: AlgoDesk) -> None:
         self._exchange = exchange
+        self._algos = algos
         self._called: set[tuple[int, str, str]] = set()
 
     def check(self) -> None:
@@ -103,6 +106,8 @@ class Liquidator:
     def _cancel_orders(self, account: FuturesAccount, symbol: str | None) -> None:
         for order in self._exchange.open_orders(account, symbol):
             self._exchange.close(order, Status.CANCELED, "CANCELED")
+        for algo in self._algos.open(account, symbol):
+            self._algos.cancel(algo)
 
     def _close(self, account: FuturesAccount, leg: Position) -> Decimal:
         """Close a position; return price x quantity, in quote."""

@@ -1,6 +1,6 @@
 """The USD-M venue put together: core, tape, journal, interfaces around one clock. No sockets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -69,9 +69,9 @@ class FuturesLoopback:
         for contract, last in symbols:
             self.exchange.list_symbol(contract, last, depth)
         self.algos = AlgoDesk(self.exchange)
-        self.settings = SettingsDesk(self.exchange)
+        self.settings = SettingsDesk(self.exchange, self.algos)
         self.calendar = Calendar(self.exchange)
-        self.liquidator = Liquidator(self.exchange)
+        self.liquidator = Liquidator(self.exchange, self.algos)
         self.keys = ListenKeys()
         limiter = Limiter()
         trading = Trading(self.exchange, self.algos, self.calendar, limiter)
@@ -122,6 +122,20 @@ class FuturesLoopback:
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
         """Answer a request; all faults of this venue are the shell's."""
         return self.answer(call)
+
+    def script(self, told: Mapping[str, str]) -> None:
+        """Obey the operator, who names a ``symbol`` and what is to happen there.
+
+        ``price`` and ``quantity``: somebody else trades. ``mark``: is set, or follows the tape
+        again when empty. ``funding``: the rate that longs pay from now on.
+        """
+        symbol = told["symbol"]
+        if "price" in told:
+            self.trade(symbol, Decimal(told["price"]), Decimal(told["quantity"]))
+        if "mark" in told:
+            self.set_mark(symbol, Decimal(told["mark"]) if told["mark"] else None)
+        if "funding" in told:
+            self.exchange.market(symbol).funding_rate = Decimal(told["funding"])
 
     def schedule(self, faults: FaultSchedule) -> None:
         """Let other things go wrong from now on.

@@ -94,6 +94,7 @@ class MarketData:
                 "a": trade.trade_id,
                 "p": plain(trade.price),
                 "q": plain(trade.quantity),
+                "nq": plain(trade.quantity),
                 "f": trade.trade_id,
                 "l": trade.trade_id,
                 "T": trade.time_ms,

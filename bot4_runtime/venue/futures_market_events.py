@@ -9,11 +9,11 @@ from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.futures_ledger import FuturesMarket
 from bot4_runtime.venue.futures_market_data import best_offers, depth_told, levels
 from bot4_runtime.venue.futures_orders import FuturesOrder
-from bot4_runtime.venue.market_history import MarketTrade
+from bot4_runtime.venue.market_history import Bar, MarketTrade
 from bot4_runtime.venue.rules import plain
 
 Message = dict[str, Any]
-PUBLIC: Final = ("bookTicker", "depth")
+PUBLIC: Final = ("bookTicker", "depth", "trade")
 """Beginnings of stream names that ``/public`` carries; ``/market`` carries all others."""
 
 
@@ -26,9 +26,25 @@ def agg_trade(symbol: str, trade: MarketTrade, now_ms: int) -> Message:
         "a": trade.trade_id,
         "p": plain(trade.price),
         "q": plain(trade.quantity),
+        "nq": plain(trade.quantity),
         "f": trade.trade_id,
         "l": trade.trade_id,
         "T": trade.time_ms,
+        "m": trade.buyer_maker,
+    }
+
+
+def raw_trade(symbol: str, trade: MarketTrade, now_ms: int) -> Message:
+    """Tell a trade as the undocumented stream ``trade`` does."""
+    return {
+        "e": "trade",
+        "E": now_ms,
+        "T": trade.time_ms,
+        "s": symbol,
+        "t": trade.trade_id,
+        "p": plain(trade.price),
+        "q": plain(trade.quantity),
+        "X": "MARKET",
         "m": trade.buyer_maker,
     }
 
@@ -47,15 +63,19 @@ def mark_price(market: FuturesMarket, now_ms: int) -> Message:
     }
 
 
-def kline(market: FuturesMarket, interval: str, now_ms: int) -> Message | None:
-    """Tell the latest candle; None before the first trade."""
-    length_ms = interval_ms(interval)
-    bar = None
-    for last in market.history.bars.of(length_ms):
-        bar = last
-    if bar is None:
-        return None
-    symbol, end_ms = market.contract.symbol, bar.open_ms + length_ms
+def klines(market: FuturesMarket, interval: str, since_ms: int, now_ms: int) -> list[Message]:
+    """Tell the candles from an open time on; of none, the latest. Only the latest may be open."""
+    bars = list(market.history.bars.of(interval_ms(interval)))
+    return [
+        kline(market.contract.symbol, interval, bar, now_ms)
+        for bar in bars
+        if bar.open_ms >= since_ms or bar is bars[-1]
+    ]
+
+
+def kline(symbol: str, interval: str, bar: Bar, now_ms: int) -> Message:
+    """Tell a candle."""
+    end_ms = bar.open_ms + interval_ms(interval)
     return {
         "e": "kline",
         "E": now_ms,

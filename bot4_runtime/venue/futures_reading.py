@@ -143,6 +143,8 @@ def _order(values: Values, *, limited: bool, name: str) -> FuturesRequest:
     side = {"BUY": Side.BUY, "SELL": Side.SELL}.get(text(values, "side"))
     if side is None:
         raise Refused(*refusals.INVALID_SIDE)
+    if values.get("priceMatch") not in {None, "", "NONE"}:  # not offered here
+        raise Refused(*no.NO_PRICE_MATCH)
     price = amount(values, "price")
     if limited and price is None:
         raise mandatory("price")

@@ -82,6 +82,7 @@ NOT_MAKER: Final = (
 )
 ONLY_LIMIT: Final = (-5025, "Only limit order is supported.")
 NOTHING_TO_MODIFY: Final = (-5027, "No need to modify the order.")
+NO_PRICE_MATCH: Final = (-5037, "Invalid price match")
 BAD_STP: Final = (-5039, "Invalid self trade prevention mode")
 BAD_GOOD_TILL: Final = (
     -5040,

@@ -27,6 +27,7 @@ WEIGHTS: Final[Mapping[Call, int]] = {
     ("POST", "/fapi/v1/order"): 0,
     ("POST", "/fapi/v1/algoOrder"): 0,
     ("POST", "/fapi/v1/batchOrders"): 5,
+    ("PUT", "/fapi/v1/batchOrders"): 5,
     ("POST", "/fapi/v1/countdownCancelAll"): 10,
     ("GET", "/fapi/v1/allOrders"): 5,
     ("GET", "/fapi/v1/userTrades"): 5,

@@ -5,6 +5,7 @@ from decimal import Decimal
 from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.futures_account import FuturesAccount, Position, PositionSide
+from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_events import AccountChanged, SettingsChanged
 from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.refusals import Refused
@@ -13,8 +14,9 @@ from bot4_runtime.venue.refusals import Refused
 class SettingsDesk:
     """Changes how accounts of an exchange trade."""
 
-    def __init__(self, exchange: FuturesExchange) -> None:
+    def __init__(self, exchange: FuturesExchange, algos: AlgoDesk) -> None:
         self._exchange = exchange
+        self._algos = algos
 
     def set_leverage(self, account: FuturesAccount, symbol: str, leverage: int) -> Decimal:
         """Set a symbol's leverage; return the largest notional it allows, in quote.
@@ -48,7 +50,7 @@ class SettingsDesk:
         contract, settings = self._exchange.market(symbol).contract, account.settings(symbol)
         if settings.isolated == isolated:
             raise Refused(*no.SAME_MARGIN_TYPE)
-        if self._exchange.open_orders(account, symbol):
+        if self._waiting(account, symbol):
             raise Refused(*no.MARGIN_TYPE_HAS_ORDERS)
         if any(position.symbol == symbol for position in account.positions()):
             raise Refused(*no.MARGIN_TYPE_HAS_POSITION)
@@ -64,7 +66,7 @@ class SettingsDesk:
         """
         if account.hedge == hedge:
             raise Refused(*no.SAME_POSITION_MODE)
-        if self._exchange.open_orders(account, None):
+        if self._waiting(account, None):
             raise Refused(*no.MODE_HAS_ORDERS)
         if any(account.positions()):
             raise Refused(*no.MODE_HAS_POSITION)
@@ -95,6 +97,10 @@ class SettingsDesk:
             raise Refused(*no.ISOLATED_TOO_SMALL)
         account.move_margin(position, amount)
         self._tell(account, "MARGIN_TRANSFER", position.asset, (position,), -amount)
+
+    def _waiting(self, account: FuturesAccount, symbol: str | None) -> bool:
+        plain = self._exchange.open_orders(account, symbol)
+        return bool(plain or self._algos.open(account, symbol))
 
     def _carried(self, account: FuturesAccount, asset: str) -> bool:
         cross = self._exchange.margins.cross(account, asset)

@@ -1,10 +1,11 @@
 """USD-M WebSocket doors: user streams, market streams and the WebSocket API.
 
-``/private`` carries the user stream of a listen key, ``/public`` book tickers and depths,
-``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams are split since
+``/private`` carries the user stream of a listen key, ``/public`` book tickers, depths and raw
+trades, ``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams are split since
 2026-04-23: an un-routed URL carries what ``/public`` does and stays silent for the rest.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -33,9 +34,13 @@ from bot4_runtime.venue.futures_orders import FuturesReport
 from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.listen_keys import ListenKeys
-from bot4_runtime.venue.stream import Connection, delivered
+from bot4_runtime.venue.stream import Act, Connection, delivered
 
 MARK_EVERY_MS: Final = 1_000
+MAX_STREAMS: Final = 1_024
+INBOUND_MOST: Final = 10
+INBOUND_MS: Final = 1_000
+"""More messages than that within so long, at a door of streams, and the client is thrown out."""
 DEPTH_STEPS: Final = ("", "@100ms", "@250ms", "@500ms")
 PARTIAL_DEPTHS: Final = (5, 10, 20)
 _ENCODE: Final = msgspec.json.encode
@@ -48,6 +53,7 @@ class Seat:
         route: ``private``, ``market``, ``public`` or ``api``.
         combined: events are wrapped with the name of their stream.
         events: of the user stream; empty for all.
+        heard: when the latest messages came in, ms UTC.
     """
 
     def __init__(self, path: str, query: str) -> None:
@@ -61,7 +67,14 @@ class Seat:
         if not self.combined:
             names += parts[parts.index("ws") + 1 :] if "ws" in parts else []
         self.streams = {name for name in names if name}
+        self.heard: deque[int] = deque(maxlen=INBOUND_MOST)
         self.events = {name for row in asked.get("events", []) for name in row.split("/")}
+
+    def hear(self, now_ms: int) -> bool:
+        """Count a message; tell whether it is one too many within a second."""
+        full = len(self.heard) == INBOUND_MOST and now_ms - self.heard[0] < INBOUND_MS
+        self.heard.append(now_ms)
+        return full
 
     def carries(self, stream: str) -> bool:
         """Whether a stream that was asked for comes through this door."""
@@ -95,6 +108,7 @@ class FuturesHub:
         self._seats: dict[Connection, Seat] = {}
         self._depths: dict[str, DepthTape] = {}
         self._tickers: dict[str, Message] = {}
+        self._untold_ms: dict[str, int] = {}  # by stream: first candle not told closed
         self._marked_ms: dict[str, int] = {}
 
     # ------------------------------------------------------------------ connections
@@ -114,6 +128,9 @@ class FuturesHub:
         if seat.route == "api":
             connection.send(_ENCODE(self._api.answer(connection, text)))
             self.flush()
+            return
+        if seat.hear(self._exchange.now_ms()):
+            connection.send(Act.THROW_OUT)
             return
         try:
             request = msgspec.json.decode(text, type=dict[str, Any])
@@ -135,6 +152,9 @@ class FuturesHub:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return {"error": {"code": 2, "msg": "Invalid request: params must be an array"}}
         if method == "SUBSCRIBE":
+            if not len(seat.streams | set(names)) <= MAX_STREAMS:
+                text = f"Invalid request: at most {MAX_STREAMS} streams a connection"
+                return {"error": {"code": 2, "msg": text}}
             seat.streams |= set(names)
         else:
             seat.streams -= set(names)
@@ -176,6 +196,7 @@ class FuturesHub:
         for market in self._exchange.markets:
             self._tell_depth(market, now_ms)
             self._tell_ticker(market, now_ms)
+            self._tell_candles(market, now_ms, traded=False)
             self._marked(market)
 
     # --------------------------------------------------------------------- in detail
@@ -218,13 +239,25 @@ class FuturesHub:
     def _traded(self, event: Traded) -> None:
         now_ms, name = self._exchange.now_ms(), event.symbol.lower()
         self._market([f"{name}@aggTrade"], said.agg_trade(event.symbol, event.trade, now_ms))
-        market = self._exchange.market(event.symbol)
-        for interval in INTERVALS_MS:
+        self._market([f"{name}@trade"], said.raw_trade(event.symbol, event.trade, now_ms))
+        self._tell_candles(self._exchange.market(event.symbol), now_ms, traded=True)
+
+    def _tell_candles(self, market: FuturesMarket, now_ms: int, *, traded: bool) -> None:
+        """Tell each candle that ended, once, and after a trade the latest as it stands."""
+        name = market.contract.symbol.lower()
+        for interval, length_ms in INTERVALS_MS.items():
             stream = f"{name}@kline_{interval}"
-            if self._wanted([stream]):
-                message = said.kline(market, interval, now_ms)
-                if message is not None:
+            if not self._wanted([stream]):
+                self._untold_ms.pop(stream, None)
+                continue
+            since_ms = self._untold_ms.get(stream, now_ms // length_ms * length_ms)
+            for message in said.klines(market, interval, since_ms, now_ms):
+                bar = message["k"]
+                if bar["t"] >= since_ms and (bar["x"] or traded):
                     self._market([stream], message)
+                if bar["x"]:
+                    since_ms = max(since_ms, bar["t"] + length_ms)
+            self._untold_ms[stream] = since_ms
 
     def _marked(self, market: FuturesMarket) -> None:
         now_ms, symbol = self._exchange.now_ms(), market.contract.symbol

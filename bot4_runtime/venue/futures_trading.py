@@ -47,6 +47,7 @@ class Trading:
             ("GET", "/fapi/v1/order"): self.order,
             ("DELETE", "/fapi/v1/order"): self.cancel,
             ("POST", "/fapi/v1/batchOrders"): self._place_batch,
+            ("PUT", "/fapi/v1/batchOrders"): self._modify_batch,
             ("DELETE", "/fapi/v1/batchOrders"): self._cancel_batch,
             ("GET", "/fapi/v1/openOrder"): self._open_order,
             ("GET", "/fapi/v1/openOrders"): self._open_orders,
@@ -90,6 +91,10 @@ class Trading:
     def _place_batch(self, account: FuturesAccount, values: Values) -> Any:
         batch = _listed(values, "batchOrders", MAX_BATCH)
         return [self._tried(account, one, self.place) for one in batch]
+
+    def _modify_batch(self, account: FuturesAccount, values: Values) -> Any:
+        batch = _listed(values, "batchOrders", MAX_BATCH)
+        return [self._tried(account, one, self.modify) for one in batch]
 
     def _cancel_batch(self, account: FuturesAccount, values: Values) -> Any:
         symbol = text(values, "symbol")

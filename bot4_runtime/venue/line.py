@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from bot4_runtime.venue.stream import Act, Connection, Later
 
@@ -102,6 +102,8 @@ class Line:
             self.dead = True
         elif act is Act.CLOSE:
             await self._socket.close()
+        elif act is Act.THROW_OUT:
+            await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
         elif self._request.transport is not None:
             self._request.transport.write(_HALF_FRAME)
             self._cut()

@@ -29,11 +29,6 @@ class ListenKeys:
         """Return the key an account has."""
         return next((key for key, (owner, _) in self._keys.items() if owner is account), None)
 
-    def owner(self, key: str) -> FuturesAccount | None:
-        """Return whose key it is."""
-        owner, _ = self._keys.get(key, (None, 0))
-        return owner
-
     def keep(self, account: FuturesAccount, now_ms: int) -> str | None:
         """Let an account's key live for another hour; return it, None if there is none."""
         key = self.of(account)

@@ -1,6 +1,6 @@
 """The venue put together: core, tape, journal and both interfaces around one clock. No sockets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -180,6 +180,10 @@ class Loopback:
             account.deposit(asset, amount)
         self.exchange.open_account(account)
         return account
+
+    def script(self, told: Mapping[str, str]) -> None:
+        """Obey the operator: somebody else trades ``quantity`` of ``symbol`` at ``price``."""
+        self.exchange.print(told["symbol"], Decimal(told["price"]), Decimal(told["quantity"]))
 
     def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
         """Tell an account with its orders and trades; None when there is none by that key."""

@@ -5,7 +5,7 @@ other address.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
@@ -105,6 +105,10 @@ class Hosted(Protocol):
         """Open an account with money in it."""
         ...
 
+    def script(self, told: Mapping[str, str]) -> None:
+        """Let something happen in a market."""
+        ...
+
     def ledger(self, api_key: str, after_order_id: int) -> dict[str, Any] | None:
         """Tell an account with its orders and trades."""
         ...
@@ -153,6 +157,7 @@ class VenueServer:
             admin.router.add_post("/_admin/advance", self._advance)
             admin.router.add_post("/_admin/account", self._open_account)
             admin.router.add_post("/_admin/faults", self._schedule)
+            admin.router.add_post("/_admin/script", self._script)
             admin.router.add_get("/_admin/ledger", self._ledger)
             self.admin_port, _ = await self._bind(admin, admin_port)
 
@@ -324,6 +329,10 @@ class VenueServer:
     async def _schedule(self, request: web.Request) -> web.Response:
         order = _DECODE(await request.read(), type=FaultOrder)
         self._venue.schedule(FaultSchedule(order.rules, order.seed))
+        return web.json_response({})
+
+    async def _script(self, request: web.Request) -> web.Response:
+        self._venue.script(_DECODE(await request.read(), type=dict[str, str]))
         return web.json_response({})
 
     async def _ledger(self, request: web.Request) -> web.Response:

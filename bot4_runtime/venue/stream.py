@@ -45,6 +45,7 @@ class Act(Enum):
 
     CUT = "end inside a frame"
     CLOSE = "end"
+    THROW_OUT = "end, as of a client that says too much"
     DEAD = "neither speak nor listen, and stay open"
     PINGS = "ping many times at once"
 

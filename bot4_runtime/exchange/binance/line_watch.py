@@ -56,10 +56,16 @@ class StreamWatch:
 
     Args:
         now: when the line was opened.
+        patience: seconds a stream may take to begin, by name; doubled by each line on which it
+            fell silent, so that a market in which little happens costs few lines. Shared by the
+            lines of a route.
     """
 
-    def __init__(self, streams: Sequence[str], timing: Timing, now: float) -> None:
+    def __init__(
+        self, streams: Sequence[str], timing: Timing, now: float, patience: dict[str, float]
+    ) -> None:
         self._timing = timing
+        self._patience = patience
         self._heard = dict.fromkeys(streams, now)
         self._longest = dict.fromkeys(streams, 0.0)
         self._times = dict.fromkeys(streams, 0)
@@ -78,10 +84,12 @@ class StreamWatch:
         timing = self._timing
         for stream, heard in self._heard.items():
             longest = self._longest[stream] = self._longest[stream] * FORGETTING
-            patience = timing.stream_first
+            patience = self._patience.get(stream, timing.stream_first)
             if self._times[stream] >= KNOWN_AFTER:
                 patience = max(STEADY_GAPS * longest, timing.stream_least)
             if now - heard > min(patience, timing.stream_most):
+                longer = max(2 * patience, timing.stream_first)
+                self._patience[stream] = min(longer, timing.stream_most)
                 return stream
         return ""
 

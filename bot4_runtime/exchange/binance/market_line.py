@@ -147,9 +147,9 @@ class _AiohttpLine:
             if kind is aiohttp.WSMsgType.TEXT:
                 return Frame(Kind.TEXT, message.data)
             if kind is aiohttp.WSMsgType.PING:
-                return Frame(Kind.PING, message.data)
+                return Frame(Kind.PING, bytes(message.data))
             if kind is aiohttp.WSMsgType.PONG:
-                return Frame(Kind.PONG, message.data)
+                return Frame(Kind.PONG, bytes(message.data))
             if kind is not aiohttp.WSMsgType.BINARY:
                 raise LineLost(f"the venue ended the connection ({kind.name})")
 

@@ -80,6 +80,8 @@ class MarketStream:
         self._pauses = Pauses(self._timing, self._rng)
         self._decoder = MarketDecoder()
         self._log = structlog.get_logger("market_stream")
+        self.patience: dict[str, float] = {}
+        """What was learnt of silent streams; see `StreamWatch`."""
         self.counts: Counter[str] = Counter()
         """What happened: ``lines``, ``lost``, ``taken over``, ``unreadable``, ``refused``."""
 
@@ -207,7 +209,7 @@ class _Subscribed:
         self._stream = stream
         self._timing = stream.timing
         self._opened = self._heard = now
-        self._watch = StreamWatch(stream.route.streams, stream.timing, now)
+        self._watch = StreamWatch(stream.route.streams, stream.timing, now, stream.patience)
         self._lives_s = stream.lifetime_s()
         self._to_say: deque[str] = deque()
         self._to_pong: bytes | None = None

@@ -213,7 +213,7 @@ def test_a_stream_that_falls_silent_while_the_line_lives_is_found_within_seconds
 
 
 def test_patience_with_a_stream_follows_from_what_it_was_like():
-    watch = StreamWatch(["slow@kline_1h"], Timing(), 0.0)
+    watch = StreamWatch(["slow@kline_1h"], Timing(), 0.0, {})
     watch.heard("other@trade", 1.0)
     assert [watch.silent(60.0), watch.silent(61.0)] == ["", "slow@kline_1h"]
     for now in range(0, 400, 40):
@@ -223,6 +223,17 @@ def test_patience_with_a_stream_follows_from_what_it_was_like():
     watch.heard("slow@kline_1h", 1_000.0)
     watch.heard("slow@kline_1h", 2_000.0)
     assert watch.silent(2_301.0) == "slow@kline_1h", "and never lasts longer than five minutes"
+
+
+def test_a_market_in_which_nothing_happens_costs_few_lines():
+    async def script(dialler):
+        await asyncio.sleep(3_600)
+
+    heard, dialler, _ = played(script, timing=Timing())
+    assert heard.words[1] == "lost: btcusdt@trade fell silent while the line lives"
+    gaps = [b - a for a, b in zip(dialler.dialled, dialler.dialled[1:], strict=False)]
+    assert [round(gap / 30) * 30 for gap in gaps[:5]] == [60, 120, 240, 300, 300]
+    assert len(dialler.lines) == 14
 
 
 def test_the_next_line_takes_over_before_the_venue_ends_this_one():

@@ -5,31 +5,27 @@ import dataclasses
 import json
 import threading
 import time
-from contextlib import contextmanager
 
 import aiohttp
 import pytest
+from followed import QUICK, followed, until
 from market_tape import FROM, MINUTE, SYMBOLS, tape
 
 from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams
-from bot4_runtime.exchange.binance.line_watch import ConnectPace, Timing
-from bot4_runtime.exchange.binance.market_line import AiohttpDialler, Route, routes
+from bot4_runtime.exchange.binance.market_line import Route, routes
 from bot4_runtime.exchange.binance.market_messages import (  # fmt: skip
     BookTicker,
     DepthUpdate,
     Trade,
     decode_snapshot,
 )
-from bot4_runtime.exchange.binance.market_stream import MarketStream
 from bot4_runtime.exchange.binance.order_book import BookState, OrderBook
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.exchange.stream_hosts import StreamHosts
 from bot4_runtime.venue.faults import Fault, FaultRule
-
-QUICK = Timing(check=0.02, ping=0.5, silence=30.0, stream_first=60.0, first_pause=0.01, longest_pause=0.1, overlap=0.05)  # fmt: skip
 
 
 def expected(symbol, minutes):
@@ -49,13 +45,6 @@ def expected(symbol, minutes):
 
 
 EXPECTED = {symbol: expected(symbol, 12) for symbol in SYMBOLS}
-
-
-def until(wanted, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.005)
 
 
 class Session:
@@ -86,11 +75,15 @@ class Session:
     def connected(self):
         until(lambda: self.feed.connected == 1 and self.wire.venue.market.followers)
 
-    def pass_minutes(self, first, last):
+    def pass_minutes(self, first, last, *, by_stream=False):
         """Let the market go on minute by minute, as fast as candles are read."""
         for minute in range(first, last):
             end = FROM + (minute + 1) * MINUTE
             self.wire.advance(end)
+            if by_stream:
+                self.clock.advance_to(end * 1_000_000)  # too early for REST
+                self.wait_for(minute + 1)
+                continue
             self.clock.advance_to((end + 61_000) * 1_000_000)  # REST may be believed
             self.wait_for(minute + 1)
             self.clock.advance_to(end * 1_000_000)
@@ -116,11 +109,12 @@ class Session:
 def test_closed_candles_come_from_the_stream_and_rest_agrees(wire):
     with Session(wire) as session:
         session.connected()
-        session.pass_minutes(0, 5)
-        until(lambda: session.source.counts["confirmed"] >= 6, seconds=30)
+        session.pass_minutes(0, 5, by_stream=True)
+        session.clock.advance_to((FROM + 5 * MINUTE + 20_000) * 1_000_000)
+        wire.advance(FROM + 5 * MINUTE + 20_000)  # so that REST shows the next ones too
+        until(lambda: session.source.counts["confirmed"] == 10)
     session.check(5)
-    assert session.source.counts["contradicted"] == 0
-    assert session.source.counts["streamed"] >= 8
+    assert session.source.counts == {"streamed": 10, "confirmed": 10}
 
 
 STREAM = f"{SYMBOLS[0].lower()}@kline_1m"
@@ -193,43 +187,9 @@ def test_nobody_at_the_other_end_is_no_obstacle_while_rest_answers(wire):
 
 
 # ------------------------------------------------------------------ other streams, one loop
-class Heard:
-    def __init__(self):
-        self.events, self.told, self.stream = [], [], None
-
-    def event(self, event):
-        self.events.append(event)
-
-    def lost(self, reason):
-        self.told.append(reason)
-
-    def restored(self):
-        self.told.append("restored")
-
-
-@contextmanager
-def following(wire, *streams, prefix="", timing=QUICK, ready=True):
-    """Follow streams on a thread; yield what is heard."""
-    heard = Heard()
+def following(wire, *streams, prefix="", ready=True):
     route = Route(f"ws://127.0.0.1:{wire.port}{prefix}/stream", streams, 5)
-    loop = asyncio.new_event_loop()
-
-    async def follow():
-        async with aiohttp.ClientSession() as session:
-            stream = MarketStream(route, AiohttpDialler(session), heard, ConnectPace(), timing=timing)  # fmt: skip
-            heard.stream = stream
-            await stream.follow()
-
-    task = loop.create_task(follow())
-    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(task, return_exceptions=True)))  # fmt: skip
-    thread.start()
-    try:
-        until(lambda: not ready or "restored" in heard.told)
-        yield heard
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
-        loop.close()
+    return followed(route, ready=ready)
 
 
 def test_trades_come_whole_and_in_order(wire):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.futures_account import PositionSide
 from bot4_runtime.venue.futures_events import Forced, MarginCalled
+from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest, AlgoStatus
 from bot4_runtime.venue.orders import Status
 from bot4_runtime.venue.refusals import Refused
 
@@ -39,6 +40,14 @@ def test_a_wallet_is_liquidated_at_its_price_and_not_before(isolated, sign):
     events = listened(made)
     exchange.place(account, request(sign * 4))
     waiting = exchange.place(account, request(sign * dec("0.01"), 40_000 - sign * 300))
+    stop = made.algos.place(
+        account,
+        AlgoRequest(
+            kind=AlgoKind.STOP_MARKET,
+            order=request(-sign * dec("0.1")),
+            trigger=dec(40_000 - sign * 9_000),
+        ),
+    )
     (position,) = account.positions()
     price = exchange.margins.liquidation_price(account, position)
     made.set_mark("BTCUSDT", price + sign * dec("0.01"))
@@ -50,6 +59,7 @@ def test_a_wallet_is_liquidated_at_its_price_and_not_before(isolated, sign):
     assert order.client_id.startswith("autoclose-")
     assert (order.status, order.venue_kind) == (Status.FILLED, "LIQUIDATION")
     assert waiting.status is Status.CANCELED
+    assert stop.status is AlgoStatus.CANCELED
     assert list(account.positions()) == []
     clearance = dec("0.0125") * order.spent
     gone = -sum(i.amount for i in account.incomes if i.kind == "INSURANCE_CLEAR")
@@ -68,6 +78,26 @@ def test_what_a_gap_takes_beyond_the_margin_the_fund_pays():
     assert account.cross["USDT"] == 0
     # Bankrupt at 37,520; sold at 35,999.9 and below.
     assert Decimal(990_000) < made.exchange.insurance["USDT"] < Decimal(994_000)
+    assert held_in_all(made) == 1_020_000
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_fee_that_the_wallet_cannot_pay_the_fund_pays(isolated):
+    made = venue()
+    account = made.exchange.account("key1")
+    if isolated:
+        made.settings.set_margin_type(account, "BTCUSDT", isolated=True)
+    made.exchange.place(account, request("4"))
+    (position,) = account.positions()
+    bankrupt = made.exchange.margins.bankruptcy_price(account, position)
+    cross = account.cross["USDT"] if isolated else 0
+    # Sold a tick above bankruptcy: what is left is less than the commission.
+    made.trade("BTCUSDT", bankrupt.quantize(dec("0.1")) + dec("0.2"), dec(0))
+    assert account.cross["USDT"] == cross
+    commission = account.incomes[-2].amount
+    assert account.incomes[-2].kind == "COMMISSION"
+    assert account.incomes[-1].kind == "INSURANCE_CLEAR"
+    assert -commission - 1 < account.incomes[-1].amount < -commission
     assert held_in_all(made) == 1_020_000
 
 

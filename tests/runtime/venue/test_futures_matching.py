@@ -228,7 +228,7 @@ def test_some_modifications_cancel(made, account):
     with pytest.raises(Refused, match="-2011"):
         made.exchange.modify(account, partial, dec("0.3"), dec(39_000))
     market = made.exchange.place(account, request("0.01"))
-    with pytest.raises(Refused, match="-2011"):
+    with pytest.raises(Refused, match="-5025"):
         made.exchange.modify(account, market, dec("0.3"), dec(39_000))
 
 

@@ -124,6 +124,9 @@ def test_an_order_lives_and_ends(call, made):
     (trade,) = call("GET", "v1/userTrades", symbol="BTCUSDT")
     assert (trade["qty"], trade["maker"], trade["commissionAsset"]) == ("0.00500000", True, "USDT")
     assert call("GET", "v1/userTrades", symbol="BTCUSDT", fromId=trade["id"] + 1) == []
+    assert code(call("GET", "v1/userTrades", symbol="BTCUSDT", limit=0)) == -1130
+    assert code(call("PUT", "v1/order", **named, side="BUY", quantity="1")) == -1102
+    assert code(call("GET", "v1/order", symbol="BTCUSDT")) == -1102
 
 
 def test_an_acknowledged_order_tells_no_fills_and_a_result_does(call):
@@ -153,6 +156,7 @@ def test_an_acknowledged_order_tells_no_fills_and_a_result_does(call):
         (ORDER | {"newClientOrderId": "a b"}, -4015),
         (ORDER | {"newOrderRespType": "FULL"}, -1136),
         (ORDER | {"selfTradePreventionMode": "DECREMENT"}, -5039),
+        (ORDER | {"priceMatch": "OPPONENT"}, -5037),
         (ORDER | {"quantity": "99"}, -2019),
         (ORDER | {"symbol": "XRPUSDT"}, -1121),
     ],
@@ -178,6 +182,10 @@ def test_batches_answer_one_by_one(call):
     told = call("POST", "v1/batchOrders", batchOrders=msgspec.json.encode(batch).decode())
     assert told[0]["clientOrderId"] == "a"
     assert [one.get("code") for one in told] == [None, -2019, -4082]
+    change = {"symbol": "BTCUSDT", "origClientOrderId": "a", "side": "BUY", "quantity": 0.02}
+    batch = [change | {"price": 39_000}, change]
+    told = call("PUT", "v1/batchOrders", batchOrders=msgspec.json.encode(batch).decode())
+    assert [one.get("code", one.get("origQty")) for one in told] == ["0.02000000", -1102]
     assert code(call("POST", "v1/batchOrders", batchOrders="[")) == -1102
     assert code(call("POST", "v1/batchOrders", batchOrders="[]")) == -4082
     gone = call("DELETE", "v1/batchOrders", symbol="BTCUSDT", origClientOrderIdList='["a","b"]')

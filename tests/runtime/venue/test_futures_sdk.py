@@ -143,3 +143,47 @@ def test_the_websocket_api_and_the_user_stream_agree(client):
     kinds = [type(event.actual_instance).__name__ for event in told]
     assert kinds == ["OrderTradeUpdate", "AccountUpdate", "OrderTradeUpdate", "TradeLite"]
     assert marks[0].p == "40000.00000000"
+
+
+def test_nothing_that_the_documentation_shows_is_missing(client, served):
+    made, _ = served
+    made.trade("BTCUSDT", made.exchange.market("BTCUSDT").book.last, 1)
+    rest = client.rest_api
+    rest.new_order(symbol="BTCUSDT", side="SELL", type="MARKET", quantity=0.1)
+    placed = rest.new_order(**ORDER).data()
+    account = rest.account_information_v3().data()
+    (brackets, _) = rest.notional_and_leverage_brackets().data().actual_instance
+    answers = [
+        placed,
+        rest.query_order("BTCUSDT", order_id=placed.order_id).data(),
+        account,
+        *account.assets,
+        *account.positions,
+        *rest.position_information_v3().data(),
+        *rest.account_trade_list("BTCUSDT").data(),
+        *rest.get_income_history().data(),
+        *rest.symbol_configuration().data(),
+        rest.futures_account_configuration().data(),
+        rest.user_commission_rate("BTCUSDT").data(),
+        rest.change_initial_leverage("BTCUSDT", 20).data(),
+        *rest.get_funding_rate_info().data(),
+        *rest.recent_trades_list("BTCUSDT").data(),
+        *rest.compressed_aggregate_trades_list("BTCUSDT").data(),
+        rest.order_book("BTCUSDT").data(),
+        brackets,
+        *brackets.brackets,
+        *rest.exchange_information().data().symbols,
+    ]
+    missing = {
+        (type(answer).__name__, name)
+        for answer in answers
+        for name, value in answer.model_dump().items()
+        if value is None
+    }
+    assert missing == {
+        ("AccountTradeListResponse", "base_qty"),  # of contracts in coins
+        ("AccountTradeListResponse", "pair"),
+        ("AccountTradeListResponse", "margin_asset"),
+        ("QueryOrderResponse", "activate_price"),  # of trailing stops
+        ("QueryOrderResponse", "price_rate"),
+    }

@@ -1,9 +1,11 @@
 """USD-M streams and WebSocket API without sockets: who is told what, through which door."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 
+import aiohttp
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -18,7 +20,9 @@ from bot4_runtime.venue.auth import genuine
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_market_data import depth_told
 from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest
+from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.stream import Act, Connection
+from bot4_runtime.venue.tape import Print
 
 NOW_MS = NOW_NS // 1_000_000
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -264,6 +268,8 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
     client.say({"method": "LIST_SUBSCRIPTIONS", "id": 3})
     client.say({"method": "SHOUT", "id": 4})
     client.say({"method": "SUBSCRIBE", "params": [5], "id": 5})
+    many = [f"s{number}@depth" for number in range(1_024)]
+    client.say({"method": "SUBSCRIBE", "params": many, "id": 6})
     made.hub.answer(client.connection, "{")
     rows = client.told()
     assert rows[:3] == [
@@ -271,13 +277,38 @@ def test_subscriptions_are_taken_given_back_and_listed(made):
         {"result": None, "id": 2},
         {"result": ["btcusdt@depth5"], "id": 3},
     ]
-    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 3]
+    assert [row["error"]["code"] for row in rows[3:]] == [2, 2, 2, 3]
     made.trade("BTCUSDT", dec(40_001), dec(1))
     (row,) = client.told()
     assert [len(row["b"]), len(row["a"])] == [5, 5]
     made.hub.leave(client.connection)
     made.trade("BTCUSDT", dec(40_002), dec(1))
     assert client.told() == []
+
+
+def test_who_says_too_much_at_a_stream_is_thrown_out(made):
+    client = Client(made, "/market/ws")
+    for second in range(2):
+        made.advance(NOW_MS + 1_000 * second)
+        for number in range(10):
+            client.say({"method": "LIST_SUBSCRIPTIONS", "id": number})
+    assert len(client.told()) == 20
+    client.say({"method": "LIST_SUBSCRIPTIONS", "id": 11})
+    assert list(client.connection.outbox) == [Act.THROW_OUT]
+
+
+def test_the_door_closes_behind_who_is_thrown_out():
+    async def run(port):
+        url = f"ws://127.0.0.1:{port}/market/ws"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            for number in range(200):
+                await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": number})
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+            return message.type, socket.close_code
+
+    with hosted(venue(live=True)) as server:
+        assert asyncio.run(run(server.port)) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
 def test_all_marks_come_as_one_list_each(made):
@@ -399,3 +430,21 @@ def test_rsa_signs_and_a_key_of_another_kind_signs_nothing():
     assert not genuine(pem(key), "payloaf", signature)
     assert not genuine(pem(key), "payload", "not base64")
     assert not genuine(pem(ec.generate_private_key(ec.SECP256R1())), "payload", signature)
+
+
+def test_each_candle_is_told_as_closed_once_whether_or_not_somebody_trades_next():
+    minute, start = 60_000, 1_800_000_000_000
+    prints = [Print(start + at, "BTCUSDT", dec(40_000 + at // 1_000), dec(1)) for at in (1, 30_000, 61_000, 300_000)]  # fmt: skip
+    made = venue(prints=prints)
+    client = Client(made, "/market/ws/btcusdt@kline_1m")
+    made.advance(start + 50_000)
+    assert [row["k"]["x"] for row in client.told()] == [False, False]
+    made.advance(start + 70_000)
+    closed, forming = client.told()
+    assert [closed["k"][name] for name in "txovn"] == [start, True, "40000.00000000", "2.00000000", 2]  # fmt: skip
+    assert [forming["k"][name] for name in "tx"] == [start + minute, False]
+    made.advance(start + 2 * minute)
+    (second,) = client.told()
+    assert [second["k"][name] for name in "tx"] == [start + minute, True]
+    made.advance(start + 3 * minute)
+    assert all(not row["k"]["x"] or row["k"]["t"] > start + minute for row in client.told())
