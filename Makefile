@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_*.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test long check bench fleet crash corruption mutation dev clean
+.PHONY: help setup demo test long check bench fleet crash soak corruption mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ check: setup ## ruff, mypy --strict, import contracts
 
 crash: setup ## all crash campaigns, whole; writes docs/crash.md
 	@$(BIN)/python -m tests.crash --full
+
+soak: setup ## the engine for an hour at a faulty venue, by the clock; writes docs/soak.md; MINUTES=10
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60) --write
 
 corruption: setup ## model files damaged in every way, of full size (minutes)
 	@BOT4_CORRUPTION=full $(BIN)/python -m pytest -q -rP tests/runtime/regime/test_corruption.py

@@ -1,11 +1,13 @@
-"""The command line: bot4-runtime start | replay | stress | status | venue | doctor.
+"""The command line: bot4-runtime start | replay | stress | status | venue | rehearse | doctor.
 
-Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 130 interrupted.
+Exit codes: 0 done, 1 something is wrong, 2 wrong input or settings, 3 a rehearsal that says
+nothing, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
 """
 
 import errno
 import json
+import os
 import signal
 import sys
 import threading
@@ -19,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime import cli_fees, cli_operator
+from bot4_runtime import cli_fees, cli_operator, cli_rehearse
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 from bot4_runtime.interrupt import INTERRUPTED, Loading
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bot4-runtime",
-    help="Bot4's trading process. Paper is the default; nothing here trades real money.",
+    help="Bot4's trading process. Paper is the default; mode live alone trades real money.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,7 +63,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default); testnet and live are not built yet.")
+        str | None, typer.Option(help="paper (default), testnet, or live, which asks for more.")
     ] = None,
     source: Annotated[
         str | None,
@@ -112,7 +114,21 @@ def start(
         accept=accept,
     )
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
-    _execute(wiring, settings, options, mode="paper", folder=folder, as_json=as_json)
+    mode = settings.runtime.mode
+    if mode == "live":
+        _before_live(settings, config)
+    _execute(wiring, settings, options, mode=mode, folder=folder, as_json=as_json)
+
+
+def _before_live(settings: Any, config: Path | None) -> None:
+    """Refuse what is not meant or not healthy, and say what is about to be risked."""
+    from bot4_runtime.app.live import at_risk, require_healthy, require_meant
+    from bot4_runtime.doctor import examine
+
+    require_meant(settings, os.environ)
+    require_healthy(examine(config, network=True))
+    for line in at_risk(settings):
+        stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -488,6 +504,7 @@ def _interrupted() -> NoReturn:
 
 cli_operator.register(app)
 cli_fees.register(app)
+cli_rehearse.register(app)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Checks this machine, the settings, the models, the journal and the servers that are set."""
 
+import os
 import platform
 import shutil
 import sqlite3
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -14,13 +16,16 @@ from bot4_runtime.bridge import ping
 from bot4_runtime.build import require_fresh
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import Bot4Error, JournalMissing
+from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalMissing
+from bot4_runtime.exchange.binance.signing import API_KEY, signer_from_environment
 from bot4_runtime.redis_client import shown
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
 from bot4_runtime.state.reader import JournalReader
 
+TESTNETS = (".binance.vision",)
+"""Domains of hosts with play money; their keys have no rights to tell."""
 LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 
@@ -63,6 +68,8 @@ def examine(config: Path | None, *, network: bool) -> list[Finding]:
         findings.append(_run("Redis", lambda: _redis(settings)))
     if network:
         findings.append(_run("Binance", lambda: _binance(settings)))
+        if os.environ.get(API_KEY):
+            findings.append(_run("Binance key", lambda: _binance_key(settings)))
     return findings
 
 
@@ -128,16 +135,42 @@ def _redis(settings: Settings) -> str:
 
 
 def _binance(settings: Settings) -> str:
-    from bot4_runtime.exchange.binance.polling import BinanceSource
+    from bot4_runtime.app.source import polled_candles
 
-    runtime = settings.runtime
-    symbols = runtime.symbols or ("BTCUSDT",)
-    source = BinanceSource(
-        symbols=symbols,
-        interval=runtime.interval,
-        market=Market(runtime.market),
-        clock=LiveClock(),
-        base_url=settings.source.rest_url or None,
-    )
+    source = polled_candles(settings, settings.runtime.symbols or ("BTCUSDT",))
     source.check()
-    return f"answers; {', '.join(symbols)} exist"
+    return f"answers; {', '.join(source.symbols)} exist"
+
+
+def _binance_key(settings: Settings) -> str:
+    """Ask Binance whose the key is and what it may do; one that may move money fails."""
+    from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+    from bot4_runtime.exchange.binance.limits import shared_budget
+    from bot4_runtime.exchange.binance.spot import BinanceSpot
+
+    binance, signer = settings.binance, signer_from_environment(os.environ)
+    rest_url, _ = binance.hosts(settings.runtime.mode)
+    host = urlsplit(rest_url).hostname or ""
+    local, play_money = host in LOOPBACK, host.endswith(TESTNETS)
+    client = BinanceSpot(
+        rest_url,
+        None,
+        signer,
+        LiveClock(),
+        budget=None if local else shared_budget(Market.SPOT),
+        proxy=binance.proxy or None,
+    )
+    try:
+        client.start()
+        told = client.key(with_rights=not play_money)
+    finally:
+        client.close()
+    faults = told.faults(binance.account_uid)
+    if faults:
+        raise ConfigError("; ".join(faults))
+    rights = "reads and trades alone, bound to addresses"
+    return (
+        f"{signer.scheme.value} key of account {told.holder.uid} at {host}, "
+        f"{rights if told.rights is not None else 'a testnet, which tells no rights'}; its time "
+        f"is known to {client.clock_error_ms():.0f} ms"
+    )

@@ -10,7 +10,7 @@ protection of what is held, then signals. Exits and stops never wait for a valid
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
@@ -115,6 +115,10 @@ class Cancel:
 Command = Submit | Cancel
 
 
+def untold(_symbol: str) -> None:
+    """Tell no rules: there is no venue that has any."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineParts:
     """What the engine decides with.
@@ -125,6 +129,8 @@ class EngineParts:
         fees: what trades cost now; by them the order type is chosen.
         half_spread: share of the mid price, expected.
         epoch: of this process; client ids carry it.
+        told: a symbol's trading rules as the venue tells them; None where it tells none, and
+            they are assumed from the first price.
     """
 
     strategy: Strategy
@@ -140,6 +146,7 @@ class EngineParts:
     half_spread: float
     market: Market
     epoch: int
+    told: Callable[[str], Instrument | None] = untold
 
 
 class Engine:
@@ -208,7 +215,7 @@ class Engine:
         self._last[symbol] = candle
         close_ms = candle.close_time_ms
         now_ns = close_ms * NS_PER_MS
-        instrument = state.instruments.get(symbol) or self._define(candle, now_ns)
+        instrument = self._rules(candle, now_ns)
         live = state.live_orders(symbol)
         missing_from_ms = parts.memory.gap_before(candle)
         if missing_from_ms is not None:
@@ -317,8 +324,13 @@ class Engine:
         return float(free)
 
     # ------------------------------------------------------------------ the parts
-    def _define(self, candle: Candle, now_ns: int) -> Instrument:
-        instrument = Instrument.assume(candle.symbol, self._parts.market, candle.close)
+    def _rules(self, candle: Candle, now_ns: int) -> Instrument:
+        """Return what a symbol is traded by: as the venue tells it, was known to, or assumed."""
+        known = self._state.instruments.get(candle.symbol)
+        told = self._parts.told(candle.symbol) or known
+        if told is not None and (told is known or told == known):
+            return told
+        instrument = told or Instrument.assume(candle.symbol, self._parts.market, candle.close)
         self._ledger.emit(InstrumentDefined(ts_event_ns=now_ns, instrument=instrument))
         return instrument
 

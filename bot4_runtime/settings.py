@@ -34,7 +34,7 @@ from bot4_runtime.domain.instrument import QUOTE_ASSETS
 from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
-from bot4_runtime.exchange.stream_hosts import StreamHosts
+from bot4_runtime.exchange.stream_hosts import TESTNET_SPOT, StreamHosts
 from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
@@ -74,6 +74,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+TESTNET = "https://testnet.binance.vision", "wss://ws-api.testnet.binance.vision/ws-api/v3"
+REAL = "https://api.binance.com", "wss://ws-api.binance.com:443/ws-api/v3"
+"""Binance's own servers of spot, REST and WebSocket API, of play money and of real money."""
+
+
 class RuntimeSection(_Section):
     """``[runtime]``: what runs.
 
@@ -82,7 +87,7 @@ class RuntimeSection(_Section):
     by its filter, or by looking ahead, which costs milliseconds a candle.
     """
 
-    mode: Literal["paper"] = "paper"
+    mode: Literal["paper", "testnet", "live"] = "paper"
     account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "paper"
     strategy: str = "regime_follower"
     source: str = "simulated"
@@ -109,6 +114,8 @@ class RuntimeSection(_Section):
 
 
 Host = Annotated[str, Field(pattern=r"^wss?://[^/\s?#]+(/[^\s?#]*)?$")]
+OwnHost = Annotated[str, Field(pattern=r"^(wss?://[^/\s?#]+(/[^\s?#]*)?)?$")]
+"""Empty for the one that Binance has."""
 
 
 _HOSTS = StreamHosts()
@@ -119,18 +126,17 @@ class SourceSection(_Section):
 
     `feed` is ``stream`` (kline streams, with REST for gaps and silence) or ``poll`` (REST alone).
     The addresses are for Binance's other hosts, and for a venue on loopback whose market goes on
-    with the clock; an empty `rest_url` is Binance's own.
+    with the clock. An empty `rest_url` is Binance's own, or in modes ``testnet`` and ``live``
+    the server that is traded at. An empty `spot_stream` is Binance's own, of its testnet in mode
+    ``testnet``; where ``[binance]`` names another server and no `spot_stream` is named, candles
+    are polled.
     """
 
     feed: Literal["stream", "poll"] = "stream"
     rest_url: Annotated[str, Field(pattern=r"^(https?://[^/\s?#]+)?$")] = ""
-    spot_stream: Host = _HOSTS.spot
+    spot_stream: OwnHost = ""
     usdm_public_stream: Host = _HOSTS.usdm_public
     usdm_market_stream: Host = _HOSTS.usdm_market
-
-    def hosts(self) -> StreamHosts:
-        """Return where the streams are."""
-        return StreamHosts(self.spot_stream, self.usdm_public_stream, self.usdm_market_stream)
 
 
 class PaperSection(_Section):
@@ -271,6 +277,37 @@ class BridgeSection(_Section):
     redis_url: str = ""
 
 
+class BinanceSection(_Section):
+    """``[binance]``: the venue outside this process that modes ``testnet`` and ``live`` trade at.
+
+    `rest_url` and `stream_url` empty are Binance's own, of its testnet in mode ``testnet``; who
+    names one names both. Plain http is for 127.0.0.1 alone. `proxy` is an HTTP proxy,
+    ``http://host:port``; `account_uid` is Binance's number of the account that a key must be of,
+    0 names none; `real_money` says that mode ``live`` is meant. Keys are no settings.
+    """
+
+    rest_url: str = ""
+    stream_url: str = ""
+    proxy: str = ""
+    account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
+    real_money: bool = False
+
+    def hosts(self, mode: str) -> tuple[str, str]:
+        """Return the servers of REST and of the WebSocket API that a mode trades at.
+
+        Raises:
+            ConfigError: one is named and the other is not.
+        """
+        if bool(self.rest_url) != bool(self.stream_url):
+            raise ConfigError(
+                "of binance.rest_url and binance.stream_url one is named; they must be of the "
+                "same venue: name both, or none for Binance's own"
+            )
+        if self.rest_url:
+            return self.rest_url, self.stream_url
+        return TESTNET if mode == "testnet" else REAL
+
+
 class Settings(_Section):
     """All settings of a runtime."""
 
@@ -286,6 +323,7 @@ class Settings(_Section):
     promotion: PromotionSection = PromotionSection()
     telemetry: TelemetrySection = TelemetrySection()
     bridge: BridgeSection = BridgeSection()
+    binance: BinanceSection = BinanceSection()
 
     @property
     def initial_cash(self) -> Decimal:
@@ -300,6 +338,15 @@ class Settings(_Section):
             * Decimal(repr(self.risk.max_turnover_per_minute)),
             reject_ratio=self.risk.max_reject_ratio,
         )
+
+    def stream_hosts(self) -> StreamHosts | None:
+        """Return where candles are streamed; None where that is not known, at a named server."""
+        spot, mode = self.source.spot_stream, self.runtime.mode
+        if not spot:
+            if mode != "paper" and self.binance.rest_url:
+                return None
+            spot = TESTNET_SPOT if mode == "testnet" else _HOSTS.spot
+        return StreamHosts(spot, self.source.usdm_public_stream, self.source.usdm_market_stream)
 
     def shaping(self) -> str:
         """Return what shapes trading as JSON: all but folders, logs and how it is remembered."""

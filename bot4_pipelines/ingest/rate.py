@@ -1,18 +1,12 @@
-"""How often Binance may be asked: one budget of request weight for all processes on a machine.
+"""The pipeline's share of what Binance may be asked, and its pauses.
 
-Binance counts weight by IP address and minute, answers 429 when it is used up and 418, with a ban
-of minutes to days, when that is ignored; both say in ``Retry-After`` how long to stay away. The
-count is kept in a small file under a lock, so that workers of one machine do not add up to a ban.
-Source: developers.binance.com, "LIMITS", general information of the spot and USD-M REST APIs.
+The count is the machine's, `bot4_runtime.exchange.binance.limits`: weight that the runtime uses
+counts here too, and a ban that either was told holds for both. Data may use half of the limit;
+the rest is for trading.
 """
 
-import fcntl
-import json
-import os
 import random
-import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,13 +14,11 @@ from typing import Final
 from bot4_pipelines.ingest.plan import Budget
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import VenueUnreachable
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, shared_budget
 
-WEIGHTS: Final = {Market.SPOT: 3_000, Market.USDM: 1_200}
-"""Weight a minute that is used at most: half of what Binance allows, the rest is for trading."""
 TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 30.0
-MINUTE_MS: Final = 60_000
 
 
 def machine_rate(market: Market, rest_url: str | None, root: Path) -> "SharedRate":
@@ -38,9 +30,10 @@ def machine_rate(market: Market, rest_url: str | None, root: Path) -> "SharedRat
             is kept in this machine's folder of temporary files, since it counts by address.
         root: of the data.
     """
-    name = f"rate-{market.value}.json"
-    own = Path(tempfile.gettempdir()) / f"bot4-{os.getuid()}" / name
-    return SharedRate(own if rest_url is None else root / f".{name}", WEIGHTS[market])
+    own = shared_budget(market)
+    return SharedRate(
+        own if rest_url is None else RequestBudget(root / f".rate-{market.value}.json", market)
+    )
 
 
 def pause_s(attempt: int, retry_after_s: float | None = None) -> float:
@@ -81,17 +74,13 @@ def wait(seconds: float, budget: Budget, why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SharedRate:
-    """The weight that processes of this machine used in the present minute.
+    """Waits for the machine's budget, as long as a time budget allows.
 
     Attributes:
-        path: of the file; one a market.
-        weight_a_minute: above which `take` waits for the next minute.
-        clock_ms: the present, UTC.
+        requests: the budget.
     """
 
-    path: Path
-    weight_a_minute: int
-    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    requests: RequestBudget
 
     def take(self, weight: int, budget: Budget) -> None:
         """Use weight, after waiting for the next minute or the end of a ban where needed.
@@ -99,53 +88,9 @@ class SharedRate:
         Raises:
             VenueUnreachable: the time budget ends before.
         """
-        while (left_ms := self._try(weight)) > 0:
+        while (left_ms := self.requests.take(Lane.DATA, weight)) > 0:
             wait(left_ms / 1000, budget, "Binance's request limit is used up or it has banned us")
 
     def stay_away(self, seconds: float) -> None:
         """Let no process of this machine ask before this long."""
-        now = self.clock_ms()
-
-        def told(state: dict[str, int]) -> int:
-            state["until_ms"] = max(state["until_ms"], now + round(seconds * 1000))
-            return 0
-
-        self._change(told)
-
-    def _try(self, weight: int) -> int:
-        """Take weight and return 0, or return in how many milliseconds there may be some."""
-        now = self.clock_ms()
-        minute = now // MINUTE_MS
-
-        def taken(state: dict[str, int]) -> int:
-            if state["until_ms"] > now:
-                return state["until_ms"] - now
-            used = state["used"] if state["minute"] == minute else 0
-            if used and used + weight > self.weight_a_minute:
-                return (minute + 1) * MINUTE_MS - now
-            state["minute"], state["used"] = minute, used + weight
-            return 0
-
-        return self._change(taken)
-
-    def _change(self, change: Callable[[dict[str, int]], int]) -> int:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - a descriptor
-            fcntl.flock(file, fcntl.LOCK_EX)
-            state = _read(file.read())
-            answer = change(state)
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(state).encode())
-        return answer
-
-
-def _read(data: bytes) -> dict[str, int]:
-    """Read the file; a torn one counts as nothing used."""
-    empty = {"minute": 0, "used": 0, "until_ms": 0}
-    try:
-        held = json.loads(data)
-        return {name: int(held[name]) for name in empty}
-    except (ValueError, KeyError, TypeError):
-        return empty
+        self.requests.stay_away(seconds * 1000)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bot4_runtime import collector
+from bot4_runtime.app.remote import Remote
 from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.session import Session, SessionResult
 from bot4_runtime.sources import CandleSource
@@ -36,6 +37,7 @@ class Run:
         bridge: forwards the events to other processes; None when it is off.
         series: writes tables for dashboards; None when it is off.
         notice: hears of promotions; None when Redis is off.
+        remote: the venue outside the process; None where orders stay inside.
     """
 
     session: Session
@@ -49,6 +51,7 @@ class Run:
     bridge: RedisBridge | None = None
     series: Service | None = None
     notice: Service | None = None
+    remote: Remote | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
         """Run to the end, or until `stop` is set.
@@ -56,7 +59,7 @@ class Run:
         Whatever fails, the journal is closed, and then each service that began is stopped.
         """
         with ExitStack() as services, self.store:
-            for service in (self.bridge, self.series, self.notice):
+            for service in (self.bridge, self.series, self.notice, self.remote):
                 if service is not None:
                     service.start()
                     services.callback(service.stop)

@@ -1,6 +1,7 @@
 """The candle source that a command names, and the candle it decides from on."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.instrument import split_symbol
-from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams
+from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams, over_aiohttp
 from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.binance.streamed import StreamedSource
@@ -119,21 +120,30 @@ def _source(
     return recorded
 
 
+def polled_candles(settings: Settings, symbols: Sequence[str]) -> BinanceSource:
+    """Build what asks Binance for candles over REST, or the server that is traded at."""
+    runtime, binance = settings.runtime, settings.binance
+    traded_at = binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None
+    return BinanceSource(
+        symbols=symbols,
+        interval=runtime.interval,
+        market=Market(runtime.market),
+        clock=LiveClock(),
+        base_url=settings.source.rest_url or traded_at,
+        proxy=binance.proxy or None,
+    )
+
+
 def _binance(settings: Settings) -> CandleSource:
     """Build what brings Binance's candles: streams with REST beside them, or REST alone."""
-    runtime, market = settings.runtime, Market(settings.runtime.market)
-    polled = BinanceSource(
-        symbols=runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
-        interval=runtime.interval,
-        market=market,
-        clock=LiveClock(),
-        base_url=settings.source.rest_url or None,
-    )
+    polled = polled_candles(settings, settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS)
     polled.check()
-    if settings.source.feed == "poll":
+    hosts = settings.stream_hosts()
+    if settings.source.feed == "poll" or hosts is None:
         return polled
     names = kline_streams(polled.symbols, polled.interval)
-    feed = CandleFeed(routes(market, settings.source.hosts(), names))
+    dialler = partial(over_aiohttp, settings.binance.proxy or None)
+    feed = CandleFeed(routes(polled.market, hosts, names), dialler=dialler)
     return StreamedSource(polled, feed, LiveClock())
 
 

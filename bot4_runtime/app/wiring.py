@@ -1,6 +1,7 @@
 """Settings become a session ready to run: source, store, models, engine and gate."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from bot4_runtime.app.costs import account_fees, catch_up, round_trip_costs
 from bot4_runtime.app.notices import model_notices, source_notices, standing_notices
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.promoted import PromotedModels, describe
+from bot4_runtime.app.remote import Remote, connect
 from bot4_runtime.app.run import Run
 from bot4_runtime.app.source import build_source
 from bot4_runtime.app.store import open_series, open_store
@@ -18,11 +20,13 @@ from bot4_runtime.clock import NS_PER_MS, Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.order import Book
-from bot4_runtime.engine import Engine, EngineParts
+from bot4_runtime.engine import Engine, EngineParts, untold
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.paper import PaperVenue
+from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import BNB, FeeCalculator
 from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
@@ -43,6 +47,9 @@ from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.telemetry import Metrics
 
 PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
+REMOTE_MODES: Final = ("testnet", "live")
+REMOTE_BOOKS: Final = (Book.VALIDATED,)
+"""What is traded at a venue outside the process is what was validated, and nothing else."""
 
 
 def build(
@@ -53,26 +60,33 @@ def build(
     folder: Path,
     on_progress: Callable[[int, Candle], None] | None = None,
     metrics: Metrics | None = None,
+    remote: Remote | None = None,
 ) -> Run:
-    """Wire a session: source, journal, models, engine, gate.
+    """Wire a session: source, journal, models, engine, gate, and the venue outside the process.
 
     Args:
         settings: of the runtime.
         options: what the command adds.
-        mode: ``paper`` watches for promotions; ``replay`` keeps the pair it began with.
+        mode: ``paper``, ``testnet`` and ``live`` watch for promotions; ``replay`` keeps the pair
+            it began with.
         folder: where journal and snapshots lie.
         on_progress: called with (candles done, the candle) after each.
         metrics: counts the events; its own when None.
+        remote: of modes ``testnet`` and ``live``; the one that the settings name when None.
 
     Raises:
         Bot4Error: anything is missing, impossible or held by another process.
     """
     strategy = load_strategy(settings.runtime.strategy)
-    live = options.source == "binance"
+    if mode in REMOTE_MODES and remote is None:
+        remote = connect(settings, options, strategy)
     registry = ModelRegistry(settings.models)
-    source = build_source(settings, options, registry if strategy.needs_models else None)
+    source = (remote.source if remote is not None else None) or build_source(
+        settings, options, registry if strategy.needs_models else None
+    )
     start_ms = source.start_ms if source.start_ms is not None else wall_ms()
-    clock: Clock = LiveClock() if live else ManualClock(start_ms * NS_PER_MS)
+    clock = _clock(options, remote, start_ms)
+    books = PAPER_BOOKS if remote is None else REMOTE_BOOKS
     notices = source_notices(source)
     models: PromotedModels | None = None
     notice: PromotionNotice | None = None
@@ -101,16 +115,14 @@ def build(
         )
         if tier is not None and recovery.last_seq > 0:
             catch_up(tier, folder)
-        venue = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
+        paper = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
+        venue: Venue = remote.venue if remote is not None else paper
         if mode != "replay":
             keep_settings(folder, settings)
         metrics = metrics or Metrics()
         bus = EventBus()
         _count(metrics, bus, fees, source)
-        bridge = None
-        if settings.bridge.redis_url and mode == "paper":
-            bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
-            metrics.watch("bridge", bridge.counters)
+        bridge = _bridge(settings, bus, metrics) if mode != "replay" else None
         series = open_series(settings, store, bus, metrics) if mode != "replay" else None
         ledger = Ledger(store, bus, tier)
         engine = Engine(
@@ -134,9 +146,10 @@ def build(
                 half_spread=settings.paper.spread_bps / 2 / 10_000,
                 market=source.market,
                 epoch=store.epoch,
+                told=remote.told if remote is not None else untold,
             ),
             ledger,
-            PAPER_BOOKS,
+            books,
         )
         session = Session(
             identity=Identity(
@@ -145,17 +158,20 @@ def build(
                 config_hash=settings.trading_hash(),
                 quote=settings.runtime.quote,
                 initial_cash=settings.initial_cash,
-                books=PAPER_BOOKS,
+                books=books,
                 accepted=options.accept,
                 changes=lambda before: changes_since(folder, before, settings),
             ),
             source=source,
             ledger=ledger,
             engine=engine,
-            gate=Gate(venue, settings.gate_limits(), store.epoch),
+            gate=(gate := Gate(venue, settings.gate_limits(), store.epoch)),
             clock=clock,
-            watcher=models if mode == "paper" else None,
-            commands=_commands(folder, clock, limits) if mode == "paper" else None,
+            watcher=models if mode != "replay" else None,
+            keeper=_keeper(remote, ledger, gate, source) if remote is not None else None,
+            lease=remote.lease if remote is not None else None,
+            commands=_commands(folder, clock, limits) if mode != "replay" else None,
+            timer=remote.timer if remote is not None else time.monotonic_ns,
             on_progress=on_progress,
         )
     except BaseException:
@@ -177,6 +193,33 @@ def build(
         bridge=bridge,
         series=series,
         notice=notice,
+        remote=remote,
+    )
+
+
+def _clock(options: RunOptions, remote: Remote | None, start_ms: int) -> Clock:
+    if remote is not None:
+        return remote.clock
+    return LiveClock() if options.source == "binance" else ManualClock(start_ms * NS_PER_MS)
+
+
+def _bridge(settings: Settings, bus: EventBus, metrics: Metrics) -> RedisBridge | None:
+    if not settings.bridge.redis_url:
+        return None
+    bridge = RedisBridge(bus, settings.bridge.redis_url, settings.runtime.account)
+    metrics.watch("bridge", bridge.counters)
+    return bridge
+
+
+def _keeper(remote: Remote, ledger: Ledger, gate: Gate, source: CandleSource) -> AccountKeeper:
+    return AccountKeeper(
+        remote.venue,
+        ledger,
+        epoch=ledger.store.epoch,
+        symbols=source.symbols,
+        cancel=gate.cancel,
+        clock=remote.clock,
+        timer=remote.timer,
     )
 
 
@@ -194,7 +237,7 @@ def _models(
 ) -> tuple[PromotedModels, PromotionNotice | None]:
     """Return the promoted models, and what hears of newer ones where there is a Redis."""
     heard, notice = threading.Event(), None
-    if settings.bridge.redis_url and mode == "paper":
+    if settings.bridge.redis_url and mode != "replay":
         notice = PromotionNotice(settings.bridge.redis_url, heard)
     models = PromotedModels(
         registry,

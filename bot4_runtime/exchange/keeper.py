@@ -199,10 +199,9 @@ class AccountKeeper:
         """Do what is due.
 
         Returns:
-            The symbols whose protection should be looked at: those with new fills, and after
-            a whole reading all that are held.
+            The symbols whose protection should be looked at: those with new fills or with orders
+            that ended, and after a whole reading all that are held.
         """
-        self._touched.clear()
         streaming = self._venue.stream_alive()
         if streaming and not self._streaming:
             self._due_ms = self._now_ms()
@@ -211,7 +210,9 @@ class AccountKeeper:
             self._hear(update.order, update.trade)
         if self._now_ms() >= self._due_ms:
             self._reconcile()
-        return sorted(self._touched)
+        touched = sorted(self._touched)
+        self._touched.clear()
+        return touched
 
     # ------------------------------------------------------------- one reading
     def _reconcile(self) -> None:
@@ -307,6 +308,7 @@ class AccountKeeper:
         end = ending(order, told)
         if end is not None:
             self._ledger.emit(end)
+            self._touched.add(told.symbol)  # a stop may have ended: what is held wants another
         elif owes_trades(order, told):
             self.hurry()
         return order
@@ -425,7 +427,7 @@ class AccountKeeper:
             raise ConfigError(
                 f"the account at {self._venue.name} holds "
                 f"{balances.get(first.quote, Decimal(0))} {first.quote}, and initial_cash is "
-                f"{first.initial_cash}; lower runtime.initial_cash or fund the account"
+                f"{first.initial_cash}; lower paper.initial_cash or fund the account"
             )
         return balances
 

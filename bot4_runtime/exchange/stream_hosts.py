@@ -1,6 +1,10 @@
 """Where Binance streams market data, as of 2026: each address is a setting."""
 
 from dataclasses import dataclass
+from typing import Final
+
+TESTNET_SPOT: Final = "wss://stream.testnet.binance.vision"
+"""Of the spot testnet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ refused. Keys are PEM files; neither they nor what is in them is ever shown.
 
 import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bot4_runtime.domain.errors import ConfigError, ModelError
+from bot4_runtime.key_file import read_key_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -26,7 +26,6 @@ SIGNING_KEY: Final = "BOT4_MODEL_SIGNING_KEY"
 PUBLIC_KEY: Final = "BOT4_MODEL_PUBLIC_KEY"
 SIGNING_FILE, PUBLIC_FILE = "model-signing-key.pem", "model-public-key.pem"
 _DOMAIN: Final = b"bot4 model signature 1\n"
-_MAX_KEY_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _private_key(path: Path | None) -> "Ed25519PrivateKey":
 
     if path is None:
         raise ConfigError(f"{SIGNING_KEY} is not set; it names the file of the private key")
-    data = _read(path, SIGNING_KEY, private=True)
+    data = read_key_file(path, SIGNING_KEY, private=True)
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError):  # the cause may quote the key: it is not kept
@@ -160,7 +159,7 @@ def _public_key(path: Path) -> "Ed25519PublicKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = _read(path, PUBLIC_KEY, private=False)
+    data = read_key_file(path, PUBLIC_KEY, private=False)
     try:
         key = load_pem_public_key(data)
     except (ValueError, TypeError):
@@ -171,17 +170,3 @@ def _public_key(path: Path) -> "Ed25519PublicKey":
             f"writes it as {PUBLIC_FILE}"
         ) from None
     return key
-
-
-def _read(path: Path, variable: str, *, private: bool) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if private and stat.S_IMODE(mode) & 0o077:
-                raise ConfigError(
-                    f"{variable}: {path} has mode {stat.S_IMODE(mode):04o}, others may read or "
-                    f"change it; expected 0600: chmod 600 {path}"
-                )
-            return stream.read(_MAX_KEY_BYTES)
-    except OSError as error:
-        raise ConfigError(f"{variable}: {path} is not readable ({error.strerror})") from error

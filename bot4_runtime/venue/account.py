@@ -8,6 +8,9 @@ from typing import Final
 from bot4_runtime.domain.errors import InvariantViolated
 
 ZERO: Final = Decimal(0)
+BNB: Final = "BNB"
+BNB_SHARE: Final = Decimal("0.75")
+"""Of a commission, what it costs in BNB."""
 QUANTUM: Final = Decimal("0.00000001")
 
 
@@ -32,6 +35,9 @@ class Account:
         uid: the exchange's number of it.
         maker: commission of a resting order, as a share of what is received.
         taker: commission of an order that takes.
+        pays_in_bnb: whether commissions are taken in BNB, a quarter cheaper, while there is any.
+        withdraws: whether its key may take money out.
+        ip_bound: whether its key is bound to addresses.
     """
 
     uid: int
@@ -39,6 +45,9 @@ class Account:
     secret: str = field(repr=False)
     maker: Decimal = Decimal("0.001")
     taker: Decimal = Decimal("0.001")
+    pays_in_bnb: bool = False
+    withdraws: bool = False
+    ip_bound: bool = True
     balances: dict[str, Balance] = field(default_factory=dict)
 
     def balance(self, asset: str) -> Balance:
@@ -78,6 +87,14 @@ class Account:
         commission = (amount * rate).quantize(QUANTUM, ROUND_DOWN)
         self.balance(asset).free += amount - commission
         return commission
+
+    def pay_commission(self, asset: str, amount: Decimal) -> bool:
+        """Take a commission out of what is free; False when that is too little."""
+        balance = self.balance(asset)
+        if not balance.free >= amount:
+            return False
+        balance.free -= amount
+        return True
 
     def held(self) -> Iterator[tuple[str, Balance]]:
         """Yield all balances by asset name."""

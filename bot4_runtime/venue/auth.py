@@ -1,4 +1,7 @@
-"""Who is asking: keys, signatures and timestamps of signed requests, as Binance checks them."""
+"""Who is asking: keys, signatures and timestamps of signed requests, as Binance checks them.
+
+An account's secret is that of HMAC, or the public key of RSA or Ed25519 in PEM.
+"""
 
 import base64
 import hashlib
@@ -9,8 +12,12 @@ from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from bot4_runtime.venue import refusals
 from bot4_runtime.venue.refusals import Refused, mandatory
@@ -99,22 +106,33 @@ def check_sorted(customers: Customers[CustomerT], values: Mapping[str, str]) -> 
 
 def is_ed25519(secret: str) -> bool:
     """Whether a customer signs by Ed25519: then the exchange knows a public key, as PEM."""
-    return secret.startswith("-----BEGIN PUBLIC KEY-----")
+    return isinstance(_public_key(secret), Ed25519PublicKey)
 
 
 def genuine(secret: str, payload: str, signature: str) -> bool:
-    """Verify a signature: HMAC-SHA256 in hexadecimal, or Ed25519 in base64."""
-    if not is_ed25519(secret):
+    """Verify a signature: HMAC-SHA256 in hexadecimal, or RSA's or Ed25519's in base64."""
+    key = _public_key(secret)
+    if key is None:
         expected = hmac.new(secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
         return hmac.compare_digest(expected.encode(), signature.lower().encode())
-    key = serialization.load_pem_public_key(secret.encode())
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        return False
     try:
-        key.verify(base64.b64decode(signature, validate=True), payload.encode())
-    except (InvalidSignature, ValueError):
+        told = base64.b64decode(signature, validate=True)
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(told, payload.encode())
+        elif isinstance(key, RSAPublicKey):
+            key.verify(told, payload.encode(), PKCS1v15(), SHA256())
+        else:
+            return False
+    except (ValueError, InvalidSignature):
         return False
     return True
+
+
+def _public_key(secret: str) -> PublicKeyTypes | None:
+    """Read a public key; None for the secret of HMAC."""
+    if not secret.startswith("-----BEGIN PUBLIC KEY"):
+        return None
+    return load_pem_public_key(secret.encode())
 
 
 def check_time(now_ms: int, values: Mapping[str, str]) -> None:

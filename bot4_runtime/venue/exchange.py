@@ -12,9 +12,9 @@ from itertools import count
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import refusals
-from bot4_runtime.venue.account import ZERO, Account
+from bot4_runtime.venue.account import BNB, BNB_SHARE, QUANTUM, ZERO, Account
 from bot4_runtime.venue.book import Book, Depth, Offer
-from bot4_runtime.venue.judgement import SpotBook, base_quantity, judge, reserve
+from bot4_runtime.venue.judgement import SpotBook, base_quantity, judge, reserve, triggered
 from bot4_runtime.venue.orders import (
     Kind,
     OrderRequest,
@@ -27,6 +27,7 @@ from bot4_runtime.venue.orders import (
 from bot4_runtime.venue.refusals import Refused
 from bot4_runtime.venue.rules import SymbolRules
 
+_STOPS_AT_MARKET = frozenset({Kind.STOP_LOSS, Kind.TAKE_PROFIT})
 Listener = Callable[[Account, Report], None]
 
 
@@ -57,12 +58,19 @@ class Exchange:
         self._order_ids = count(1)
         self._trade_ids: dict[str, count[int]] = {}
         self._reports = count(1)
+        self._halted: dict[str, int] = {}
+        self._reported = 0
+        self._list_ids = count(1)
 
     # ----------------------------------------------------------------- who and what
     def list_symbol(self, rules: SymbolRules, last: Decimal, depth: Depth | None = None) -> None:
         """Open a market at a first price."""
         self._books[rules.symbol] = Book(rules, last, depth or Depth())
         self._trade_ids[rules.symbol] = count(1)
+
+    def relist(self, rules: SymbolRules) -> None:
+        """Change a market's rules, or halt it; what rests stays."""
+        self._book(rules.symbol).rules = rules
 
     def open_account(self, account: Account) -> None:
         """Let somebody in by an API key."""
@@ -97,11 +105,82 @@ class Exchange:
         Raises:
             Refused: a filter, the funds, or the book are against it.
         """
+        self._judge(account, request)
+        order = self._enter(account, request)
+        self._begin(order)
+        return order
+
+    def place_pair(
+        self, account: Account, above: OrderRequest, below: OrderRequest
+    ) -> tuple[VenueOrder, VenueOrder]:
+        """Accept an OCO list of two orders, or refuse both and change nothing.
+
+        The order that rests in the book holds the funds back; a stop takes them over.
+
+        Raises:
+            Refused: as `place`, or the prices do not lie on both sides of the last one.
+        """
+        last = self.last_price(above.symbol)
+        nearest = [(leg.stop_price or leg.price or ZERO) - last for leg in (above, below)]
+        if not nearest[0] > 0 > nearest[1]:
+            raise Refused(*refusals.PAIR_OF_PRICES)
+        for request in (above, below):
+            self._judge(account, request)
+        pair = sorted((above, below), key=lambda request: request.stop_price is not None)
+        first = self._enter(account, pair[0])
+        second = self._enter(account, pair[1], reserving=False)
+        first.list_id = second.list_id = next(self._list_ids)
+        first.sibling, second.sibling = second, first
+        for order in (first, second):
+            self._begin(order)
+        return (first, second) if pair[0] is above else (second, first)
+
+    def amend(
+        self, account: Account, named: tuple[str, int | None, str], quantity: Decimal, name: str
+    ) -> tuple[VenueOrder, int]:
+        """Lower an open order's quantity where it stands; return it and the report's number.
+
+        Args:
+            account: whose order.
+            named: symbol, and either id.
+            quantity: the new one, in base.
+            name: its client id from now on.
+
+        Raises:
+            Refused: -2013 for no open order, else -2038 or a filter.
+        """
+        order = self._find(account, *named)
+        if order is None or not order.status.open:
+            raise Refused(*refusals.NO_SUCH_ORDER)
+        if not order.filled < quantity < order.quantity:
+            raise Refused(*refusals.AMEND_INCREASES)
+        book = self._books[order.symbol]
+        book.rules.check_quantity(quantity)
+        book.rules.check_notional(quantity * (order.price or order.request.stop_price or ZERO))
+        spare = order.locked * (order.quantity - quantity) / order.left
+        account.unlock(order.locked_asset, spare)
+        order.locked -= spare
+        order.quantity, former = quantity, order.client_id
+        order.client_id = name or f"venue-{order.order_id}-amended"
+        self._customers[account.api_key].latest[order.symbol, order.client_id] = order
+        order.updated_ms = self.now_ms()
+        self._report(order, "REPLACED", cancel_id=former)
+        return order, self._reported
+
+    def _judge(self, account: Account, request: OrderRequest) -> None:
         book, customer = self._book(request.symbol), self._customers[account.api_key]
+        if self.now_ms() < self._halted.get(request.symbol, 0):
+            raise Refused(*refusals.MARKET_CLOSED)
         known = customer.latest.get((request.symbol, request.client_id))
         if known is not None and known.status.open:
             raise Refused(*refusals.DUPLICATE_ORDER)
-        judge(book, customer.open.values(), request)
+        judge(book, customer.open.values(), request, account.balance(book.rules.base).total)
+
+    def _enter(
+        self, account: Account, request: OrderRequest, *, reserving: bool = True
+    ) -> VenueOrder:
+        """Take an order that was judged into the account's; raises Refused for want of funds."""
+        book, customer = self._book(request.symbol), self._customers[account.api_key]
         now_ms = self.now_ms()
         quantity = base_quantity(book, request)
         order = VenueOrder(
@@ -112,18 +191,24 @@ class Exchange:
             quantity=quantity,
             created_ms=now_ms,
             updated_ms=now_ms,
-            working=request.kind is not Kind.STOP_LOSS,
+            working=request.stop_price is None,
         )
         order.client_id = order.client_id or f"venue-{order.order_id}"
-        reserve(book, order)
+        if reserving:
+            reserve(book, order)
+        else:
+            order.locked_asset = book.rules.base if order.side is Side.SELL else book.rules.quote
         customer.orders[order.order_id] = customer.open[order.order_id] = order
         customer.latest[request.symbol, order.client_id] = order
+        return order
+
+    def _begin(self, order: VenueOrder) -> None:
+        book = self._books[order.symbol]
         self._report(order, "NEW")
         if order.working:
             self._execute(book, order)
         else:
             book.add(order)
-        return order
 
     def cancel(
         self, account: Account, symbol: str, order_id: int | None, client_id: str, cancel_id: str
@@ -135,8 +220,21 @@ class Exchange:
         order = self._find(account, symbol, order_id, client_id)
         if order is None or not order.status.open:
             raise Refused(*refusals.UNKNOWN_ORDER)
-        self._close(order, Status.CANCELED, "CANCELED", cancel_id or f"cancel-{order.order_id}")
+        cancel_id = cancel_id or f"cancel-{order.order_id}"
+        self._end_sibling(order, Status.CANCELED, "CANCELED", cancel_id)
+        self._close(order, Status.CANCELED, "CANCELED", cancel_id)
         return order
+
+    def end(self, account: Account, symbol: str, client_id: str, *, expired: bool) -> None:
+        """End an order of the exchange's own accord; one that is not open is left alone."""
+        order = self._find(account, symbol, None, client_id)
+        if order is not None and order.status.open:
+            ended = (Status.EXPIRED, "EXPIRED") if expired else (Status.CANCELED, "CANCELED")
+            self._close(order, *ended)
+
+    def halt(self, symbol: str, until_ms: int) -> None:
+        """Take no order of a symbol until then; cancels are taken."""
+        self._halted[symbol] = until_ms
 
     def order(
         self, account: Account, symbol: str, order_id: int | None, client_id: str
@@ -192,10 +290,15 @@ class Exchange:
                     number = next(self._trade_ids[symbol])
                     self._fill(book, order, number, order.price, amount, maker=True)
         for order in book.stops():
-            stop = order.request.stop_price or ZERO
-            if order.status.open and (price - stop) * order.side.sign >= 0:
+            if order.status.open and triggered(order.request, price):
                 book.remove(order)
                 order.working = True
+                if self._end_sibling(order, Status.EXPIRED, "EXPIRED") and not order.locked:
+                    try:
+                        reserve(book, order)
+                    except Refused:
+                        self._close(order, Status.EXPIRED, "EXPIRED")
+                        continue
                 self._execute(book, order)
 
     # --------------------------------------------------------------------- matching
@@ -240,7 +343,7 @@ class Exchange:
     @staticmethod
     def _affordable(book: SpotBook, order: VenueOrder, price: Decimal) -> Decimal:
         """Return the base that a stop's buy can pay for; others have reserved enough."""
-        if order.side is Side.SELL or order.request.kind is not Kind.STOP_LOSS:
+        if order.side is Side.SELL or order.request.kind not in _STOPS_AT_MARKET:
             return order.left
         short = order.left * price - order.locked
         if short > 0:
@@ -261,6 +364,7 @@ class Exchange:
         maker: bool,
     ) -> None:
         """Book one side of match `number`."""
+        self._end_sibling(order, Status.EXPIRED, "EXPIRED")
         account, rules = order.account, book.rules
         cost = price * quantity
         buying = order.side is Side.BUY
@@ -268,7 +372,12 @@ class Exchange:
         received = rules.base if buying else rules.quote
         account.pay(order.locked_asset, given)
         order.locked -= given
-        commission = account.receive(received, got, account.maker if maker else account.taker)
+        rate = account.maker if maker else account.taker
+        commission, commission_asset = self._commission(rules, account, cost * rate)
+        if commission_asset:
+            account.receive(received, got, ZERO)
+        else:
+            commission, commission_asset = account.receive(received, got, rate), received
         order.filled += quantity
         order.spent += cost
         order.status = Status.PARTIALLY_FILLED if order.left > 0 else Status.FILLED
@@ -281,7 +390,7 @@ class Exchange:
             price=price,
             quantity=quantity,
             commission=commission,
-            commission_asset=received,
+            commission_asset=commission_asset,
             maker=maker,
             time_ms=order.updated_ms,
         )
@@ -295,6 +404,16 @@ class Exchange:
             order.locked -= spare
         self._report(order, "TRADE", trade)
 
+    def _commission(
+        self, rules: SymbolRules, account: Account, worth: Decimal
+    ) -> tuple[Decimal, str]:
+        """Take a commission of this worth (quote) in BNB; nothing where that cannot be."""
+        market = self._books.get(BNB + rules.quote)
+        if not account.pays_in_bnb or market is None:
+            return ZERO, ""
+        amount = (worth * BNB_SHARE / market.last).quantize(QUANTUM, ROUND_DOWN)
+        return (amount, BNB) if account.pay_commission(BNB, amount) else (ZERO, "")
+
     def _close(
         self, order: VenueOrder, status: Status, execution: str, cancel_id: str = ""
     ) -> None:
@@ -302,6 +421,17 @@ class Exchange:
         order.updated_ms = self.now_ms()
         self._release(order)
         self._report(order, execution, cancel_id=cancel_id)
+
+    def _end_sibling(
+        self, order: VenueOrder, status: Status, execution: str, cancel_id: str = ""
+    ) -> bool:
+        """End the other order of a list; tell whether there was one."""
+        other, order.sibling = order.sibling, None
+        if other is None:
+            return False
+        other.sibling = None
+        self._close(other, status, execution, cancel_id)
+        return True
 
     def _release(self, order: VenueOrder) -> None:
         """Give back what an ended order held, and take it off the book."""
@@ -333,8 +463,9 @@ class Exchange:
         trade: VenueTrade | None = None,
         cancel_id: str = "",
     ) -> None:
+        self._reported = next(self._reports)
         report = Report(
-            next(self._reports),
+            self._reported,
             execution,
             order,
             order.status,

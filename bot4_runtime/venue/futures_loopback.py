@@ -5,10 +5,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
+from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.venue import futures_messages as messages
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.contract import Contract
-from bot4_runtime.venue.faults import FaultSchedule
+from bot4_runtime.venue.faults import OF_EVERY_VENUE, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_accounting import Accounting
 from bot4_runtime.venue.futures_algo import AlgoDesk
@@ -27,6 +28,7 @@ from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
 from bot4_runtime.venue.limits import Limiter
 from bot4_runtime.venue.listen_keys import ListenKeys
+from bot4_runtime.venue.rest import WireAnswer, WireRequest
 from bot4_runtime.venue.tape import Print, Tape
 
 
@@ -61,7 +63,7 @@ class FuturesLoopback:
         sink: Callable[[Entry], None] = no_sink,
     ) -> None:
         self.clock = clock
-        self.faults = faults or FaultSchedule()
+        self.faults = _possible(faults or FaultSchedule())
         self.journal = VenueJournal(sink)
         self.exchange = FuturesExchange(clock, self._on_event, insurance)
         for contract, last in symbols:
@@ -113,6 +115,14 @@ class FuturesLoopback:
         self._settle(symbol)
         self.hub.flush()
 
+    def answer(self, call: WireRequest) -> WireAnswer:
+        """Answer a request."""
+        return self.rest.answer(call)
+
+    def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
+        """Answer a request; all faults of this venue are the shell's."""
+        return self.answer(call)
+
     def script(self, told: Mapping[str, str]) -> None:
         """Obey the operator, who names a ``symbol`` and what is to happen there.
 
@@ -128,8 +138,12 @@ class FuturesLoopback:
             self.exchange.market(symbol).funding_rate = Decimal(told["funding"])
 
     def schedule(self, faults: FaultSchedule) -> None:
-        """Let other things go wrong from now on."""
-        self.faults = self.hub.faults = faults
+        """Let other things go wrong from now on.
+
+        Raises:
+            ConfigError: one of them is acted out by the spot venue alone.
+        """
+        self.faults = self.hub.faults = _possible(faults)
 
     def open_account(
         self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]
@@ -182,3 +196,14 @@ class FuturesLoopback:
         ]
         told = AccountTold(self.exchange, self.liquidator)
         return {"orders": orders, "account": told.account(account)}
+
+
+def _possible(faults: FaultSchedule) -> FaultSchedule:
+    """Refuse what would silently do nothing here."""
+    foreign = sorted(faults.faults - OF_EVERY_VENUE)
+    if foreign:
+        raise ConfigError(
+            f"the USD-M venue cannot act out {', '.join(foreign)}; expected one of "
+            f"{', '.join(sorted(OF_EVERY_VENUE))}"
+        )
+    return faults

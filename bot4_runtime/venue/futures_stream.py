@@ -15,7 +15,7 @@ import msgspec
 from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
-from bot4_runtime.venue.faults import FaultSchedule
+from bot4_runtime.venue.faults import EVENT, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import (
     AccountChanged,
@@ -34,7 +34,7 @@ from bot4_runtime.venue.futures_orders import FuturesReport
 from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.listen_keys import ListenKeys
-from bot4_runtime.venue.stream import BYE, Connection, delivered
+from bot4_runtime.venue.stream import Act, Connection, delivered
 
 MARK_EVERY_MS: Final = 1_000
 MAX_STREAMS: Final = 1_024
@@ -130,7 +130,7 @@ class FuturesHub:
             self.flush()
             return
         if seat.hear(self._exchange.now_ms()):
-            connection.send(BYE)
+            connection.send(Act.THROW_OUT)
             return
         try:
             request = msgspec.json.decode(text, type=dict[str, Any])
@@ -283,7 +283,7 @@ class FuturesHub:
             wanted = not seat.events or message["e"] in seat.events
             if seat.route != "private" or key not in seat.streams or not wanted:
                 continue
-            rule = self.faults.next("EVENT", message["e"])
+            rule = self.faults.next(EVENT, message["e"], self._exchange.now_ms())
             fault = rule.fault if rule is not None else None
             note = {"e": message["e"], "fault": fault}
             self._journal.add(self._exchange.now_ms(), "event", account.uid, note)

@@ -14,8 +14,16 @@ from bot4_runtime.venue.rules import SymbolRules
 SpotBook = Book[SymbolRules, VenueOrder]
 
 
-def judge(book: SpotBook, open_orders: Iterable[VenueOrder], request: OrderRequest) -> None:
+def judge(
+    book: SpotBook, open_orders: Iterable[VenueOrder], request: OrderRequest, owned: Decimal = ZERO
+) -> None:
     """Hold a request against the rules, the account's open orders and the book.
+
+    Args:
+        book: of the symbol.
+        open_orders: of the account.
+        request: the order.
+        owned: base that the account has, free and locked.
 
     Raises:
         Refused: the first that it breaks.
@@ -23,8 +31,12 @@ def judge(book: SpotBook, open_orders: Iterable[VenueOrder], request: OrderReque
     rules, last = book.rules, book.last
     buying = request.side is Side.BUY
     stop = request.stop_price
+    if rules.status != "TRADING":
+        raise Refused(*refusals.MARKET_CLOSED)
     if request.quantity is not None:
         rules.check_quantity(request.quantity)
+        if request.kind is Kind.MARKET:
+            rules.check_market_quantity(request.quantity)
     price = last
     if request.price is not None:
         price = request.price
@@ -35,14 +47,23 @@ def judge(book: SpotBook, open_orders: Iterable[VenueOrder], request: OrderReque
     notional = request.quote_quantity
     rules.check_notional((request.quantity or ZERO) * price if notional is None else notional)
     open_here = [order for order in open_orders if order.symbol == rules.symbol]
-    stops = sum(order.request.kind is Kind.STOP_LOSS for order in open_here)
+    stops = sum(order.request.stop_price is not None for order in open_here)
     rules.check_counts(len(open_here) + 1, stops + 1, is_stop=stop is not None)
-    if stop is not None and (last - stop) * request.side.sign >= 0:
+    if buying:
+        bids = sum((order.left for order in open_here if order.side is Side.BUY), ZERO)
+        rules.check_position(owned + bids + (request.quantity or ZERO))
+    if stop is not None and triggered(request, last):
         raise Refused(*refusals.WOULD_TRIGGER)
     best = book.best(request.side)
     crosses = best is not None and (price - best) * request.side.sign >= 0
     if request.kind is Kind.LIMIT_MAKER and crosses:
         raise Refused(*refusals.WOULD_TAKE)
+
+
+def triggered(request: OrderRequest, last: Decimal) -> bool:
+    """Whether the last price sets off an order with a stop price."""
+    beyond = (last - (request.stop_price or ZERO)) * request.side.sign
+    return beyond <= 0 if request.kind.takes_profit else beyond >= 0
 
 
 def base_quantity(book: SpotBook, request: OrderRequest) -> Decimal:

@@ -5,16 +5,18 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
-from bot4_runtime.venue import messages
+from bot4_runtime.venue import auth, messages, refusals
 from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.book import Depth
+from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
-from bot4_runtime.venue.faults import FaultSchedule
+from bot4_runtime.venue.faults import OF_ORDERS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
 from bot4_runtime.venue.market_data import MarketHub
 from bot4_runtime.venue.orders import Report
-from bot4_runtime.venue.rest import Rest
+from bot4_runtime.venue.rest import Rest, WireAnswer, WireRequest
 from bot4_runtime.venue.rules import SymbolRules
+from bot4_runtime.venue.spoiled import sent_away
 from bot4_runtime.venue.stream import Hub
 from bot4_runtime.venue.tape import Print, Tape
 
@@ -29,6 +31,10 @@ class SkewedClock:
     def __init__(self, clock: Clock, skew_ms: int) -> None:
         self._clock = clock
         self._skew_ns = skew_ms * NS_PER_MS
+
+    def step(self, seconds: float) -> None:
+        """Jump; back when negative."""
+        self._skew_ns += round(seconds * 1_000_000_000)
 
     def now_ns(self) -> int:
         """Return the other clock's time with the skew, in nanoseconds since 1970 UTC."""
@@ -59,14 +65,17 @@ class Loopback:
         sink: Callable[[Entry], None] = no_sink,
     ) -> None:
         self.clock = clock
+        self.shown = SkewedClock(clock, 0)
+        """The clock that customers see; a fault may let it jump."""
         self.faults = faults or FaultSchedule()
         self.journal = VenueJournal(sink)
-        self.exchange = Exchange(clock, self._on_report)
+        self.door = Door(self.journal)
+        self.exchange = Exchange(self.shown, self._on_report)
         for rules, last in symbols:
             self.exchange.list_symbol(rules, last, depth)
         self.market = MarketHub(self.exchange, self.journal, self.faults)
         self.rest = Rest(self.exchange, self.journal, self.market.calls())
-        self.hub = Hub(self.exchange, self.journal, self.faults)
+        self.hub = Hub(self.exchange, self.journal, self.door, self.faults, self.rest)
         self._tape = Tape(prints)
 
     def advance(self, to_ms: int) -> int:
@@ -88,6 +97,72 @@ class Loopback:
             clock.advance_to(to_ms * NS_PER_MS)
         self.market.passed(to_ms)
         return number
+
+    def answer(self, call: WireRequest) -> WireAnswer:
+        """Answer a request at the door, or let it in."""
+        now_ms = self.exchange.now_ms()
+        name = f"{call.method} {call.path}"
+        values = auth.parameters(call.query, call.body)
+        refusal = self.door.refusal(now_ms, name, values)
+        if refusal is not None:
+            return sent_away(refusal)
+        if self.door.revoked(call.api_key or "", now_ms):
+            return sent_away(Refusal(401, *refusals.REJECTED_KEY, None))
+        answer = self.rest.answer(call)
+        if answer.status == 200:
+            self.door.given_back(name)
+        return answer._replace(headers=self.door.headers(now_ms))
+
+    def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
+        """Answer a request that a fault of the venue's own hits; others are the shell's."""
+        now_ms = self.exchange.now_ms()
+        if rule.fault is Fault.RATE_LIMITED:
+            self.door.limit(now_ms, rule.seconds)
+        elif rule.fault is Fault.BANNED:
+            self.door.ban(now_ms, rule.seconds)
+        elif rule.fault is Fault.ORDER_LIMIT:
+            self.door.limit_orders(now_ms, rule.seconds)
+            return sent_away(self.door.order_limit(now_ms))
+        elif rule.fault is Fault.FOREIGN_WEIGHT:
+            self.door.use(now_ms)
+        elif rule.fault is Fault.CLOCK_STEP:
+            self.shown.step(rule.seconds)
+        elif rule.fault is Fault.KEY_REVOKED and call.api_key:
+            self._revoke(call.api_key, rule.seconds)
+        silence = self.door.silence(now_ms)
+        if silence is not None and rule.fault in {Fault.RATE_LIMITED, Fault.BANNED}:
+            return sent_away(silence)
+        if rule.fault in OF_ORDERS:
+            return self._spoil_order(call, rule)
+        return self.answer(call)
+
+    def _revoke(self, api_key: str, seconds: float) -> None:
+        self.door.revoke(api_key, self.exchange.now_ms(), seconds)
+        account = self.exchange.account(api_key)
+        if account is not None:
+            self.hub.terminate(account)
+
+    def _spoil_order(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
+        """Answer an order that is let expire, pulled, or finds its market or its money gone."""
+        account = self.exchange.account(call.api_key or "")
+        values = auth.parameters(call.query, call.body)
+        symbol = values.get("symbol", "")
+        if rule.fault is Fault.HALTED:
+            self.exchange.halt(symbol, self.exchange.now_ms() + round(rule.seconds * 1000))
+        if account is None or rule.fault is Fault.HALTED:
+            return self.answer(call)
+        if rule.fault is Fault.FUNDS_TAKEN:
+            held = [(asset, balance.free) for asset, balance in account.held()]
+            for asset, free in held:
+                account.lock(asset, free)
+            answer = self.answer(call)
+            for asset, free in held:
+                account.unlock(asset, free)
+            return answer
+        answer = self.answer(call)
+        expired = rule.fault is Fault.ORDER_EXPIRED
+        self.exchange.end(account, symbol, values.get("newClientOrderId", ""), expired=expired)
+        return answer
 
     def schedule(self, faults: FaultSchedule) -> None:
         """Let other things go wrong from now on."""

@@ -17,12 +17,12 @@ from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.exchange import Exchange
-from bot4_runtime.venue.faults import Fault, FaultSchedule
+from bot4_runtime.venue.faults import MARKET, Fault, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.refusals import Refused
 from bot4_runtime.venue.rest import Values, text, whole
 from bot4_runtime.venue.rules import plain
-from bot4_runtime.venue.stream import CUT, Connection
+from bot4_runtime.venue.stream import Connection, delivered
 from bot4_runtime.venue.tape import Print
 
 STREAMS_MOST: Final = 1_024
@@ -266,7 +266,7 @@ class MarketHub:
         hearing = [follower for follower in self.followers if follower.hears(stream)]
         if not hearing:
             return
-        rule = self.faults.next("MARKET", stream)
+        rule = self.faults.next(MARKET, stream, self._now_ms)
         fault = rule.fault if rule is not None else None
         if fault is not None:
             self._journal.add(self._now_ms, "fault", 0, {"fault": fault.value, "stream": stream})
@@ -275,7 +275,7 @@ class MarketHub:
         event = made()
         for follower in hearing:
             told = {"stream": stream, "data": event} if follower.wrapped else event
-            _hand(follower, _ENCODE(told), fault)
+            delivered(follower, _ENCODE(told), fault)
 
     def _tell_bar(self, market: Market, interval: str, bar: Bar, *, closed: bool) -> None:
         close_ms = bar.open_ms + INTERVALS_MS[interval] - 1
@@ -394,24 +394,6 @@ class MarketHub:
         last = self._exchange.last_price(market.symbol)
         bars = list(market.bars(interval, start, start))
         market.running[interval] = bars[0] if bars else Bar.flat(start, last)
-
-
-def _hand(follower: Follower, message: bytes, fault: Fault | None) -> None:
-    """Give a client an event the way a fault wants it."""
-    if fault is Fault.EVENT_STALL:
-        follower.stalled = True
-    elif fault is Fault.EVENT_CUT:
-        follower.send(CUT)
-        follower.stalled = True
-    elif fault is Fault.EVENT_LATE and follower.late is None:
-        follower.late = message
-    else:
-        follower.send(message)
-        if fault is Fault.EVENT_TWICE:
-            follower.send(message)
-        if follower.late is not None:
-            follower.send(follower.late)
-            follower.late = None
 
 
 def _error(code: int, reason: str, identifier: object) -> Message:

@@ -9,13 +9,12 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
+from bot4_runtime.venue.line import Line
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.market_data import Follower
-from bot4_runtime.venue.stream import CUT
 
 INBOUND_MOST: Final = {"spot": 5}
 INBOUND_MOST_USDM: Final = 10
-_HALF_FRAME: Final = b'\x81\x7e\x02\x00{"stream":"btcusdt@'
 
 
 class MarketShell:
@@ -47,7 +46,7 @@ class MarketShell:
         named = request.match_info.get("streams") or request.query.get("streams", "")
         self._venue.market.follow(follower, [name for name in named.split("/") if name])
         tasks = [
-            asyncio.create_task(_send(socket, request, follower, filled)),
+            asyncio.create_task(Line(socket, request, follower, filled, self._ping_s).speak()),
             asyncio.create_task(self._ping(socket, follower)),
         ]
         try:
@@ -85,23 +84,3 @@ class MarketShell:
                     await socket.ping(b"venue")
                 except ConnectionError:
                     return
-
-
-async def _send(
-    socket: web.WebSocketResponse, request: web.Request, follower: Follower, filled: asyncio.Event
-) -> None:
-    """Send what lies in the outbox, in order, until the connection ends."""
-    while True:
-        await filled.wait()
-        filled.clear()
-        while follower.outbox:
-            message = follower.outbox.popleft()
-            if message is CUT:
-                if request.transport is not None:
-                    request.transport.write(_HALF_FRAME)
-                    request.transport.close()
-                return
-            try:
-                await socket.send_str(message.decode("utf-8", "replace"))
-            except ConnectionError:
-                return

@@ -34,7 +34,7 @@ def placed(order: VenueOrder, detail: str) -> Message:
     ack = {
         "symbol": order.symbol,
         "orderId": order.order_id,
-        "orderListId": -1,
+        "orderListId": order.list_id,
         "clientOrderId": order.client_id,
         "transactTime": order.updated_ms,
     }
@@ -65,6 +65,51 @@ def canceled(order: VenueOrder, cancel_id: str) -> Message:
         "origClientOrderId": order.client_id,
         "clientOrderId": cancel_id,
         "transactTime": order.updated_ms,
+    }
+
+
+def pair_told(legs: Sequence[VenueOrder], list_name: str) -> Message:
+    """The answer to a new OCO list."""
+    first = legs[0]
+    return {
+        "orderListId": first.list_id,
+        "contingencyType": "OCO",
+        "listStatusType": "EXEC_STARTED",
+        "listOrderStatus": "EXECUTING",
+        "listClientOrderId": list_name or f"list-{first.list_id}",
+        "transactionTime": first.created_ms,
+        "symbol": first.symbol,
+        "orders": [
+            {"symbol": leg.symbol, "orderId": leg.order_id, "clientOrderId": leg.client_id}
+            for leg in legs
+        ],
+        "orderReports": [placed(leg, "RESULT") for leg in legs],
+    }
+
+
+def amended(order: VenueOrder, former: str, number: int) -> Message:
+    """The answer to an amendment."""
+    return {
+        "transactTime": order.updated_ms,
+        "executionId": number,
+        "amendedOrder": {
+            "symbol": order.symbol,
+            "orderId": order.order_id,
+            "orderListId": order.list_id,
+            "origClientOrderId": former,
+            "clientOrderId": order.client_id,
+            "price": plain(order.price),
+            "qty": plain(order.quantity),
+            "executedQty": plain(order.filled),
+            "preventedQty": plain(ZERO),
+            "quoteOrderQty": plain(ZERO),
+            "cumulativeQuoteQty": plain(order.spent),
+            "status": order.status.value,
+            "timeInForce": order.request.tif.value,
+            "type": order.request.kind.value,
+            "side": order.side.name,
+            "selfTradePreventionMode": STP,
+        },
     }
 
 
@@ -121,12 +166,15 @@ def execution_report(report: Report) -> Message:
     """A report, as the user stream tells it."""
     order, trade = report.order, report.trade
     canceling = bool(report.cancel_id)
+    names = (report.cancel_id, order.client_id) if canceling else (order.client_id, "")
+    if report.execution == "REPLACED":
+        names = (order.client_id, report.cancel_id)
     last = (trade.price, trade.quantity) if trade is not None else (ZERO, ZERO)
     return {
         "e": "executionReport",
         "E": report.time_ms,
         "s": order.symbol,
-        "c": report.cancel_id if canceling else order.client_id,
+        "c": names[0],
         "S": order.side.name,
         "o": order.request.kind.value,
         "f": order.request.tif.value,
@@ -134,8 +182,8 @@ def execution_report(report: Report) -> Message:
         "p": plain(order.price),
         "P": plain(order.request.stop_price or ZERO),
         "F": plain(ZERO),
-        "g": -1,
-        "C": order.client_id if canceling else "",
+        "g": order.list_id,
+        "C": names[1],
         "x": report.execution,
         "X": report.status.value,
         "r": "NONE",
@@ -204,7 +252,7 @@ def _order_core(order: VenueOrder) -> Message:
     return {
         "symbol": order.symbol,
         "orderId": order.order_id,
-        "orderListId": -1,
+        "orderListId": order.list_id,
         "clientOrderId": order.client_id,
         "price": plain(order.price),
         "origQty": plain(order.quantity),

@@ -16,6 +16,14 @@ class Kind(StrEnum):
     LIMIT_MAKER = "LIMIT_MAKER"
     MARKET = "MARKET"
     STOP_LOSS = "STOP_LOSS"
+    STOP_LOSS_LIMIT = "STOP_LOSS_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
+    TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
+
+    @property
+    def takes_profit(self) -> bool:
+        """Whether its stop price lies on the side of the market that gains."""
+        return self in {Kind.TAKE_PROFIT, Kind.TAKE_PROFIT_LIMIT}
 
 
 class Tif(StrEnum):
@@ -49,8 +57,8 @@ class OrderRequest:
     Attributes:
         quantity: in base; None for a market order by quote quantity.
         quote_quantity: quote to spend or to earn by a market order; else None.
-        price: of LIMIT and LIMIT_MAKER; else None.
-        stop_price: of STOP_LOSS; else None.
+        price: of LIMIT, LIMIT_MAKER and what ends in _LIMIT; else None.
+        stop_price: of STOP_LOSS, TAKE_PROFIT and their _LIMIT; else None.
         client_id: named by the customer; empty lets the exchange name it.
     """
 
@@ -96,6 +104,8 @@ class VenueOrder:
         locked: what is held back for it, in `locked_asset`.
         working: False while a stop waits for its price.
         queue_ahead: base quantity of others, at its price, that trades first.
+        list_id: of the list it belongs to; -1 for none.
+        sibling: the other order of an OCO list, which this one's first fill or end ends.
     """
 
     order_id: int
@@ -112,6 +122,8 @@ class VenueOrder:
     updated_ms: int = 0
     working: bool = True
     queue_ahead: Decimal = ZERO
+    list_id: int = -1
+    sibling: "VenueOrder | None" = None
     trades: list[VenueTrade] = field(default_factory=list)
 
     @property
@@ -136,15 +148,16 @@ class VenueOrder:
 
     @property
     def waiting(self) -> bool:
-        """Whether it is a stop; one that triggered never rests again."""
-        return self.request.stop_price is not None
+        """Whether it is a stop whose price has not come yet."""
+        return not self.working
 
 
 class Report(NamedTuple):
     """Something that happened to an order, as its customer's stream will tell it.
 
     Attributes:
-        execution: ``NEW``, ``TRADE``, ``CANCELED``, ``EXPIRED`` or ``TRADE_PREVENTION``.
+        execution: ``NEW``, ``TRADE``, ``CANCELED``, ``EXPIRED``, ``REPLACED`` or
+            ``TRADE_PREVENTION``.
         number: of the report, counted over the exchange.
         status: of the order when it happened, with `filled` and `spent` at that moment.
         cancel_id: client id of the cancel request; empty for everything else.

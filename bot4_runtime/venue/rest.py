@@ -7,6 +7,7 @@ may come in the query, in a form body, or in both; the signature covers both.
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from bot4_runtime.venue.refusals import Refused, illegal, mandatory, not_require
 
 Values = Mapping[str, str]
 CLIENT_ID: Final = re.compile(r"[\.A-Z\:/a-z0-9_-]{1,36}")
+_SYMBOLS: Final = r'^\["[\w]{1,20}"(,"[\w]{1,20}")*\]$'
 MAX_PAGE: Final = 1_000
 _ENCODE: Final = msgspec.json.encode
 
@@ -40,7 +42,7 @@ class WireAnswer(NamedTuple):
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Rest:
@@ -69,9 +71,13 @@ class Rest:
             ("POST", "/api/v3/order"): self._place,
             ("GET", "/api/v3/order"): self._order,
             ("DELETE", "/api/v3/order"): self._cancel,
+            ("POST", "/api/v3/order/cancelReplace"): self._replace,
+            ("PUT", "/api/v3/order/amend/keepPriority"): self._amend,
+            ("POST", "/api/v3/orderList/oco"): self._pair,
             ("GET", "/api/v3/openOrders"): self._open_orders,
             ("GET", "/api/v3/myTrades"): self._trades,
             ("GET", "/api/v3/account"): self._account,
+            ("GET", "/sapi/v1/account/apiRestrictions"): _restrictions,
         }
 
     def answer(self, request: WireRequest) -> WireAnswer:
@@ -84,7 +90,8 @@ class Rest:
         try:
             status, answer = 200, self._dispatch(request, values)
         except Refused as error:
-            status, answer = error.status, {"code": error.code, "msg": error.message}
+            status = error.status
+            answer = {"code": error.code, "msg": error.message} | error.more
         self._note("answer", uid, {"status": status, "code": answer_code(answer)})
         return WireAnswer(status, _ENCODE(answer))
 
@@ -99,15 +106,33 @@ class Rest:
         auth.check_signed(self._exchange, account, values, payload)
         return self._signed[call](account, values)
 
+    def perform(self, method: str, path: str, account: Account, values: Values) -> Any:
+        """Do what an account asks that was identified already; raises Refused.
+
+        The WebSocket API comes here: its methods are those of REST by other names.
+        """
+        self._note("request", account.uid, {"call": f"{method} {path}", "with": dict(values)})
+        try:
+            answer = self._signed[method, path](account, values)
+        except Refused as error:
+            self._note("answer", account.uid, {"status": error.status, "code": error.code})
+            raise
+        self._note("answer", account.uid, {"status": 200, "code": 0})
+        return answer
+
     def _note(self, kind: str, uid: int, body: Mapping[str, Any]) -> None:
         self._journal.add(self._exchange.now_ms(), kind, uid, body)
 
     # ----------------------------------------------------------------------- public
     def _exchange_info(self, values: Values) -> Any:
-        wanted = None
-        if "symbol" in values:
-            self._exchange.last_price(values["symbol"])
-            wanted = values["symbol"]
+        wanted = [values["symbol"]] if "symbol" in values else None
+        if "symbols" in values:
+            try:
+                wanted = msgspec.json.decode(values["symbols"], type=list[str])
+            except msgspec.MsgspecError:
+                raise illegal("symbols", _SYMBOLS) from None
+        for symbol in wanted or ():
+            self._exchange.last_price(symbol)
         return {
             "timezone": "UTC",
             "serverTime": self._exchange.now_ms(),
@@ -116,7 +141,7 @@ class Rest:
             "symbols": [
                 rules.told()
                 for rules in self._exchange.symbols
-                if wanted is None or rules.symbol == wanted
+                if wanted is None or rules.symbol in wanted
             ],
         }
 
@@ -125,7 +150,7 @@ class Rest:
         request = read_order(values)
         detail = values.get("newOrderRespType", "")
         if not detail:
-            detail = "ACK" if request.kind is Kind.STOP_LOSS else "FULL"
+            detail = "FULL" if request.stop_price is None else "ACK"
         if detail not in {"ACK", "RESULT", "FULL"}:
             raise mandatory("newOrderRespType")
         return messages.placed(self._exchange.place(account, request), detail)
@@ -138,6 +163,63 @@ class Rest:
         symbol, order_id, name = _order_named(values)
         order = self._exchange.cancel(account, symbol, order_id, name, cancel_id)
         return messages.canceled(order, cancel_id or f"cancel-{order.order_id}")
+
+    def _replace(self, account: Account, values: Values) -> Any:
+        """Cancel one order and place another; each half is told for itself."""
+        mode = text(values, "cancelReplaceMode")
+        named = {
+            "symbol": text(values, "symbol"),
+            "orderId": values.get("cancelOrderId", ""),
+            "origClientOrderId": values.get("cancelOrigClientOrderId", ""),
+            "newClientOrderId": values.get("cancelNewClientOrderId", ""),
+        }
+        halves: dict[str, Any] = {"newOrderResult": "NOT_ATTEMPTED", "newOrderResponse": None}
+        try:
+            halves |= {
+                "cancelResult": "SUCCESS",
+                "cancelResponse": self._cancel(account, named),
+            }
+        except Refused as error:
+            halves |= {"cancelResult": "FAILURE", "cancelResponse": _told(error)}
+        if halves["cancelResult"] == "SUCCESS" or mode == "ALLOW_FAILURE":
+            try:
+                halves |= {
+                    "newOrderResult": "SUCCESS",
+                    "newOrderResponse": self._place(account, values),
+                }
+            except Refused as error:
+                halves |= {"newOrderResult": "FAILURE", "newOrderResponse": _told(error)}
+        worked = [halves[name] == "SUCCESS" for name in ("cancelResult", "newOrderResult")]
+        if all(worked):
+            return halves
+        if any(worked):
+            raise Refused(-2021, "Order cancel-replace partially failed.", 409, {"data": halves})
+        raise Refused(-2022, "Order cancel-replace failed.", 400, {"data": halves})
+
+    def _amend(self, account: Account, values: Values) -> Any:
+        quantity = amount(values, "newQty")
+        if quantity is None:
+            raise mandatory("newQty")
+        name = client_id(values, "newClientOrderId")
+        former = self._exchange.order(account, *_order_named(values)).client_id
+        order, number = self._exchange.amend(account, _order_named(values), quantity, name)
+        return messages.amended(order, former, number)
+
+    def _pair(self, account: Account, values: Values) -> Any:
+        legs = [
+            read_order(
+                {name: values[name] for name in ("symbol", "side", "quantity") if name in values}
+                | {
+                    word: values[f"{side}{word[0].upper()}{word[1:]}"]
+                    for word in ("type", "price", "stopPrice", "timeInForce")
+                    if f"{side}{word[0].upper()}{word[1:]}" in values
+                }
+                | {"newClientOrderId": values.get(f"{side}ClientOrderId", "")}
+            )
+            for side in ("above", "below")
+        ]
+        placed = self._exchange.place_pair(account, legs[0], legs[1])
+        return messages.pair_told(placed, client_id(values, "listClientOrderId"))
 
     def _open_orders(self, account: Account, values: Values) -> Any:
         orders = self._exchange.open_orders(account, values.get("symbol"))
@@ -183,6 +265,9 @@ def read_order(values: Values) -> OrderRequest:
         Kind.LIMIT_MAKER: {"quantity", "price"},
         Kind.MARKET: {"quoteOrderQty" if values.get("quoteOrderQty") else "quantity"},
         Kind.STOP_LOSS: {"quantity", "stopPrice"},
+        Kind.TAKE_PROFIT: {"quantity", "stopPrice"},
+        Kind.STOP_LOSS_LIMIT: {"timeInForce", "quantity", "price", "stopPrice"},
+        Kind.TAKE_PROFIT_LIMIT: {"timeInForce", "quantity", "price", "stopPrice"},
     }[kind]
     for name in ("timeInForce", "quantity", "quoteOrderQty", "price", "stopPrice"):
         if name in needed and not values.get(name):
@@ -248,6 +333,29 @@ def client_id(values: Values, name: str) -> str:
 def answer_code(answer: object) -> int:
     """Return the error code of an answer, 0 for one that is none."""
     return int(answer.get("code", 0)) if isinstance(answer, dict) else 0
+
+
+def _restrictions(account: Account, _values: Values) -> Any:
+    """What the key may do, as the wallet's interface tells it."""
+    return {
+        "ipRestrict": account.ip_bound,
+        "createTime": 0,
+        "enableReading": True,
+        "enableWithdrawals": account.withdraws,
+        "enableInternalTransfer": account.withdraws,
+        "enableMargin": False,
+        "enableFutures": False,
+        "permitsUniversalTransfer": False,
+        "enableVanillaOptions": False,
+        "enableFixApiTrade": False,
+        "enableFixReadOnly": False,
+        "enableSpotAndMarginTrading": True,
+        "enablePortfolioMarginTrading": False,
+    }
+
+
+def _told(error: Refused) -> dict[str, Any]:
+    return {"code": error.code, "msg": error.message}
 
 
 def _order_named(values: Values) -> tuple[str, int | None, str]:

@@ -10,7 +10,15 @@ from bot4_runtime.venue.refusals import Refused, filter_failure, too_precise
 
 DIGITS: Final = 8
 """Decimals of every asset."""
-ORDER_TYPES: Final = ("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS")
+ORDER_TYPES: Final = (
+    "LIMIT",
+    "LIMIT_MAKER",
+    "MARKET",
+    "STOP_LOSS",
+    "STOP_LOSS_LIMIT",
+    "TAKE_PROFIT",
+    "TAKE_PROFIT_LIMIT",
+)
 
 
 class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +34,13 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
             most this many times below it.
         max_orders: open orders an account may have in the symbol.
         max_stops: open stop orders among them.
+        market_min: least base quantity of a market order, beside the others' rule.
+        market_max: most; 0 for no rule of its own.
+        market_step: quantity step of market orders; 0 for no rule of its own.
+        max_position: base an account may hold, its open buys included; None for no rule.
+        both_sides: the band holds for bids and asks alike (PERCENT_PRICE).
+        least_alone: tell the least notional alone (MIN_NOTIONAL).
+        status: ``TRADING``, or why there is none.
     """
 
     symbol: str
@@ -41,6 +56,13 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
     price_band: Decimal = Decimal(5)
     max_orders: int = 200
     max_stops: int = 5
+    market_min: Decimal = Decimal(0)
+    market_max: Decimal = Decimal(0)
+    market_step: Decimal = Decimal(0)
+    max_position: Decimal | None = None
+    both_sides: bool = False
+    least_alone: bool = False
+    status: str = "TRADING"
 
     @classmethod
     def of(cls, instrument: Instrument) -> "SymbolRules":
@@ -66,21 +88,41 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
             raise filter_failure("PRICE_FILTER")
 
     def check_band(self, price: Decimal, last: Decimal, *, buying: bool) -> None:
-        """Hold a price against PERCENT_PRICE_BY_SIDE; raises Refused -1013."""
-        inside = price <= last * self.price_band if buying else price >= last / self.price_band
+        """Hold a price against the band around the last one; raises Refused -1013."""
+        highest, lowest = last * self.price_band, last * self._lowest()
+        inside = (not (buying or self.both_sides) or price <= highest) and (
+            (buying and not self.both_sides) or price >= lowest
+        )
         if not inside:
-            raise filter_failure("PERCENT_PRICE_BY_SIDE")
+            raise filter_failure("PERCENT_PRICE" if self.both_sides else "PERCENT_PRICE_BY_SIDE")
+
+    def _lowest(self) -> Decimal:
+        """The band's lower multiplier, as it is told: eight decimals."""
+        return Decimal(plain(1 / self.price_band))
 
     def check_quantity(self, quantity: Decimal) -> None:
         """Hold a quantity against LOT_SIZE; raises Refused -1111 or -1013."""
         _check_digits("quantity", quantity)
         inside = self.min_quantity <= quantity <= self.max_quantity
-        if not inside or (quantity - self.min_quantity) % self.step_size:
+        if not inside or quantity % self.step_size:
             raise filter_failure("LOT_SIZE")
+
+    def check_market_quantity(self, quantity: Decimal) -> None:
+        """Hold a market order's quantity against MARKET_LOT_SIZE; raises Refused -1013."""
+        inside = self.market_min <= quantity and not 0 < self.market_max < quantity
+        if not inside or (self.market_step and quantity % self.market_step):
+            raise filter_failure("MARKET_LOT_SIZE")
+
+    def check_position(self, base: Decimal) -> None:
+        """Hold what an account would own with a buy against MAX_POSITION; raises Refused -1013."""
+        if self.max_position is not None and not base <= self.max_position:
+            raise filter_failure("MAX_POSITION")
 
     def check_notional(self, notional: Decimal) -> None:
         """Hold price x quantity against NOTIONAL; raises Refused -1013."""
-        if not self.min_notional <= notional <= self.max_notional:
+        if not self.min_notional <= notional:
+            raise filter_failure("MIN_NOTIONAL" if self.least_alone else "NOTIONAL")
+        if not (self.least_alone or notional <= self.max_notional):
             raise filter_failure("NOTIONAL")
 
     def check_counts(self, orders: int, stops: int, *, is_stop: bool) -> None:
@@ -94,7 +136,7 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
         """Return the symbol's part of `exchangeInfo`."""
         return {
             "symbol": self.symbol,
-            "status": "TRADING",
+            "status": self.status,
             "baseAsset": self.base,
             "baseAssetPrecision": DIGITS,
             "quoteAsset": self.quote,
@@ -104,13 +146,13 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
             "quoteCommissionPrecision": DIGITS,
             "orderTypes": list(ORDER_TYPES),
             "icebergAllowed": False,
-            "ocoAllowed": False,
+            "ocoAllowed": True,
             "otoAllowed": False,
             "opoAllowed": False,
             "quoteOrderQtyMarketAllowed": True,
             "allowTrailingStop": False,
-            "cancelReplaceAllowed": False,
-            "amendAllowed": False,
+            "cancelReplaceAllowed": True,
+            "amendAllowed": True,
             "pegInstructionsAllowed": False,
             "isSpotTradingAllowed": True,
             "isMarginTradingAllowed": False,
@@ -135,25 +177,57 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
                 "maxQty": plain(self.max_quantity),
                 "stepSize": plain(self.step_size),
             },
+            self._band(),
+            self._notional(),
             {
-                "filterType": "PERCENT_PRICE_BY_SIDE",
-                "bidMultiplierUp": plain(self.price_band),
-                "bidMultiplierDown": plain(Decimal(0)),
-                "askMultiplierUp": plain(self.max_price),
-                "askMultiplierDown": plain(1 / self.price_band),
-                "avgPriceMins": 0,
-            },
-            {
-                "filterType": "NOTIONAL",
-                "minNotional": plain(self.min_notional),
-                "applyMinToMarket": True,
-                "maxNotional": plain(self.max_notional),
-                "applyMaxToMarket": True,
-                "avgPriceMins": 0,
+                "filterType": "MARKET_LOT_SIZE",
+                "minQty": plain(self.market_min),
+                "maxQty": plain(self.market_max or self.max_quantity),
+                "stepSize": plain(self.market_step),
             },
             {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": self.max_orders},
             {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": self.max_stops},
+            *(
+                [{"filterType": "MAX_POSITION", "maxPosition": plain(self.max_position)}]
+                if self.max_position is not None
+                else []
+            ),
         ]
+
+    def _band(self) -> dict[str, Any]:
+        up, down = plain(self.price_band), plain(self._lowest())
+        if self.both_sides:
+            return {
+                "filterType": "PERCENT_PRICE",
+                "multiplierUp": up,
+                "multiplierDown": down,
+                "avgPriceMins": 0,
+            }
+        return {
+            "filterType": "PERCENT_PRICE_BY_SIDE",
+            "bidMultiplierUp": up,
+            "bidMultiplierDown": plain(Decimal(0)),
+            "askMultiplierUp": plain(self.max_price),
+            "askMultiplierDown": down,
+            "avgPriceMins": 0,
+        }
+
+    def _notional(self) -> dict[str, Any]:
+        if self.least_alone:
+            return {
+                "filterType": "MIN_NOTIONAL",
+                "minNotional": plain(self.min_notional),
+                "applyToMarket": True,
+                "avgPriceMins": 0,
+            }
+        return {
+            "filterType": "NOTIONAL",
+            "minNotional": plain(self.min_notional),
+            "applyMinToMarket": True,
+            "maxNotional": plain(self.max_notional),
+            "applyMaxToMarket": True,
+            "avgPriceMins": 0,
+        }
 
 
 def plain(value: Decimal) -> str:

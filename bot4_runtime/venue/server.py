@@ -5,30 +5,34 @@ other address.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
+from bot4_runtime.venue.line import Line
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.market_shell import MarketShell
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
-from bot4_runtime.venue.stream import BYE, CUT, Connection
+from bot4_runtime.venue.spoiled import (
+    Asked,
+    no_proof,
+    spoiled_after,
+    spoiled_before,
+    spoiled_reply,
+)
+from bot4_runtime.venue.stream import Act, Connection
 
 HOST: Final = "127.0.0.1"
 PING_S: Final = 20.0
-_HALF_FRAME: Final = b'\x81\x7e\x02\x00{"subscriptionId":0,"event":{'
+MAX_INBOUND: Final = 1 << 20
 _DECODE: Final = msgspec.json.decode
-_NO_PROOF: Final = WireAnswer(
-    503,
-    b'{"code":-1007,"msg":"Timeout waiting for response from backend server. '
-    b'Send status unknown; execution status unknown."}',
-)
-_PAGE: Final = b"<html><body>Bad Gateway</body></html>"
+
+Result = TypeVar("Result")
 
 
 class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,14 +40,6 @@ class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
 
     rules: list[FaultRule]
     seed: int = 0
-
-
-class Answers(Protocol):
-    """The REST side of a venue."""
-
-    def answer(self, request: WireRequest) -> WireAnswer:
-        """Do what a request asks and say how it went."""
-        ...
 
 
 class Timed(Protocol):
@@ -78,11 +74,6 @@ class Hosted(Protocol):
     journal: VenueJournal
 
     @property
-    def rest(self) -> Answers:
-        """Its REST side."""
-        ...
-
-    @property
     def hub(self) -> Talks:
         """Its WebSocket side."""
         ...
@@ -90,6 +81,14 @@ class Hosted(Protocol):
     @property
     def exchange(self) -> Timed:
         """Its core."""
+        ...
+
+    def answer(self, call: WireRequest) -> WireAnswer:
+        """Do what a request over HTTP asks and say how it went."""
+        ...
+
+    def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
+        """Answer a request that a fault of the venue's own hits; others are the shell's."""
         ...
 
     def advance(self, to_ms: int) -> int:
@@ -136,19 +135,23 @@ class VenueServer:
         self._ping_s = ping_s
         self._wanted = (port, admin_port)
         self._runners: list[web.AppRunner] = []
+        self._site: web.TCPSite | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
         self.port = 0
         self.admin_port: int | None = None
 
     async def start(self) -> None:
         """Listen on 127.0.0.1."""
         port, admin_port = self._wanted
+        self._loop = asyncio.get_running_loop()
         app = web.Application()
         for path in self._venue.sockets:
             app.router.add_get(path, self._socket)
         if isinstance(self._venue, Loopback):
             MarketShell(self._venue, self._ping_s).add_to(app)
         app.router.add_route("*", "/{path:.*}", self._call)
-        self.port = await self._bind(app, port)
+        self.port, self._site = await self._bind(app, port)
         if admin_port is not None:
             admin = web.Application()
             admin.router.add_post("/_admin/advance", self._advance)
@@ -156,19 +159,33 @@ class VenueServer:
             admin.router.add_post("/_admin/faults", self._schedule)
             admin.router.add_post("/_admin/script", self._script)
             admin.router.add_get("/_admin/ledger", self._ledger)
-            self.admin_port = await self._bind(admin, admin_port)
+            self.admin_port, _ = await self._bind(admin, admin_port)
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
+        for task in list(self._tasks):
+            task.cancel()
         for runner in self._runners:
             await runner.cleanup()
 
-    async def _bind(self, app: web.Application, port: int) -> int:
+    async def _bind(self, app: web.Application, port: int) -> tuple[int, web.TCPSite]:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, HOST, port).start()
-        return int(runner.addresses[0][1])
+        site = web.TCPSite(runner, HOST, port)
+        await site.start()
+        return int(runner.addresses[0][1]), site
+
+    def do(self, action: Callable[[], Result]) -> Result:
+        """Do something with the venue on its own thread, from another one; return what it gave."""
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the venue is not served yet")
+
+        async def act() -> Result:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(act(), loop).result()
 
     # ------------------------------------------------------------------------- REST
     async def _call(self, request: web.Request) -> web.StreamResponse:
@@ -183,49 +200,120 @@ class VenueServer:
             body.decode("utf-8", "replace"),
             request.headers.get("X-MBX-APIKEY"),
         )
-        rule = self._venue.faults.next(call.method, call.path)
-        if rule is None:
-            return _response(self._venue.rest.answer(call))
-        told = {"fault": rule.fault.value, "call": f"{call.method} {call.path}"}
-        self._venue.journal.add(self._venue.exchange.now_ms(), "fault", 0, told)
-        return await self._faulty(request, call, rule)
+        venue = self._venue
+        now_ms = venue.exchange.now_ms()
+        rule = venue.faults.next(call.method, call.path, now_ms)
+        if rule is not None:
+            told = {"fault": rule.fault.value, "call": f"{call.method} {call.path}"}
+            venue.journal.add(now_ms, "fault", 0, told)
+            return await self._faulty(request, call, rule)
+        return _response(venue.answer(call))
 
     async def _faulty(
         self, request: web.Request, call: WireRequest, rule: FaultRule
     ) -> web.StreamResponse:
         fault = rule.fault
-        if fault is Fault.DROP_REQUEST:
+        if fault is Fault.REFUSE_CONNECT:
+            await self._listen_no_more(rule.seconds)
+        if fault in {Fault.DROP_REQUEST, Fault.REFUSE_CONNECT}:
             return _reset(request)
-        if fault is Fault.ERROR_BEFORE:
-            return _response(_NO_PROOF)
+        before = spoiled_before(fault)
+        if before is not None:
+            return _response(before)
         if fault is Fault.DELAY_REQUEST:
             await asyncio.sleep(rule.seconds)
-        answer = self._venue.rest.answer(call)
+        answer = self._venue.act_out(call, rule)
         if fault is Fault.DROP_REPLY:
             return _reset(request)
         if fault is Fault.DELAY_REPLY:
             await asyncio.sleep(rule.seconds)
-        return _response(_spoiled(answer, fault))
+        return _response(spoiled_after(answer, fault))
+
+    async def _listen_no_more(self, seconds: float) -> None:
+        """Close the exchange's port for a while; connections that are there stay."""
+        if self._site is not None:
+            site, self._site = self._site, None
+            await site.stop()
+            self._later(seconds, self._listen_again)
+
+    async def _listen_again(self) -> None:
+        self._site = web.TCPSite(self._runners[0], HOST, self.port)
+        await self._site.start()
+
+    def _later(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            await what()
+
+        task = asyncio.ensure_future(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # ------------------------------------------------------------------ user stream
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(heartbeat=self._ping_s)
+        socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_INBOUND)
         try:
             await socket.prepare(request)
         except ConnectionError:  # the client died before it was let in
             return _reset(request)
+        venue = self._venue
         filled = asyncio.Event()
         connection = Connection(filled.set)
-        self._venue.hub.join(connection, request.path, request.rel_url.raw_query_string)
-        sender = asyncio.create_task(_send(socket, request, connection, filled))
+        line = Line(socket, request, connection, filled, self._ping_s)
+        venue.hub.join(connection, request.path, request.rel_url.raw_query_string)
+        speaking = asyncio.create_task(line.speak())
+        pinging = asyncio.create_task(line.ping())
         try:
             async for message in socket:
-                if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
-                    self._venue.hub.answer(connection, message.data)
+                if line.dead:
+                    continue
+                counted = message.type in {WSMsgType.PING, WSMsgType.PONG}
+                if counted and not connection.heard(asyncio.get_running_loop().time()):
+                    venue.journal.add(venue.exchange.now_ms(), "over_inbound", 0, {})
+                    await socket.close(code=WSCloseCode.POLICY_VIOLATION)
+                elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
+                    self._asked(connection, message.data)
+                elif message.type is WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type is WSMsgType.PONG and not line.answered(message.data):
+                    venue.journal.add(venue.exchange.now_ms(), "wrong_pong", 0, {})
         finally:
-            self._venue.hub.leave(connection)
-            sender.cancel()
+            venue.hub.leave(connection)
+            speaking.cancel()
+            pinging.cancel()
         return socket
+
+    def _asked(self, connection: Connection, message: str | bytes) -> None:
+        """Answer a message, or act out what goes wrong with it; its method is ``WS``."""
+        try:
+            asked = _DECODE(message, type=Asked)
+        except msgspec.MsgspecError:
+            asked = Asked()
+        now_ms = self._venue.exchange.now_ms()
+        rule = self._venue.faults.next(WS, asked.method, now_ms)
+        if rule is None:
+            self._venue.hub.answer(connection, message)
+            return
+        fault = rule.fault
+        told = {"fault": fault.value, "call": asked.method}
+        self._venue.journal.add(now_ms, "fault", 0, told)
+        if fault is Fault.DROP_REQUEST:
+            connection.send(Act.CUT)
+        elif fault is Fault.ERROR_BEFORE:
+            connection.send(no_proof(asked))
+        elif fault is Fault.DELAY_REQUEST:
+            loop = asyncio.get_running_loop()
+            loop.call_later(rule.seconds, self._venue.hub.answer, connection, message)
+        else:
+            before = len(connection.outbox)
+            self._venue.hub.answer(connection, message)
+            if len(connection.outbox) > before:  # a stalled connection has no answer
+                reply = connection.outbox.pop()
+                if fault is Fault.DELAY_REPLY:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(rule.seconds, connection.send, reply)
+                else:
+                    connection.outbox.append(spoiled_reply(asked, reply, fault))
 
     # --------------------------------------------------------------- operator's door
     async def _advance(self, request: web.Request) -> web.Response:
@@ -254,47 +342,6 @@ class VenueServer:
         if told is None:
             raise web.HTTPNotFound
         return web.Response(body=msgspec.json.encode(told), content_type="application/json")
-
-
-async def _send(
-    socket: web.WebSocketResponse,
-    request: web.Request,
-    connection: Connection,
-    filled: asyncio.Event,
-) -> None:
-    """Send what lies in the outbox, in order, until the connection ends."""
-    while True:
-        await filled.wait()
-        filled.clear()
-        while connection.outbox:
-            message = connection.outbox.popleft()
-            if message is CUT:
-                if request.transport is not None:
-                    request.transport.write(_HALF_FRAME)
-                    request.transport.close()
-                return
-            if message is BYE:
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION)
-                return
-            try:
-                await socket.send_str(message.decode())
-            except ConnectionError:
-                return
-
-
-def _spoiled(answer: WireAnswer, fault: Fault) -> WireAnswer:
-    """Return what the client gets to see of an answer."""
-    if fault is Fault.ERROR_AFTER:
-        return _NO_PROOF
-    if fault is Fault.GATEWAY_AFTER:
-        return WireAnswer(502, _PAGE)
-    if fault is Fault.TRUNCATED:
-        return WireAnswer(200, answer.body[: len(answer.body) // 2])
-    if fault is Fault.NOT_JSON:
-        return WireAnswer(200, _PAGE)
-    if fault is Fault.WRONG_TYPE:
-        return WireAnswer(200, b'{"unexpected":[1,2,3]}')
-    return answer
 
 
 def _response(answer: WireAnswer) -> web.Response:

@@ -38,6 +38,9 @@ RUN_BY = {
     ".venv/bin/bot4-runtime stress --candles DIR": (
         "test_the_commands_after_the_demo_do_what_the_readme_says"
     ),
+    ".venv/bin/bot4-runtime rehearse --strategy drill": (
+        "tests/runtime/rehearsal/test_rehearsal.py"
+    ),
     ".venv/bin/bot4-pipelines models": "test_the_commands_after_the_demo_do_what_the_readme_says",
     ".venv/bin/bot4-pipelines keygen DIR": "tests/runtime/regime/test_signature.py",
     ".venv/bin/bot4-pipelines evaluate --candles DIR": (
@@ -71,7 +74,18 @@ def test_every_picture_and_link_exists() -> None:
 
 def test_make_alone_lists_the_targets_the_readme_and_the_rules_name() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
-    for target in ["setup", "demo", "test", "check", "bench", "crash", "mutation", "dev", "clean"]:
+    for target in [
+        "setup",
+        "demo",
+        "test",
+        "check",
+        "bench",
+        "crash",
+        "soak",
+        "mutation",
+        "dev",
+        "clean",
+    ]:
         assert re.search(rf"^{target} ", listed, re.MULTILINE), target
 
 

@@ -48,9 +48,9 @@ class ClosedCandles(Protocol):
 
 
 @asynccontextmanager
-async def over_aiohttp() -> AsyncIterator[Dialler]:
-    """Yield a dialler of real connections."""
-    async with aiohttp.ClientSession() as session:
+async def over_aiohttp(proxy: str | None = None) -> AsyncIterator[Dialler]:
+    """Yield a dialler of real connections, through ``http://host:port`` where it is named."""
+    async with aiohttp.ClientSession(proxy=proxy) as session:
         yield AiohttpDialler(session)
 
 

@@ -16,47 +16,30 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-
 from bot4_runtime.domain.errors import (
     ConfigError,
-    LocationRefused,
     OutcomeUnknown,
-    VenueRefused,
     VenueUnreachable,
 )
+from bot4_runtime.exchange.binance.failures import (
+    Refusal,
+    failure,
+    heed_silence,
+    read_error,
+    silence_ms,
+)
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.proxy import checked_proxy, proxy_headers
+from bot4_runtime.exchange.binance.weights import cost
+
+__all__ = ["HttpConnection", "Refusal"]
 
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 12.0
 """For a whole answer; longer than the 10 s in which Binance gives up on its own engine."""
 MAX_BODY: Final = 64 << 20
 """Bytes of an answer, about four times the longest one (all symbols' rules)."""
-LONGEST_PAUSE_S: Final = 3_600.0
-"""However long a venue wants silence, it is asked again after this: exits wait for it."""
-NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
-"""Codes that do not say whether the request was carried out."""
-TOO_MANY_ORDERS: Final = -1015
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_REFUSED_AT_THE_DOOR: Final = frozenset({403, 418, 429})
-_DEFAULT_PAUSE_S: Final = 60.0
-
-
-class Refusal(VenueRefused):
-    """The venue said no.
-
-    Attributes:
-        code: the venue's; ``HTTP 403`` and the like when its answer cannot be read.
-    """
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"the venue refused ({code}): {reason}")
-        self.code = code
-        self.reason = reason
-
-
-class _Error(msgspec.Struct):
-    code: int
-    msg: str
 
 
 class _TimedFile(io.RawIOBase):
@@ -96,7 +79,7 @@ class _TimedResponse(http.client.HTTPResponse):
 class _Answer(NamedTuple):
     status: int
     body: bytes
-    retry_after: str | None
+    headers: Mapping[str, str]
 
 
 class HttpConnection:
@@ -105,12 +88,24 @@ class HttpConnection:
     Args:
         base_url: ``https://host[:port]``; plain http only to this machine.
         reply_s: how long an answer may take, from the request to its last byte.
+        budget: what may be asked, shared with others; its own when None.
+        account: the API key whose orders are counted.
+        proxy: ``http://[user:password@]host:port`` to go through, by CONNECT; None for none.
 
     Raises:
-        ConfigError: the URL is none, or would send keys over the network in the clear.
+        ConfigError: the URL or the proxy is none, or would send keys over the network in the
+            clear.
     """
 
-    def __init__(self, base_url: str, reply_s: float = REPLY_S) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        reply_s: float = REPLY_S,
+        *,
+        budget: RequestBudget | None = None,
+        account: str = "",
+        proxy: str | None = None,
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(f"{base_url!r} is no address of a venue; expected https://host")
@@ -119,20 +114,28 @@ class HttpConnection:
                 f"{base_url!r} would send keys in the clear; plain http is for 127.0.0.1 only"
             )
         self._reply_s = reply_s
+        self._where = f"{parts.hostname}:{parts.port or parts.scheme}"
+        nearest = (parts.hostname, parts.port)
+        if proxy is not None:
+            through = urlsplit(checked_proxy(proxy))
+            nearest = (str(through.hostname), through.port)
+            self._where += f" through {through.hostname}:{through.port}"
         self._connection: http.client.HTTPConnection = (
             http.client.HTTPSConnection(
-                parts.hostname,
-                parts.port,
-                timeout=CONNECT_S,
-                context=ssl.create_default_context(),
+                *nearest, timeout=CONNECT_S, context=ssl.create_default_context()
             )
             if parts.scheme == "https"
-            else http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S)
+            else http.client.HTTPConnection(*nearest, timeout=CONNECT_S)
         )
+        if proxy is not None:
+            self._connection.set_tunnel(parts.hostname, parts.port, proxy_headers(proxy))
         self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
-        self._stopped_until: dict[str, float] = {}
+        self._budget = budget or RequestBudget(None)
+        self._account = account
 
-    def get(self, path: str, query: str, headers: Mapping[str, str]) -> bytes:
+    def get(
+        self, path: str, query: str, headers: Mapping[str, str], lane: Lane = Lane.REDUCE
+    ) -> bytes:
         """Ask for something; repeated once when a kept connection was dead.
 
         Raises:
@@ -142,6 +145,7 @@ class HttpConnection:
         """
         kept = self._connection.sock is not None
         target = f"{path}?{query}" if query else path
+        self._take("GET", path, lane)
         try:
             answer = self._exchange("GET", target, "", headers)
         except OutcomeUnknown:
@@ -152,13 +156,23 @@ class HttpConnection:
 
     def delete(self, path: str, query: str, headers: Mapping[str, str]) -> bytes:
         """Cancel something; raises as `get` does."""
+        self._take("DELETE", path, Lane.CANCEL)
         answer = self._exchange("DELETE", f"{path}?{query}", "", headers)
         return self._judge("DELETE", path, answer)
 
-    def post(self, path: str, body: str, headers: Mapping[str, str]) -> bytes:
+    def post(
+        self, path: str, body: str, headers: Mapping[str, str], lane: Lane = Lane.OPEN
+    ) -> bytes:
         """Send something, once; raises as `get` does."""
+        return self.send("POST", path, body, headers, lane)
+
+    def send(
+        self, method: str, path: str, body: str, headers: Mapping[str, str], lane: Lane
+    ) -> bytes:
+        """Send a form, once, by POST or PUT; raises as `get` does."""
+        self._take(method, path, lane)
         form = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-        return self._judge("POST", path, self._exchange("POST", path, body, form))
+        return self._judge(method, path, self._exchange(method, path, body, form))
 
     def close(self) -> None:
         """Let go of the connection; the next call opens another."""
@@ -167,12 +181,14 @@ class HttpConnection:
     def _exchange(
         self, method: str, target: str, body: str, headers: Mapping[str, str]
     ) -> _Answer:
-        self._wait_out(method)
         self._open()
+        sent_ms = self._budget.clock_ms()
         try:
             self._connection.request(method, target, body or None, dict(headers))
             response = self._connection.getresponse()
-            return _Answer(response.status, _body(response), response.getheader("Retry-After"))
+            told = {name.lower(): text for name, text in response.getheaders()}
+            self._budget.told(told, sent_ms, self._account)
+            return _Answer(response.status, _body(response), told)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise OutcomeUnknown(
@@ -194,51 +210,34 @@ class HttpConnection:
         except OSError as error:
             self.close()
             raise VenueUnreachable(
-                f"no connection to {self._connection.host}:{self._connection.port} "
-                f"({type(error).__name__}); nothing was sent"
+                f"no connection to {self._where} ({_why(error)}); nothing was sent"
             ) from error
 
-    def _wait_out(self, method: str) -> None:
-        """Send nothing while the venue wants silence."""
-        until = max(self._stopped_until.get("", 0.0), self._stopped_until.get(method, 0.0))
-        left = until - time.monotonic()
-        if left > 0:
+    def _take(self, method: str, path: str, lane: Lane) -> None:
+        """Send nothing while the venue wants silence or its limit is used up."""
+        asked = cost(f"{method} {path}")
+        left_ms = self._budget.take(lane, asked.weight, account=self._account, orders=asked.orders)
+        if left_ms > 0:
             raise VenueUnreachable(
-                f"the venue wants no {method} for another {left:.0f} s; nothing was sent"
+                f"the venue's limits let no {method} pass for another {left_ms / 1000:.0f} s; "
+                "nothing was sent"
             )
 
     def _judge(self, method: str, path: str, answer: _Answer) -> bytes:
-        status = answer.status
-        if status == 200:
+        if answer.status == 200:
             return answer.body
-        if status == 451:
-            raise LocationRefused("the venue refuses this location (HTTP 451)")
-        error = _read_error(answer.body)
-        if status in {418, 429}:
-            self._stop(method, status, error, answer.retry_after)
-        known = error is not None and error.code not in NO_PROOF
-        if 400 <= status < 500 and status != 409:
-            if known and error is not None:
-                raise Refusal(str(error.code), error.msg)
-            if error is None and status in _REFUSED_AT_THE_DOOR:
-                raise Refusal(f"HTTP {status}", "refused before it was looked at")
-        told = f"code {error.code}" if error is not None else "no readable reason"
-        raise OutcomeUnknown(
-            f"{method} {path} was answered with HTTP {status}, {told}: it may have been carried "
-            "out; ask for its outcome, never send it again"
-        )
+        error = read_error(answer.body)
+        now_ms = self._budget.clock_ms()
+        asked_ms = silence_ms(answer.status, error, answer.headers.get("retry-after"), now_ms)
+        if asked_ms is not None:
+            heed_silence(self._budget, self._account, answer.status, error, asked_ms)
+        raise failure(f"{method} {path}", answer.status, error)
 
-    def _stop(
-        self, method: str, status: int, error: _Error | None, retry_after: str | None
-    ) -> None:
-        """Remember for how long the venue wants silence; -1015 is about new orders alone."""
-        try:
-            pause_s = float(retry_after or _DEFAULT_PAUSE_S)
-        except ValueError:
-            pause_s = _DEFAULT_PAUSE_S
-        pause_s = min(pause_s, LONGEST_PAUSE_S) if pause_s >= 0 else _DEFAULT_PAUSE_S
-        orders_only = status == 429 and error is not None and error.code == TOO_MANY_ORDERS
-        self._stopped_until[method if orders_only else ""] = time.monotonic() + pause_s
+
+def _why(error: OSError) -> str:
+    """Return what a proxy said when it was one, else the kind of the error; never a URL."""
+    text = str(error)
+    return text if text.startswith("Tunnel connection failed") else type(error).__name__
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
@@ -253,10 +252,3 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     if response.length is not None or len(body) > MAX_BODY:
         raise http.client.HTTPException(f"an answer of more than {MAX_BODY} bytes")
     return body
-
-
-def _read_error(body: bytes) -> _Error | None:
-    try:
-        return msgspec.json.decode(body, type=_Error)
-    except msgspec.MsgspecError:
-        return None

@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import DataError, OutcomeUnknown
 from bot4_runtime.domain.order import Liquidity, OrderStatus, Side
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 
@@ -31,6 +31,7 @@ STATUSES: Final = {
 SIDES: Final = {"BUY": Side.BUY, "SELL": Side.SELL}
 
 Meaning = TypeVar("Meaning")
+Told = TypeVar("Told")
 
 
 class ServerTime(msgspec.Struct):
@@ -51,6 +52,7 @@ class OrderFields(msgspec.Struct, rename="camel"):
     executed_qty: Decimal
     cummulative_quote_qty: Decimal
     update_time: Milliseconds
+    type: str = ""
 
     def meaning(self) -> VenueOrder:
         """Return it as the engine knows orders; raises DataError."""
@@ -192,6 +194,20 @@ class ExecutionReport(msgspec.Struct):
             liquidity=Liquidity.MAKER if self.m else Liquidity.TAKER,
             time_ms=self.T,
         )
+
+
+def read_answer(body: bytes, shape: type[Told], what: str) -> Told:
+    """Decode an answer; one that cannot be read proves nothing, and is never an empty one.
+
+    Raises:
+        OutcomeUnknown: it is not of this shape.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.MsgspecError as error:
+        raise OutcomeUnknown(
+            f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
+        ) from error
 
 
 def word(meanings: dict[str, Meaning], text: str, what: str) -> Meaning:

@@ -13,6 +13,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -20,6 +21,9 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
+from bot4_runtime.exchange.binance.proxy import checked_proxy
 from bot4_runtime.sources import waiting
 
 PAGE: Final = 1000
@@ -29,6 +33,11 @@ GRACE_MS: Final = 2_000
 CLOCK_DOUBT_MS: Final = 60_000
 """How far our clock may be ahead of the venue's without a forming candle passing for closed."""
 LONGEST_PAUSE_S: Final = 60.0
+WEIGHTS: Final = {
+    Market.SPOT: {"load_markets": 20, "fetch_ohlcv": 2},
+    Market.USDM: {"load_markets": 1, "fetch_ohlcv": 5},
+}
+"""What Binance counts for a request; a page of candles has `PAGE` rows."""
 NS_PER_MS: Final = 1_000_000
 
 
@@ -38,7 +47,9 @@ class BinanceSource:
     Args:
         symbols: Binance symbols, ``BTCUSDT``.
         clock: wall clock; tests pass their own.
-        base_url: replaces Binance's REST host, for a proxy or a venue on loopback.
+        base_url: replaces Binance's REST host, for a proxy or a venue on loopback, which has
+            a request count of its own; Binance's is shared with the machine's processes.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     origin = Origin.REAL
@@ -52,6 +63,7 @@ class BinanceSource:
         market: Market,
         clock: Clock,
         base_url: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self.label = "binance"
         self.symbols = tuple(sorted(symbols))
@@ -60,6 +72,12 @@ class BinanceSource:
         self._clock = clock
         self._step_ms = interval_ms(interval)
         self._client = _client(market, base_url)
+        if proxy is not None:
+            plain = base_url is not None and base_url.startswith("http:")
+            name = "http_proxy" if plain else "https_proxy"
+            setattr(self._client, name, checked_proxy(proxy))
+        local = urlsplit(base_url or "").hostname in LOOPBACK
+        self._budget = RequestBudget(None, market) if local else shared_budget(market)
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
         self._refused: dict[str, DataError] = {}
         self._log = structlog.get_logger("binance")
@@ -167,6 +185,13 @@ class BinanceSource:
     def _call(self, method: str, *arguments: object) -> Any:
         import ccxt
 
+        if method != "load_markets" or not self._client.markets:
+            wait_ms = self._budget.take(Lane.DATA, WEIGHTS[self.market][method])
+            if wait_ms > 0:
+                raise VenueUnreachable(
+                    f"Binance's request limit lets no candles pass for another "
+                    f"{wait_ms / 1000:.0f} s; nothing was asked"
+                )
         try:
             return getattr(self._client, method)(*arguments)
         except ccxt.BadSymbol as error:
@@ -181,6 +206,9 @@ class BinanceSource:
                     "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
                     "candles"
                 ) from error
+            if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+                asked = (self._client.last_response_headers or {}).get("Retry-After")
+                self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
                     f"Binance did not answer ({type(error).__name__}); look at the network, or "

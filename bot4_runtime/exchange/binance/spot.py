@@ -4,11 +4,11 @@ An order is sent once. What its answer does not prove is `OutcomeUnknown`, and t
 must query it. Nothing here retries, waits for a fill, or guesses.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
-
-import msgspec
 
 from bot4_runtime.clock import NS_PER_MS, Clock
 from bot4_runtime.domain.candle import Candle
@@ -16,6 +16,7 @@ from bot4_runtime.domain.errors import (
     DataError,
     InvariantViolated,
     OutcomeUnknown,
+    VenueError,
     VenueUnreachable,
 )
 from bot4_runtime.domain.events import (
@@ -33,7 +34,10 @@ from bot4_runtime.domain.order import (
     OrderType,
     TimeInForce,
 )
+from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
+from bot4_runtime.exchange.binance.key_rights import KeyHolder, KeyRights, KeyTold
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
     AccountFields,
@@ -44,10 +48,15 @@ from bot4_runtime.exchange.binance.messages import (
     TradeFields,
     amount,
     positive,
+    read_answer,
     word,
 )
+from bot4_runtime.exchange.binance.order_changes import OrderChanges
+from bot4_runtime.exchange.binance.order_entry import OrderEntry
+from bot4_runtime.exchange.binance.order_line import OrderLine
+from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.exchange.binance.user_stream import REPORT_S, SILENCE_S, UserStream
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
@@ -55,10 +64,11 @@ PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
 INVALID_TIMESTAMP: Final = "-1021"
+RULES_BROKEN: Final = frozenset({"-1013", "-1111", "-1121"})
+CLOSED: Final = "Market is closed."
 DUPLICATE: Final = "Duplicate order sent."
 """Of -2010: the id is that of an open order, so that it is no rejection of that order."""
 
-Told = TypeVar("Told")
 Meaning_co = TypeVar("Meaning_co", covariant=True)
 
 
@@ -72,6 +82,12 @@ class BinanceSpot:
         reply_s: how long an answer may take before the outcome counts as unknown.
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
+        silence_s: how long a living user stream may say nothing, pings included.
+        report_s: how long it may take to report an order that the venue answered.
+        budget: what may be asked of the venue; its own when None.
+        order_url: of the WebSocket API that orders go by; None for REST alone.
+        symbols: those whose trading rules are learnt, and held against orders before they go.
+        proxy: ``http://host:port`` to go through on all ways; None for none.
     """
 
     name = "binance spot"
@@ -87,27 +103,81 @@ class BinanceSpot:
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
+        budget: RequestBudget | None = None,
+        order_url: str | None = None,
+        symbols: Sequence[str] = (),
+        proxy: str | None = None,
     ) -> None:
         self._window_ms = window_ms
-        self._may_send = may_send
-        self._http = HttpConnection(rest_url, reply_s)
+        budget = budget or RequestBudget(None)
+        self._http = HttpConnection(
+            rest_url, reply_s, budget=budget, account=signer.api_key, proxy=proxy
+        )
         self._signer = signer
         self._headers = {"X-MBX-APIKEY": signer.api_key}
         self._clock = VenueClock(clock)
         self._stream = (
-            UserStream(stream_url, signer, self._clock) if stream_url is not None else None
+            UserStream(
+                stream_url,
+                signer,
+                self._clock,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+                proxy=proxy,
+            )
+            if stream_url is not None
+            else None
         )
+        self._line = (
+            OrderLine(
+                order_url,
+                signer,
+                self._clock,
+                window_ms=window_ms,
+                budget=budget,
+                reply_s=reply_s,
+                proxy=proxy,
+            )
+            if order_url is not None
+            else None
+        )
+        self._entry = OrderEntry(
+            self._http,
+            self._line,
+            signed=self._signed,
+            in_time=self._in_time,
+            headers=self._headers,
+            may_send=may_send,
+        )
+        self.changes = OrderChanges(self._entry)
+        self._rules = RuleBook(symbols, budget, signer.api_key)
 
     def start(self) -> None:
-        """Learn the venue's time and begin to follow the user stream."""
-        self._clock.synchronise(self.server_time_ms)
+        """Learn the venue's time and rules, open the line and begin to follow the user stream.
+
+        A venue that does not answer now is asked again before the first signature.
+        """
+        with suppress(VenueError):
+            self._clock.synchronise(self.server_time_ms)
+            self._learn_rules()
+        if self._line is not None:
+            self._line.start()
         if self._stream is not None:
             self._stream.start()
+
+    def line_open(self, within_s: float = 0.0) -> bool:
+        """Tell whether orders go by the WebSocket API, waiting for it for a while."""
+        return self._line is not None and self._line.ready(within_s)
 
     def close(self) -> None:
         """Let go of all connections."""
         if self._stream is not None:
             self._stream.close()
+        if self._line is not None:
+            self._line.close()
         self._http.close()
 
     # ---------------------------------------------------------------------- orders
@@ -115,18 +185,27 @@ class BinanceSpot:
         """Send an order, once.
 
         Returns:
-            The acceptance with the fills it brought, or the rejection. How the order ends is
-            not told here.
+            The acceptance with the fills it brought, or the rejection, by the venue or by its
+            rules as they are known here. How the order ends is not told here.
 
         Raises:
             VenueUnreachable: it surely was not sent.
             OutcomeUnknown: it may have been taken: query it, never send it again.
         """
-        signed = self._signed(order_fields(intent, client_id))
-        if self._may_send is not None and not self._may_send():
-            raise VenueUnreachable(f"the lease ran out before order {client_id} could be sent")
+        fields = order_fields(intent, client_id)
+        broken = self._rules.broken(intent, str(fields["type"]))
+        if broken is not None:
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code=broken.rule,
+                    reason=f"not sent, {intent.symbol} does not take it: {broken.told}",
+                )
+            ]
         try:
-            body = self._http.post("/api/v3/order", signed, self._headers)
+            lane = Lane.REDUCE if intent.reduce_only else Lane.OPEN
+            body = self._entry.send("order.place", fields, lane)
         except Refusal as error:
             self._heed(error)
             if error.reason == DUPLICATE:
@@ -141,11 +220,15 @@ class BinanceSpot:
                     reason=error.reason,
                 )
             ]
-        placed = _read(body, PlacedFields, f"the answer to order {client_id}")
+        if self._stream is not None:
+            self._stream.expect(client_id)
+        placed = read_answer(body, PlacedFields, f"the answer to order {client_id}")
         try:
-            return _placed_events(intent, client_id, placed)
+            events = _placed_events(intent, client_id, placed)
         except DataError as error:
             raise OutcomeUnknown(f"order {client_id} was answered, but {error}") from error
+        self._rules.placed(intent)
+        return events
 
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
         """Ask for the end of an order; may be repeated.
@@ -164,12 +247,21 @@ class BinanceSpot:
             "origClientOrderId": order.client_id,
         }
         try:
-            self._http.delete("/api/v3/order", self._signed(named), self._headers)
+            self._cancel(named)
         except Refusal as error:
-            self._heed(error)
             if error.code != CANCEL_REJECTED:
                 raise
         return []
+
+    def _cancel(self, named: Mapping[str, str | int]) -> None:
+        """Ask for an end; a wrong timestamp is put right once, since it was not looked at."""
+        try:
+            self._entry.send("order.cancel", named, Lane.CANCEL)
+        except Refusal as error:
+            if error.code != INVALID_TIMESTAMP:
+                raise
+            self._clock.doubt()
+            self._entry.send("order.cancel", named, Lane.CANCEL)
 
     def on_candle(
         self, candle: Candle, orders: Sequence[Order], instrument: Instrument
@@ -186,6 +278,16 @@ class BinanceSpot:
         """Tell whether the user stream is connected and missed nothing since the last call."""
         return self._stream is not None and self._stream.alive()
 
+    @property
+    def following(self) -> bool:
+        """Whether the user stream is connected now; gaps are `stream_alive`'s to tell."""
+        return self._stream is not None and self._stream.connected
+
+    @property
+    def stream_counts(self) -> Counter[str]:
+        """What the user stream passed over or lost, by name."""
+        return Counter() if self._stream is None else self._stream.counts
+
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order; None when the venue says that it does not know it."""
         try:
@@ -194,7 +296,7 @@ class BinanceSpot:
             if error.code == NO_SUCH_ORDER:
                 return None
             raise
-        order = _meaning(_read(body, OrderFields, f"order {client_id}"))
+        order = _meaning(read_answer(body, OrderFields, f"order {client_id}"))
         if (order.symbol, order.client_id) != (symbol, client_id):
             raise OutcomeUnknown(
                 f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
@@ -203,9 +305,20 @@ class BinanceSpot:
         return order
 
     def open_orders(self) -> Sequence[VenueOrder]:
-        """Return all open orders of the account, ours or not."""
-        body = self._ask("/api/v3/openOrders", {})
-        return [_meaning(row) for row in _read(body, list[OrderFields], "the open orders")]
+        """Return all open orders of the account, ours or not; begins a reading of the account.
+
+        Trading rules that are old, or that an order was refused by, are learnt again first, and
+        so is the venue's time.
+        """
+        if self._clock.old:
+            self._clock.synchronise(self.server_time_ms)
+        self._learn_rules()
+        rows = read_answer(
+            self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
+        )
+        orders = [_meaning(row) for row in rows]
+        self._rules.open_orders([(row.symbol, row.type) for row in rows], orders)
+        return orders
 
     def trades(self, symbol: str, after_trade_id: int) -> Sequence[VenueTrade]:
         """Return all executions in a symbol after a trade id, oldest first, paged to the end."""
@@ -213,7 +326,7 @@ class BinanceSpot:
         last = after_trade_id
         while True:
             asked: dict[str, str | int] = {"symbol": symbol, "fromId": last + 1, "limit": PAGE}
-            rows = _read(
+            rows = read_answer(
                 self._ask("/api/v3/myTrades", asked), list[TradeFields], f"trades of {symbol}"
             )
             for row in rows:
@@ -230,12 +343,38 @@ class BinanceSpot:
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
-        return _meaning(_read(self._ask("/api/v3/account", {}), AccountFields, "the account"))
+        body = self._ask("/api/v3/account", {})
+        held = _meaning(read_answer(body, AccountFields, "the account"))
+        self._rules.balances(held)
+        return held
+
+    def key(self, *, with_rights: bool = True) -> KeyTold:
+        """Return whose key it is and what it may do; a testnet does not tell the latter."""
+        holder = read_answer(self._ask("/api/v3/account", {}), KeyHolder, "the account")
+        if not with_rights:
+            return KeyTold(holder, None)
+        body = self._ask("/sapi/v1/account/apiRestrictions", {})
+        return KeyTold(holder, read_answer(body, KeyRights, "what the key may do"))
+
+    def clock_error_ms(self) -> float:
+        """Return how far the venue's time as we know it may have been off when it was learnt."""
+        return self._clock.error_ms
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
         body = self._http.get("/api/v3/time", "", {})
-        return _read(body, ServerTime, "the venue's time").serverTime
+        return read_answer(body, ServerTime, "the venue's time").serverTime
+
+    def rules(self, symbol: str) -> SymbolRules | None:
+        """Return a symbol's trading rules as they were last told."""
+        return self._rules.of(symbol)
+
+    def _learn_rules(self) -> None:
+        query = self._rules.due_query()
+        if query is not None:
+            sent_ms = self._clock.now_ms()
+            body = self._http.get("/api/v3/exchangeInfo", query, {})
+            self._rules.take_over(read_answer(body, ExchangeInfo, "the trading rules"), sent_ms)
 
     # --------------------------------------------------------------------- signing
     def _ask(self, path: str, parameters: Mapping[str, str | int]) -> bytes:
@@ -249,6 +388,12 @@ class BinanceSpot:
             return self._http.get(path, self._signed(parameters), self._headers)
 
     def _signed(self, parameters: Mapping[str, str | int]) -> str:
+        self._in_time()
+        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
+        return self._signer.query({**parameters, **stamp})
+
+    def _in_time(self) -> None:
+        """Know the venue's time before anything is signed."""
         if not self._clock.synchronised:
             try:
                 self._clock.synchronise(self.server_time_ms)
@@ -256,13 +401,13 @@ class BinanceSpot:
                 raise VenueUnreachable(
                     f"no time from the venue, nothing was sent: {error}"
                 ) from error
-        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
-        return self._signer.query({**parameters, **stamp})
 
     def _heed(self, error: Refusal) -> None:
-        """Learn the time again before the next call; what was refused is not sent twice."""
+        """Learn time or rules again before the next order; what was refused is not sent twice."""
         if error.code == INVALID_TIMESTAMP:
             self._clock.doubt()
+        elif error.code in RULES_BROKEN or error.reason == CLOSED:
+            self._rules.doubt()
 
 
 def order_fields(intent: OrderIntent, client_id: str) -> dict[str, str | int]:
@@ -319,16 +464,6 @@ def _fill(intent: OrderIntent, row: PlacedFill, ts_ns: int) -> Fill:
         liquidity=Liquidity.TAKER,
         ts_event_ns=ts_ns,
     )
-
-
-def _read(body: bytes, shape: type[Told], what: str) -> Told:
-    """Decode an answer; one that cannot be read proves nothing, and is never an empty one."""
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
-        raise OutcomeUnknown(
-            f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
-        ) from error
 
 
 class _Meaningful(Protocol[Meaning_co]):

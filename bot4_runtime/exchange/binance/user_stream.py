@@ -13,15 +13,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import DataError
+from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
+from bot4_runtime.exchange.binance.weights import cost
 from bot4_runtime.exchange.protocols import UserUpdate
 
 SILENCE_S: Final = 60.0
@@ -29,32 +32,77 @@ SILENCE_S: Final = 60.0
 QUEUE: Final = 10_000
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+LIFETIME_S: Final = 23.5 * 3_600
+"""Binance ends a line after 24 hours."""
+HANDOVER_S: Final = 20.0
+"""How long the next line may take to stand before the one that ends is left."""
+LOOK_AGAIN_S: Final = 0.5
+"""How long is slept at most while the venue wants silence."""
+PONG_S: Final = 0.4
+"""From one pong to the next at least: a line may say five things a second, pongs among them."""
+REPORT_S: Final = 5.0
+"""How long the report of an order may take that the venue answered; then the stream is deaf."""
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _INVALID_TIMESTAMP: Final = -1021
-_ENDS: Final = frozenset({"eventStreamTerminated", "serverShutdown"})
+_ENDED: Final = "eventStreamTerminated"
+_WILL_END: Final = "serverShutdown"
 
 
 class _Head(msgspec.Struct):
     e: str
 
 
-class _Refused(msgspec.Struct):
-    code: int
-    msg: str
-
-
 class _Frame(msgspec.Struct):
     """What arrives: the answer to our request, or an event, still unread."""
 
     status: int | None = None
-    error: _Refused | None = None
+    error: ErrorFields | None = None
     event: msgspec.Raw = msgspec.Raw()
+    e: str | None = None
 
 
 class _StreamEnded(Exception):
     """The stream must be opened anew."""
 
 
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Look at how a line ended that was left already."""
+    if not task.cancelled():
+        task.exception()
+
+
+class _Pongs:
+    """Answers pings with their own words, the newest of a burst for all (RFC 6455, 5.5.3)."""
+
+    def __init__(self, line: aiohttp.ClientWebSocketResponse) -> None:
+        self._line = line
+        self._due_s = 0.0
+        self._words: bytes | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def answer(self, words: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        waiting, self._words = self._words is not None, words
+        if waiting:
+            return
+        if loop.time() >= self._due_s:
+            await self._send()
+        else:
+            loop.call_at(self._due_s, self._later)
+
+    def _later(self) -> None:
+        self._task = asyncio.ensure_future(self._send())
+
+    async def _send(self) -> None:
+        words, self._words = self._words, None
+        self._due_s = asyncio.get_running_loop().time() + PONG_S
+        if words is not None and not self._line.closed:
+            with suppress(ConnectionError):  # told by the next read
+                await self._line.pong(words)
+
+
+_REMEMBERED: Final = 1_000
+"""Names of orders whose reports came."""
 _FRAMES: Final = msgspec.json.Decoder(_Frame)
 _HEADS: Final = msgspec.json.Decoder(_Head)
 _REPORTS: Final = msgspec.json.Decoder(ExecutionReport)
@@ -67,6 +115,9 @@ class UserStream:
         url: ``wss://host/ws-api/v3``.
         queue: updates that may wait for `poll`.
         silence_s: how long a living line may say nothing, pings included.
+        report_s: how long the report of an order that the venue answered may take.
+        budget: what may be asked of the venue; its own when None.
+        proxy: ``http://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -77,12 +128,24 @@ class UserStream:
         *,
         queue: int = QUEUE,
         silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
+        budget: RequestBudget | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
         self._clock = clock
         self._limit = queue
         self._silence_s = silence_s
+        self._report_s = report_s
+        self._budget = budget or RequestBudget(None)
+        self._expected: dict[str, tuple[float, int]] = {}
+        """By order: until when its report may take, and the gap after which it was answered."""
+        self._reported: deque[str] = deque(maxlen=_REMEMBERED)
+        self._line: aiohttp.ClientWebSocketResponse | None = None
+        self._leaving: asyncio.Event | None = None
+        self._hanging_up: asyncio.Task[bool] | None = None
+        self._proxy = proxy
         self._updates: deque[UserUpdate] = deque()
         self._connected = False
         self._gaps = 1  # written by the reader alone
@@ -116,14 +179,47 @@ class UserStream:
         """Return what came since the last call; never waits."""
         return [self._updates.popleft() for _ in range(len(self._updates))]
 
+    def expect(self, client_id: str) -> None:
+        """Take note that the venue answered an order: its report is due, or the stream is deaf.
+
+        A line whose pings are answered may yet bring no events. Every order is a probe of it.
+        """
+        if client_id not in self._reported:
+            self._expected[client_id] = (time.monotonic() + self._report_s, self._gaps)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the subscription stands now, whatever was missed before."""
+        return self._connected
+
     def alive(self) -> bool:
         """Tell whether updates arrive, and none were missed since the last call."""
+        self._listen_for_expected()
         gaps, connected = self._gaps, self._connected  # in this order
         if gaps != self._gaps_told:
             if connected:
                 self._gaps_told = gaps
             return False
         return connected and time.monotonic() - self._heard_s <= self._silence_s
+
+    def _listen_for_expected(self) -> None:
+        """End a line that does not bring what the venue must have sent."""
+        self._expected = {
+            name: (due_s, gap)
+            for name, (due_s, gap) in self._expected.items()
+            if name not in self._reported and gap == self._gaps  # else it may lie in the gap
+        }
+        if not any(due_s <= time.monotonic() for due_s, _ in self._expected.values()):
+            return
+        self._expected.clear()
+        self.counts["deaf"] += 1
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop ended on its own
+                self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._hanging_up = asyncio.ensure_future(self._line.close())
 
     # ---------------------------------------------------------------- reader's thread
     def _run(self) -> None:
@@ -135,7 +231,8 @@ class UserStream:
         async with aiohttp.ClientSession() as session:
             while not self._closing:
                 try:
-                    await self._listen(session)
+                    await self._permitted()
+                    await self._lead(session)
                 except asyncio.CancelledError:
                     return
                 except (aiohttp.ClientError, OSError, TimeoutError, _StreamEnded) as error:
@@ -151,47 +248,115 @@ class UserStream:
                     )
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    async def _listen(self, session: aiohttp.ClientSession) -> None:
-        """Connect, subscribe and read until the line ends, which always raises."""
-        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
+    async def _lead(self, session: aiohttp.ClientSession) -> None:
+        """Follow one line after the other until one ends unforeseen, which always raises.
+
+        A line that is about to end, or has nearly lived its 24 hours, is left only when the next
+        one stands: what both bring comes twice, and nothing is missed.
+        """
+        leaving = self._leaving = asyncio.Event()
+        lines: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._listen(session, asyncio.Event()))
+        }
+        notice = asyncio.create_task(leaving.wait())
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    {*lines, notice}, timeout=LIFETIME_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for line in lines & done:
+                    line.result()
+                stands = asyncio.Event()
+                successor = asyncio.create_task(self._listen(session, stands))
+                standing = asyncio.create_task(stands.wait())
+                lines |= {successor, standing}
+                await asyncio.wait(
+                    {successor, standing}, timeout=HANDOVER_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not stands.is_set():
+                    raise _StreamEnded("no line stands to take over from one that ends")
+                for line in lines - {successor}:
+                    line.add_done_callback(_seen)
+                    line.cancel()
+                self.counts["handovers"] += 1
+                lines = {successor}
+                leaving.clear()
+                notice = asyncio.create_task(leaving.wait())
+        finally:
+            for task in (*lines, notice):
+                task.cancel()
+            await asyncio.gather(*lines, notice, return_exceptions=True)
+
+    async def _permitted(self) -> None:
+        """Wait while the venue wants silence, and count what subscribing costs."""
+        weight = cost("userDataStream.subscribe.signature").weight
+        while (wait_ms := self._budget.take(Lane.CANCEL, weight)) > 0:  # noqa: ASYNC110 - a clock
+            await asyncio.sleep(min(wait_ms / 1000, LOOK_AGAIN_S))
+
+    async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
+        """Connect, subscribe and read until the line ends, which always raises.
+
+        Args:
+            session: of all lines.
+            stands: set when the subscription is there.
+        """
+        async with session.ws_connect(
+            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
+        ) as line:
             request = {
                 "id": "subscribe",
                 "method": "userDataStream.subscribe.signature",
                 "params": self._signer.message({"timestamp": self._clock.now_ms()}),
             }
+            self._line = line
             await line.send_str(msgspec.json.encode(request).decode())
+            pongs = _Pongs(line)
             while True:
                 message = await line.receive(timeout=self._silence_s)
                 self._heard_s = time.monotonic()
                 if message.type is aiohttp.WSMsgType.PING:
-                    await line.pong(message.data)
+                    await pongs.answer(message.data)
                 elif message.type is aiohttp.WSMsgType.TEXT:
-                    self._take(message.data)
+                    if self._take(message.data):
+                        stands.set()
                 elif message.type is not aiohttp.WSMsgType.PONG:
                     raise _StreamEnded(message.type.name)
 
-    def _take(self, text: str) -> None:
-        """Read one frame; what cannot be read is counted and passed over."""
+    def _take(self, text: str) -> bool:
+        """Read one frame; tell whether it says that the subscription stands.
+
+        What cannot be read is counted and passed over.
+        """
         try:
             frame = _FRAMES.decode(text)
+            if frame.e is not None:  # an event without its wrapper
+                self._take_event(msgspec.Raw(text.encode()))
+                return False
             if bytes(frame.event):
                 self._take_event(frame.event)
-                return
+                return False
         except (msgspec.MsgspecError, DataError) as error:
             self.counts["unreadable"] += 1
             self._gaps += 1
             self._log.error("unreadable message of the user stream", why=str(error))
-            return
+            return False
         if frame.status == 200:
             self._connected = True
         elif frame.status is not None:
             if frame.error is not None and frame.error.code == _INVALID_TIMESTAMP:
                 self._clock.doubt()
+            if frame.status in {418, 429}:
+                pause_ms = told_pause_ms(frame.error, self._budget.clock_ms())
+                self._budget.stay_away(pause_ms)
             raise _StreamEnded(str(frame.error))
+        return frame.status == 200
 
     def _take_event(self, event: msgspec.Raw) -> None:
         kind = _HEADS.decode(event).e
-        if kind in _ENDS:
+        if kind == _WILL_END and self._leaving is not None:
+            self._leaving.set()
+            return
+        if kind == _ENDED:
             raise _StreamEnded(kind)
         if kind != "executionReport":
             self.counts[kind] += 1
@@ -199,4 +364,6 @@ class UserStream:
         if len(self._updates) >= self._limit:
             self.counts["overflow"] += 1
             raise _StreamEnded("nobody took the updates; the queue is full")
-        self._updates.append(_REPORTS.decode(event).meaning())
+        update = _REPORTS.decode(event).meaning()
+        self._reported.append(update.order.client_id)
+        self._updates.append(update)

@@ -27,6 +27,7 @@ from bot4_runtime.domain.errors import (
     VenueRefused,
     VenueUnreachable,
 )
+from bot4_runtime.exchange.binance.limits import RequestBudget
 
 HOUR = 3_600_000
 START = 1_704_067_200_000
@@ -123,7 +124,7 @@ def test_too_many_requests_are_answered_by_the_pause_that_is_asked_for(binance) 
 
 def test_a_ban_by_rest_holds_back_every_process_of_the_machine(binance, tmp_path: Path) -> None:
     fake, url = binance
-    rate = SharedRate(tmp_path / "rate.json", 3_000)
+    rate = SharedRate(RequestBudget(tmp_path / "rate.json"))
     client = RestCandles(Market.SPOT, url, budget=Budget(20), rate=rate)
     client.check(("BTCUSDT",))
     fake.answers = [(429, "0.2")]
@@ -134,7 +135,7 @@ def test_a_ban_by_rest_holds_back_every_process_of_the_machine(binance, tmp_path
     with pytest.raises(VenueUnreachable, match="the next try is due in 900 s"):
         client._call("fetch_time")
     client.close()
-    other = SharedRate(tmp_path / "rate.json", 3_000)
+    other = SharedRate(RequestBudget(tmp_path / "rate.json"))
     with pytest.raises(VenueUnreachable, match=r"banned us; the next try is due in [89]"):
         other.take(1, Budget(5))
 

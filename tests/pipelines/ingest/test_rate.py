@@ -1,6 +1,7 @@
 """The machine's request budget: shared, by the minute, and it waits out a ban."""
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,20 @@ from bot4_pipelines.ingest.plan import Budget
 from bot4_pipelines.ingest.rate import SharedRate, machine_rate, pause_s, retry_after_s, wait
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import VenueUnreachable
+from bot4_runtime.exchange.binance.limits import Limit, RequestBudget, shared_budget
 
 MINUTE = 60_000
 
 
+def shared(path: Path, a_minute: int, clock_ms: Callable[[], int] = lambda: MINUTE) -> SharedRate:
+    """Of a venue that lets twice as much pass as data may use."""
+    requests = RequestBudget(path, clock_ms=clock_ms)
+    requests.weight = Limit(MINUTE, 2 * a_minute)
+    return SharedRate(requests)
+
+
 def take_many(path: Path, times: int) -> None:
-    rate = SharedRate(path, 10_000, clock_ms=lambda: 5 * MINUTE)
+    rate = shared(path, 10_000, clock_ms=lambda: 5 * MINUTE)
     for _ in range(times):
         rate.take(3, Budget(5))
 
@@ -28,14 +37,14 @@ def test_processes_share_one_count(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    full = SharedRate(path, 300, clock_ms=lambda: 5 * MINUTE + 1_000)
+    full = shared(path, 300, clock_ms=lambda: 5 * MINUTE + 1_000)
     with pytest.raises(VenueUnreachable, match=r"used up .* the next try is due in 59 s"):
         full.take(1, Budget(5))
 
 
 def test_a_new_minute_has_its_own_weight_and_a_large_request_always_goes(tmp_path: Path) -> None:
     now = [7 * MINUTE]
-    rate = SharedRate(tmp_path / "rate.json", 10, clock_ms=lambda: now[0])
+    rate = shared(tmp_path / "rate.json", 10, clock_ms=lambda: now[0])
     rate.take(40, Budget(1))
     with pytest.raises(VenueUnreachable):
         rate.take(1, Budget(1))
@@ -51,7 +60,7 @@ def test_a_new_minute_has_its_own_weight_and_a_large_request_always_goes(tmp_pat
 
 def test_it_waits_when_the_time_budget_allows_it(tmp_path: Path) -> None:
     now = [MINUTE - 30]
-    rate = SharedRate(
+    rate = shared(
         tmp_path / "rate.json", 10, clock_ms=lambda: (now.append(now[-1] + 20), now[-1])[1]
     )
     rate.take(10, Budget(5))
@@ -60,16 +69,19 @@ def test_it_waits_when_the_time_budget_allows_it(tmp_path: Path) -> None:
 
 def test_binance_is_counted_by_machine_and_other_servers_by_home(tmp_path: Path) -> None:
     own = machine_rate(Market.SPOT, None, tmp_path)
-    assert own.path == machine_rate(Market.SPOT, None, tmp_path / "other").path
-    assert own.path != machine_rate(Market.USDM, None, tmp_path).path
+    path = own.requests.path
+    assert path == machine_rate(Market.SPOT, None, tmp_path / "other").requests.path
+    assert path == shared_budget(Market.SPOT).path, "the runtime counts there too"
+    assert path != machine_rate(Market.USDM, None, tmp_path).requests.path
     proxy = machine_rate(Market.SPOT, "http://127.0.0.1:1", tmp_path)
-    assert proxy.path == tmp_path / ".rate-spot.json"
+    assert proxy.requests.path == tmp_path / ".rate-spot.json"
+    assert own.requests.weight.most == 6_000
 
 
 def test_a_torn_file_counts_as_nothing_used(tmp_path: Path) -> None:
     path = tmp_path / "rate.json"
     path.write_bytes(b'{"minute": 1')
-    SharedRate(path, 5).take(5, Budget(1))
+    shared(path, 5).take(5, Budget(1))
 
 
 def test_pauses_double_and_a_header_wins() -> None:

@@ -1,11 +1,13 @@
 """The engine where its parts have nothing to say: models, risk, a symbol without candles."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
 import pytest
 from engine_bench import BEGIN, ENTER, EXIT, HOUR, Bench, entered
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.events import (
     CancelRequested,
     InstrumentDefined,
@@ -19,6 +21,7 @@ from bot4_runtime.domain.events import (
     RiskDecided,
     SignalDecided,
 )
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Fill, Liquidity, Purpose, Side
 from bot4_runtime.domain.regime import EstimateSource, Regime, RegimeEstimate
 from bot4_runtime.regime.evidence import synthetic_evidence
@@ -235,3 +238,22 @@ def test_a_rest_that_may_not_be_sold_is_left_and_its_stop_called_back_by_an_exit
     assert book.positions == {}
     assert book.dust == {"AAA": left}
     assert [trade.exit_reason for trade in book.closed_trades] == ["stop"]
+
+
+def test_rules_that_the_venue_tells_are_traded_by_and_others_assumed():
+    first, later = (Instrument.assume("BTCUSDT", Market.SPOT, price) for price in (7.0, 70.0))
+    told: dict[str, Instrument] = {}
+    bench = Bench()
+    bench.parts = replace(bench.parts, told=told.get)
+    bench.restart()
+    for rules in (None, first, first, later, None):
+        told |= {"BTCUSDT": rules} if rules is not None else {}
+        if rules is None:
+            told.clear()
+        bench.candle("BTCUSDT")
+        bench.candle("ETHUSDT")
+    defined = [e.instrument for e in bench.events if isinstance(e, InstrumentDefined)]
+    assumed = Instrument.assume("BTCUSDT", Market.SPOT, 100.0)
+    assert [i for i in defined if i.symbol == "BTCUSDT"] == [assumed, first, later]
+    assert [i for i in defined if i.symbol == "ETHUSDT"] == [Instrument.assume("ETHUSDT", Market.SPOT, 100.0)]  # fmt: skip
+    assert bench.state.instruments["BTCUSDT"] == later, "kept while the venue tells none"

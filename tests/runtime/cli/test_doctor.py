@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime import doctor
+from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.loopback import Loopback
 
 
 def checks(ended) -> dict[str, dict[str, object]]:
@@ -96,6 +99,70 @@ def test_without_a_network_binance_fails_and_says_so(
     found = checks(command("doctor", "--json", "--network"))
     assert found["Binance"]["ok"] is False
     assert "BTCXYZ" in found["Binance"]["found"]
+
+
+def test_a_key_that_only_trades_passes_and_one_that_withdraws_or_is_anothers_fails(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venue = Loopback(LiveClock(), [])
+    account = venue.open_account(77, "a-key", "canary-secret", [])
+    Path("secret").touch(0o600)
+    Path("secret").write_text("canary-secret\n")
+    monkeypatch.setenv("BOT4_BINANCE_API_KEY", "a-key")
+    monkeypatch.setenv("BOT4_BINANCE_SECRET_FILE", "secret")
+    with hosted(venue) as server:
+        monkeypatch.setenv("BOT4_BINANCE__REST_URL", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("BOT4_BINANCE__STREAM_URL", f"ws://127.0.0.1:{server.port}/ws-api/v3")
+
+        def told() -> tuple[bool, str]:
+            ended = command("doctor", "--json", "--network")
+            assert "canary" not in ended.out
+            found = checks(ended)["Binance key"]
+            return found["ok"], found["found"]
+
+        assert told() == (False, "no account is named: set binance.account_uid = 77")
+        monkeypatch.setenv("BOT4_BINANCE__ACCOUNT_UID", "77")
+        ok, found = told()
+        assert ok
+        assert "HMAC SHA-256 key of account 77 at 127.0.0.1, reads and trades alone" in found
+        account.withdraws = True
+        ok, found = told()
+        assert not ok
+        assert "withdraw" in found
+        Path("secret").chmod(0o644)
+        assert told() == (False, found := told()[1])
+        assert "chmod 600" in found
+
+
+def test_live_does_not_start_where_the_doctor_does_not_pass(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ("start", "--mode", "live", "--source", "binance")
+    ended = command(*start)
+    assert ended.code == 2
+    assert "binance.real_money is false" in ended.err
+    venue = Loopback(LiveClock(), [])
+    venue.open_account(77, "a-key", "canary-secret", []).withdraws = True
+    Path("secret").touch(0o600)
+    Path("secret").write_text("canary-secret\n")
+    with hosted(venue) as server:
+        for name, text in {
+            "BOT4_BINANCE_API_KEY": "a-key",
+            "BOT4_BINANCE_SECRET_FILE": "secret",
+            "BOT4_BINANCE__REST_URL": f"http://127.0.0.1:{server.port}",
+            "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            "BOT4_BINANCE__ACCOUNT_UID": "77",
+            "BOT4_BINANCE__REAL_MONEY": "true",
+            "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT"]',
+        }.items():
+            monkeypatch.setenv(name, text)
+        ended = command(*start)
+    assert ended.code == 2
+    assert "mode live starts where" in ended.err
+    assert "Binance key: it may withdraw" in ended.err
+    assert "REAL MONEY" not in ended.err
+    assert "canary" not in ended.out + ended.err
+    assert venue.exchange.orders(venue.exchange.account("a-key")) == []
 
 
 def test_a_check_that_raises_is_a_check_that_failed() -> None:

@@ -32,7 +32,7 @@ DRILL = ("--strategy", "drill")
             ("start", *DRILL, "--from", "2025-01-02", "--to", "2025-01-02"),
             "--from 2025-01-02T00:00Z is not before --to 2025-01-02T00:00Z",
         ),
-        (("start", *DRILL, "--mode", "live"), "runtime.mode"),
+        (("start", *DRILL, "--mode", "real"), "runtime.mode"),
         (("start", *DRILL, "--interval", "7m"), "unknown interval '7m'"),
         (("start", *DRILL, "--account", "../x"), "runtime.account"),
         (("start", *DRILL, "--metrics-port", "70000"), "telemetry.metrics_port"),

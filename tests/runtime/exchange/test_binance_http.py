@@ -20,6 +20,11 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.exchange.binance import http_connection
 from bot4_runtime.exchange.binance.http_connection import HttpConnection, Refusal
+from bot4_runtime.exchange.binance.limits import (
+    DEFAULT_PAUSE_MS,
+    LONGEST_BAN_MS,
+    RequestBudget,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 RESET = b"reset"
@@ -248,11 +253,11 @@ def test_the_venue_is_left_alone_for_as_long_as_it_says(reply, get_too):
     with Scripted([reply, OK]) as server:
         connection = HttpConnection(server.url)
         with pytest.raises(Refusal):
-            connection.post("/a", "", {})
-        with pytest.raises(VenueUnreachable, match="wants no POST"):
-            connection.post("/a", "", {})
+            connection.post("/api/v3/order", "", {})
+        with pytest.raises(VenueUnreachable, match="let no POST pass"):
+            connection.post("/api/v3/order", "", {})
         if get_too:
-            with pytest.raises(VenueUnreachable, match="wants no GET"):
+            with pytest.raises(VenueUnreachable, match="let no GET pass"):
                 connection.get("/a", "", {})
             assert len(server.requests) == 1
         else:
@@ -260,21 +265,47 @@ def test_the_venue_is_left_alone_for_as_long_as_it_says(reply, get_too):
         connection.close()
 
 
-@pytest.mark.parametrize("pause", ["nan", "inf", "1e12", "-1", "3600"])
-def test_no_venue_can_have_silence_for_ever_nor_have_none_for_a_pause_nobody_can_read(
-    pause, monkeypatch
+@pytest.mark.parametrize(
+    ("pause", "text", "silent_ms"),
+    [
+        ("nan", "", DEFAULT_PAUSE_MS),
+        ("inf", "", LONGEST_BAN_MS),
+        ("1e12", "", LONGEST_BAN_MS),
+        ("-1", "", DEFAULT_PAUSE_MS),
+        ("7200", "", 7_200_000),
+        ("1", "IP banned until 1800000120000.", 120_000),
+        ("60", "IP banned until 1700000000000.", 60_000),
+    ],
+)
+def test_a_ban_holds_for_as_long_as_it_is_told_and_one_nobody_can_read_for_a_minute(
+    pause, text, silent_ms
 ):
-    now_s = 0.0
-    monkeypatch.setattr(http_connection.time, "monotonic", lambda: now_s)
-    with Scripted([error(429, -1003, Retry_After=pause), OK]) as server:
-        connection = HttpConnection(server.url)
+    now = [1_800_000_000_000]
+    budget = RequestBudget(None, clock_ms=lambda: now[0])
+    with Scripted([error(418, -1003, text, Retry_After=pause), OK]) as server:
+        connection = HttpConnection(server.url, budget=budget)
         with pytest.raises(Refusal):
             connection.post("/a", "", {})
-        now_s = 59.0
-        with pytest.raises(VenueUnreachable, match="wants no POST"):
+        now[0] += silent_ms - 1
+        with pytest.raises(VenueUnreachable, match="let no POST pass"):
             connection.post("/a", "", {})
-        now_s = 3_600.0
+        now[0] += 1
         assert connection.post("/a", "", {}) == b"{}"
+        connection.close()
+
+
+def test_the_firewalls_page_costs_a_long_silence_and_a_refused_location_says_what_is_left():
+    with Scripted([answer(403, b"<html>"), OK]) as server:
+        connection = HttpConnection(server.url)
+        with pytest.raises(Refusal, match="firewall"):
+            connection.get("/a", "", {})
+        with pytest.raises(VenueUnreachable, match="another 60 s"):
+            connection.get("/a", "", {})
+        connection.close()
+    with Scripted([answer(451)]) as server:
+        connection = HttpConnection(server.url)
+        with pytest.raises(LocationRefused, match="public archive"):
+            connection.get("/a", "", {})
         connection.close()
 
 

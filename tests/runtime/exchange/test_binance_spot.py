@@ -246,40 +246,58 @@ def test_without_the_venues_time_nothing_is_sent():
         assert venue.exchange.orders(venue.exchange.account("key")) == []
 
 
-def test_the_quickest_of_a_few_answers_tells_the_time():
-    ours = ManualClock(10**18)
-    clock = VenueClock(ours)
-    answers = iter([5, 9, 7])
+@pytest.mark.parametrize("ahead_ms", [-30_000, -2_000, 0, 2_000, 30_000])
+def test_the_median_of_the_quickest_answers_tells_the_time(ahead_ms):
+    """Answers as (ms to the venue, ms back): slow ones and one quick one way only lie."""
+    ours, now_s = ManualClock(10**18), [0.0]
+    clock = VenueClock(ours, timer=lambda: now_s[0])
+    ways = iter([(5, 400), (3, 3), (300, 2), (2, 2), (1, 9), (7, 7), (7, 7), (7, 7), (7, 7), (7, 7)])  # fmt: skip
 
-    def slow() -> int:
-        import time
+    def pass_ms(span):
+        now_s[0] += span / 1_000
+        ours.advance_to(ours.now_ns() + span * 1_000_000)
 
-        time.sleep(0.25)
-        return 10**12 + next(answers)
+    def ask():
+        there, back = next(ways)
+        pass_ms(there)
+        told = ours.now_ns() // 1_000_000 + ahead_ms
+        pass_ms(back)
+        return told
 
-    clock.synchronise(slow)
-    assert clock.synchronised
-    assert next(answers, None) is None, "three answers were asked for, since all were slow"
-    assert clock.now_ms() - 10**12 in {5, 7, 9}
+    def error_ms():
+        return abs(clock.now_ms() - ours.now_ns() // 1_000_000 - ahead_ms)
+
+    assert clock.old
+    clock.synchronise(ask)
+    assert error_ms() <= 1
+    assert clock.error_ms == pytest.approx(5)
+    assert not clock.old
+    pass_ms(600_000)
+    assert clock.old
+    assert clock.synchronised, "old is no reason to ask before an order"
+    clock.synchronise(ask)
+    assert error_ms() == 0
     clock.doubt()
+    assert clock.old
     assert not clock.synchronised
-    clock.synchronise(lambda: 10**12 + 1_000)
-    assert clock.now_ms() == 10**12 + 1_000
+
+
+def test_the_time_is_asked_for_again_with_a_reading_and_a_cancel_is_signed_again_once():
+    ours, theirs = ManualClock(10**18), ManualClock(10**18)
+    with connected(ours, theirs) as (_venue, client):
+        client.start()
+        client.submit(intent(1, kind=OrderType.LIMIT, price="39000"), "b4-1-1", 0.0)
+        theirs.advance_to(10**18 + 120 * 10**9)
+        assert client.cancel(order(1), 5) == []
+        assert client.query(SYMBOL, "b4-1-1").status is OrderStatus.CANCELED
+        asked = [0]
+        client._clock._due_s = float("-inf")
+        client._clock.synchronise = lambda _ask: asked.append(1)
+        client.open_orders()
+        assert asked == [0, 1]
 
 
 # ----------------------------------------------------------------------- signing
-def test_the_signature_of_binances_own_example():
-    """rest-api.md of binance-spot-api-docs, "SIGNED Endpoint Examples for POST /api/v3/order"."""
-    signer = Signer(
-        Secret("vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"),
-        Secret("NhqPtmdSJYdKjVHjA7PZj4Mge3R5YNiP1e3UZjInClVN65XAbvqqM6A7H5fATj0j"),
-    )
-    fields = {"symbol": "LTCBTC", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": 1, "price": "0.1", "recvWindow": 5000, "timestamp": 1499827319559}  # fmt: skip
-    assert signer.query(fields).endswith(
-        "&signature=c8db56825ae71d6d79447849e617115f4a920fa2acdcab2b053c4b2838bd6b71"
-    )
-
-
 def test_messages_of_the_websocket_api_are_signed_in_order_of_their_names():
     told = Signer(Secret("k"), Secret("s")).message({"timestamp": 5, "a": "x y"})
     expected = hmac.new(b"s", b"a=x y&apiKey=k&timestamp=5", hashlib.sha256).hexdigest()
@@ -308,7 +326,7 @@ class Canned:
     def get(self, *_):
         return self.body
 
-    post = delete = get
+    send = delete = get
 
     def close(self):
         pass
@@ -317,7 +335,7 @@ class Canned:
 def canned(body):
     client = BinanceSpot("http://127.0.0.1:9", None, Signer(Secret("k"), Secret("s")), LiveClock())
     client._clock.synchronised = True
-    client._http = Canned(body)
+    client._http = client._entry.http = Canned(body)
     return client
 
 
@@ -429,7 +447,7 @@ def test_an_order_is_signed_first_and_sent_only_while_the_lease_holds():
     with connected() as (venue, client):
         client.start()
         asked = []
-        client._may_send = lambda: asked.append(client._clock.now_ms()) or len(asked) > 1
+        client._entry._may_send = lambda: asked.append(client._clock.now_ms()) or len(asked) > 1
         with pytest.raises(VenueUnreachable, match="lease"):
             client.submit(intent(1), "b4-1-1", 0.0)
         assert venue.exchange.orders(venue.exchange.account("key")) == []

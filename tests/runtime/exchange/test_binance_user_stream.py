@@ -12,15 +12,16 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Liquidity, OrderStatus
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rules import SymbolRules
-from bot4_runtime.venue.stream import Hub
 
 SYMBOL = "BTCUSDT"
 
@@ -161,9 +162,9 @@ def test_a_silent_line_is_dead(venue):
 
 
 def test_pings_are_answered_and_keep_a_quiet_line_alive(venue):
-    with hosted(venue, ping_s=0.1) as server, following(server, silence_s=0.5) as stream:
+    with hosted(venue, ping_s=0.25) as server, following(server, silence_s=0.6) as stream:
         until(lambda: stream._connected)
-        time.sleep(0.8)  # the venue ends a line whose pings are not answered
+        time.sleep(1.2)  # the venue ends a line whose pings are not answered
         assert stream.counts["reconnects"] == 0
         assert (stream.alive(), stream.alive()) == (False, True)
 
@@ -224,17 +225,46 @@ def test_an_unreadable_frame_is_counted_and_passed_over_and_is_a_gap(venue, fram
         assert len(collected(stream, 2)) == 2
 
 
-@pytest.mark.parametrize("kind", ["eventStreamTerminated", "serverShutdown"])
-def test_the_venue_may_end_the_stream(venue, kind, monkeypatch):
-    def farewell(self, account, report):
-        for connection in self._connections:
-            connection.send(msgspec.json.encode({"subscriptionId": 0, "event": {"e": kind}}))
-
-    monkeypatch.setattr(Hub, "report", farewell)
+def test_the_venue_may_end_the_stream(venue, monkeypatch):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.TERMINATED, method="EVENT", times=1)]))
     with wired(venue) as (stream, wire):
         wire.buy("mine")
         until(lambda: stream.counts["reconnects"] == 1)
         until(lambda: stream._connected)
+
+
+def test_a_line_that_will_end_is_left_when_the_next_one_stands_and_nothing_is_missed(venue):
+    rule = FaultRule(fault=Fault.SHUTDOWN, method="EVENT", times=1, seconds=0.4)
+    venue.schedule(FaultSchedule([rule]))
+    with wired(venue) as (stream, wire):
+        until(stream.alive)
+        wire.buy("first")
+        until(lambda: stream.counts["handovers"] == 1)
+        time.sleep(0.5)  # the first line has ended
+        assert stream.alive(), "no gap is told"
+        wire.buy("second")
+        found = collected(stream, 4)
+        assert {update.order.client_id for update in found} == {"first", "second"}
+        assert stream.counts["reconnects"] == 0
+
+
+def test_a_line_that_will_end_is_opened_anew_when_no_other_stands(venue):
+    venue.schedule(
+        FaultSchedule(
+            [
+                FaultRule(fault=Fault.SHUTDOWN, method="EVENT", times=1, seconds=0.1),
+                FaultRule(fault=Fault.SUBSCRIPTION_REFUSED, method="SUBSCRIBE", after=1, times=1),
+            ]
+        )
+    )
+    with hosted(venue) as server, following(server) as stream:
+        until(lambda: stream.connected)
+        wire = Wire(server)
+        assert stream.counts["reconnects"] == 0
+        wire.buy("first")
+        until(lambda: stream.counts["reconnects"] >= 1)
+        until(lambda: stream.connected)
+        wire.close()
 
 
 def test_unknown_frames_and_pings_of_the_api_are_left_alone(venue):
@@ -272,3 +302,69 @@ def test_a_report_that_cannot_be_true_is_not_believed(changed):
 def test_a_report_of_a_maker_says_so():
     message = msgspec.json.decode(msgspec.json.encode(REPORT | {"m": True}), type=ExecutionReport)
     assert message.meaning().trade.liquidity is Liquidity.MAKER
+
+
+def test_a_burst_of_pings_is_answered_once_with_the_newest_words(venue):
+    """RFC 6455, 5.5.3; the venue ends a line that sends more than five things a second."""
+    sink = MemorySink()
+    venue.journal._sink = sink
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.PING_BURST, method="EVENT", times=1)]))
+    with wired(venue) as (stream, wire):
+        assert stream.alive() in {True, False}
+        wire.buy("mine")
+        collected(stream, 2)
+        time.sleep(0.5)
+        assert stream.alive()
+        assert stream.counts["reconnects"] == 0
+    assert {entry.kind for entry in sink.entries} & {"over_inbound", "wrong_pong"} == set()
+
+
+def test_a_line_that_brings_no_report_of_an_answered_order_is_opened_anew(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_STALL, method="EVENT", times=1)]))
+    with wired(venue, report_s=0.05) as (stream, wire):
+        wire.buy("lost")
+        stream.expect("lost")
+        until(lambda: not stream.alive() and stream.counts["deaf"] == 1)
+        until(stream.alive)
+        wire.buy("told")
+        stream.expect("told")
+        collected(stream, 2)
+        stream.expect("told")  # its report came before its answer
+        stream.expect("in the gap")
+        stream._gaps += 1
+        time.sleep(0.1)
+        until(stream.alive)
+        assert stream.counts["deaf"] == 1
+
+
+def test_an_event_without_its_wrapper_is_an_event(venue):
+    venue.schedule(FaultSchedule([FaultRule(fault=Fault.UNWRAPPED, method="EVENT")]))
+    with wired(venue) as (stream, wire):
+        wire.buy("mine")
+        assert [u.order.client_id for u in collected(stream, 2)] == ["mine", "mine"]
+        assert stream.counts["unreadable"] == 0
+
+
+def test_nothing_is_subscribed_while_the_venue_wants_silence(venue):
+    sink = MemorySink()
+    venue.journal._sink = sink
+    now = [1_000_000]
+    budget = RequestBudget(None, clock_ms=lambda: now[0])
+    budget.stay_away(30_000)
+    with hosted(venue) as server, following(server, budget=budget) as stream:
+        time.sleep(0.2)
+        assert not stream.connected
+        now[0] += 30_000
+        until(lambda: stream.connected)
+    assert "trespass" not in {entry.kind for entry in sink.entries}
+
+
+def test_a_subscription_refused_for_a_while_is_not_tried_before_its_end(venue):
+    budget = RequestBudget(None)
+    with hosted(venue) as server:
+        server.do(lambda: venue.door.ban(venue.exchange.now_ms(), 30))
+        with following(server, budget=budget) as stream:
+            until(lambda: stream.counts["reconnects"] == 1)
+            until(lambda: budget.take(Lane.CANCEL, 0) > 20_000)
+            time.sleep(0.3)
+            assert stream.counts["reconnects"] == 1

@@ -651,6 +651,14 @@ def test_nothing_is_asked_before_the_only_order_that_reduces_and_before_entries(
     assert holding.keeper.unsure(holding.order(3).intent) == ""
 
 
+def test_a_stop_that_the_venue_ends_is_told_at_once_so_that_another_is_put(holding: Desk) -> None:
+    holding.keeper.turn()
+    ended = holding.told(client_id(2, 2), OrderStatus.CANCELED, side=Side.SELL)
+    holding.venue.updates = [UserUpdate(order=ended, trade=None)]
+    assert holding.keeper.turn() == [SYMBOL]
+    assert holding.keeper.turn() == []
+
+
 def test_an_exit_waits_while_another_order_may_sell_the_same(holding: Desk) -> None:
     holding.intend(side=Side.SELL, answered=False)
     exit_ = holding.order(3).intent

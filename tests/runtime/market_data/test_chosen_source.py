@@ -45,12 +45,47 @@ def test_rest_alone_can_be_chosen(wire):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"feed": "telepathy"}, {"rest_url": "ftp://x"}, {"spot_stream": "https://x"}, {"spot_stream": ""},
+    [{"feed": "telepathy"}, {"rest_url": "ftp://x"}, {"spot_stream": "https://x"}, {"usdm_public_stream": ""},
      {"usdm_market_stream": "wss://x/market?y"}],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(wire, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         settings(wire, **wrong)
+
+
+TESTNET = "wss://stream.testnet.binance.vision"
+ELSEWHERE = {"rest_url": "http://127.0.0.1:9", "stream_url": "ws://127.0.0.1:9/ws-api/v3"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "binance", "named", "streamed"),
+    [
+        ("paper", {}, "", "wss://stream.binance.com:9443"),
+        ("paper", ELSEWHERE, "", "wss://stream.binance.com:9443"),  # it trades nowhere
+        ("live", {}, "", "wss://stream.binance.com:9443"),
+        ("testnet", {}, "", TESTNET),
+        ("testnet", ELSEWHERE, "", None),
+        ("live", ELSEWHERE, "", None),
+        ("testnet", ELSEWHERE, "ws://127.0.0.1:9", "ws://127.0.0.1:9"),
+        ("testnet", {}, "ws://127.0.0.1:9", "ws://127.0.0.1:9"),
+    ],
+)
+def test_candles_are_streamed_from_the_market_that_is_traded_or_polled(
+    wire, mode, binance, named, streamed
+):
+    chosen = load_settings(
+        environment={},
+        overrides={
+            "runtime": {"mode": mode, "symbols": ["BTCUSDT"], "strategy": "drill"},
+            "source": {"rest_url": f"http://127.0.0.1:{wire.port}", "spot_stream": named},
+            "binance": binance,
+        },
+    )
+    source = built(chosen)
+    if streamed is None:
+        assert type(source) is BinanceSource
+    else:
+        assert [route.url for route in source._feed._routes] == [f"{streamed}/stream"]
 
 
 def test_where_candles_come_from_shapes_no_trade(wire):

@@ -22,9 +22,11 @@ from bot4_runtime.settings import SHAPING, Settings, load_settings
 NO_RISK = {
     "home",  # another folder is another account, with its own journal
     "models",  # which models decide is checked and journaled by their hashes
+    "source",  # by which way Binance's candles come; they are the same
     "state",  # how the account is remembered
     "telemetry",
     "bridge",
+    "binance",  # the way there; another account holds something else, and entries wait
 }
 """Sections and keys outside `trading_hash`."""
 
@@ -187,7 +189,7 @@ def test_names_of_other_things_are_left_alone(name) -> None:
         ("risk", "require_stop_loss", "1", "expected true or false"),
         ("runtime", "strategy", "3", "expected text in quotes"),
         ("runtime", "symbols", "3", "expected a list of texts"),
-        ("runtime", "mode", '"live"', "expected 'paper'"),
+        ("runtime", "mode", '"real"', "expected 'paper', 'testnet' or 'live'"),
         ("paper", "initial_cash", "-1.0", "expected greater than 0"),
         ("paper", "initial_cash", "nan", "expected a finite number"),
         ("fees", "vip_tier", "10", "expected less than or equal to 9"),

@@ -92,7 +92,7 @@ def test_command_line_options_override_everything_and_none_overrides_nothing() -
         ('[risk]\nmax_leverage = "3"\n', ["risk.max_leverage", "'3'"]),
         ("[risk]\nrequire_stop_loss = false\n", ["require_stop_loss"]),
         ("[paper]\ninitial_cash = inf\n", ["paper.initial_cash"]),
-        ("[runtime]\nmode = 'live'\n", ["runtime.mode"]),
+        ("[runtime]\nmode = 'real'\n", ["runtime.mode"]),
         ("[runtime]\naccount = '../other'\n", ["runtime.account"]),
         ("[runtime]\ninterval = '7m'\n", ["runtime.interval", "7m"]),
         ("risk = 3\n", ["risk"]),

@@ -9,16 +9,19 @@ import aiohttp
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from futures_venue import NOW_NS, dec, request, venue
 
+from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.venue.auth import genuine
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_market_data import depth_told
 from bot4_runtime.venue.futures_orders import AlgoKind, AlgoRequest
 from bot4_runtime.venue.hosting import hosted
-from bot4_runtime.venue.stream import BYE, CUT, Connection
+from bot4_runtime.venue.stream import Act, Connection
 from bot4_runtime.venue.tape import Print
 
 NOW_MS = NOW_NS // 1_000_000
@@ -205,7 +208,12 @@ def test_a_stream_can_end_inside_a_frame(made):
     client = user(made)
     made.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_CUT, path="ORDER", times=1)]))
     made.exchange.place(made.exchange.account("key1"), request("0.1"))
-    assert list(client.connection.outbox) == [CUT]
+    assert list(client.connection.outbox) == [Act.CUT]
+
+
+def test_a_fault_of_the_spot_venues_core_is_refused_by_name(made):
+    with pytest.raises(ConfigError, match="cannot act out banned, clock_step; expected one of"):
+        made.schedule(FaultSchedule([FaultRule(fault=Fault.BANNED), FaultRule(fault=Fault.CLOCK_STEP)]))  # fmt: skip
 
 
 # ---------------------------------------------------------------------- market streams
@@ -286,7 +294,7 @@ def test_who_says_too_much_at_a_stream_is_thrown_out(made):
             client.say({"method": "LIST_SUBSCRIPTIONS", "id": number})
     assert len(client.told()) == 20
     client.say({"method": "LIST_SUBSCRIPTIONS", "id": 11})
-    assert list(client.connection.outbox) == [BYE]
+    assert list(client.connection.outbox) == [Act.THROW_OUT]
 
 
 def test_the_door_closes_behind_who_is_thrown_out():
@@ -411,12 +419,17 @@ def test_who_asks_too_much_is_told_when_he_may_again(made):
     assert refused["error"]["data"]["retryAfter"] == NOW_MS + 60_000
 
 
-def test_a_secret_of_another_kind_signs_nothing():
-    pem = rsa.generate_private_key(public_exponent=65_537, key_size=1_024).public_key()
-    text = pem.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    assert not genuine(text.decode(), "payload", "AAAA")
+def test_rsa_signs_and_a_key_of_another_kind_signs_nothing():
+    def pem(key):
+        public = serialization.PublicFormat.SubjectPublicKeyInfo
+        return key.public_key().public_bytes(serialization.Encoding.PEM, public).decode()
+
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=1_024)
+    signature = base64.b64encode(key.sign(b"payload", PKCS1v15(), SHA256())).decode()
+    assert genuine(pem(key), "payload", signature)
+    assert not genuine(pem(key), "payloaf", signature)
+    assert not genuine(pem(key), "payload", "not base64")
+    assert not genuine(pem(ec.generate_private_key(ec.SECP256R1())), "payload", signature)
 
 
 def test_each_candle_is_told_as_closed_once_whether_or_not_somebody_trades_next():

@@ -196,7 +196,8 @@ def test_the_id_of_a_cancelled_order_stands_in_another_place(make):
     ("message", "code"),
     [
         ("{", -1135),
-        ('{"id":1,"method":"order.place"}', -1020),
+        ('{"id":1,"method":"order.dream"}', -1020),
+        ('{"id":1,"method":"order.place"}', -2014),
         ('{"id":1,"method":"userDataStream.unsubscribe"}', -2036),
         ('{"id":1,"method":"userDataStream.subscribe.signature"}', -2014),
     ],

@@ -1,0 +1,87 @@
+"""Mode live: what must hold before a process trades with real money, and what it is about to risk.
+
+Everything is asked for by name, and all that is missing is told at once: the account, that real
+money is meant, a key that trades and does nothing else, from a private file, and a machine on
+which every check passes.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from bot4_runtime.doctor import Finding
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.exchange.binance.signing import SECRET_FILE
+from bot4_runtime.settings import Settings
+
+REAL_MONEY: Final = ("binance.com", "binance.us")
+"""Domains whose spot hosts trade with real money, all but their testnets."""
+KEY_CHECK: Final = "Binance key"
+
+
+def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Refuse settings that do not say in so many words that real money is meant.
+
+    Raises:
+        ConfigError: names all that is missing.
+    """
+    named = settings.binance
+    missing = [
+        f"binance.{name} {url!r} is no market of real money: leave it out"
+        for name, url in zip(("rest_url", "stream_url"), named.hosts("live"), strict=True)
+        if not _trades_for_real(url)
+    ]
+    if not named.real_money:
+        missing.append("binance.real_money is false: set it to true")
+    if not named.account_uid:
+        missing.append("binance.account_uid is 0: set it to the account that is to trade")
+    if not settings.runtime.symbols:
+        missing.append("runtime.symbols is empty: name what is to be traded")
+    if not environment.get(SECRET_FILE):
+        missing.append(f"{SECRET_FILE} names no file: this key lies in one, of mode 0600")
+    if missing:
+        raise ConfigError("mode live trades with real money. " + "; ".join(missing))
+
+
+def require_healthy(findings: Iterable[Finding]) -> None:
+    """Refuse a machine, or a key, on which a check fails.
+
+    Args:
+        findings: of all checks, the network's among them.
+
+    Raises:
+        ConfigError: names the checks that failed; the key's must be there.
+    """
+    found = {finding.check: finding for finding in findings}
+    failed = [f"{f.check}: {f.found}" for f in found.values() if not f.ok]
+    if KEY_CHECK not in found:
+        failed.append(f"{KEY_CHECK}: it was not looked at")
+    if failed:
+        raise ConfigError(
+            "mode live starts where `bot4-runtime doctor --network` passes, and it does not: "
+            + "; ".join(failed)
+        )
+
+
+def at_risk(settings: Settings) -> list[str]:
+    """Return what a session is about to risk, a line a thing."""
+    risk, named, quote = settings.risk, settings.binance, settings.runtime.quote
+    cash = settings.initial_cash
+    day = float(cash) * risk.max_daily_loss
+    most = float(cash) * risk.max_drawdown
+    return [
+        f"REAL MONEY at {urlsplit(named.hosts('live')[0]).hostname}, account {named.account_uid}: "
+        f"{cash:f} {quote} in {', '.join(settings.runtime.symbols)}",
+        f"at most {risk.max_position_pct:.1%} of equity in one symbol, leverage "
+        f"{risk.max_leverage:g}, {float(cash) * risk.max_turnover_per_minute:,.0f} {quote} of "
+        "entries a minute",
+        f"entries stop after a loss of {day:,.0f} {quote} in a day or {most:,.0f} {quote} from "
+        "the highest equity; gaps and slippage come on top of both",
+        "stop with Ctrl-C, `bot4-runtime halt` or `bot4-runtime flatten`",
+    ]
+
+
+def _trades_for_real(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in LOOPBACK or any(host.endswith(f".{domain}") for domain in REAL_MONEY)

@@ -1,0 +1,107 @@
+"""A venue outside the process, as settings name it: keys, clocks, and the right to send.
+
+Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
+real money at Binance (`live` says what must hold), or on loopback. Neither takes the other's
+hosts.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from bot4_runtime.app.live import REAL_MONEY, require_meant
+from bot4_runtime.app.options import RunOptions
+from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
+from bot4_runtime.clock import Clock, LiveClock
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.exchange.binance.limits import shared_budget
+from bot4_runtime.exchange.binance.signing import signer_from_environment
+from bot4_runtime.exchange.binance.spot import BinanceSpot
+from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.settings import Settings
+from bot4_runtime.sources import CandleSource
+from bot4_runtime.strategy.protocol import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A venue and the clocks that go with it.
+
+    Attributes:
+        clock: UTC.
+        timer: nanoseconds of a clock that never jumps.
+        lease: the right to send, renewed by commits; the venue asks it.
+        source: candles of the venue's market; None for the source that is named.
+    """
+
+    venue: BinanceSpot
+    clock: Clock
+    timer: Callable[[], int]
+    lease: Lease
+    source: CandleSource | None = None
+
+    def told(self, symbol: str) -> Instrument | None:
+        """Return a symbol's rules as the venue told them; None while it told none."""
+        rules = self.venue.rules(symbol)
+        return rules.instrument() if rules is not None else None
+
+    def start(self) -> None:
+        """Learn the venue's time where it answers, and follow the user stream."""
+        self.venue.start()
+
+    def stop(self) -> None:
+        """Let go of all connections."""
+        self.venue.close()
+
+
+def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remote:
+    """Return the venue of mode ``testnet`` or ``live``; nothing is sent yet.
+
+    Raises:
+        ConfigError: the host, the source, the market or the strategy does not fit it, or the
+            environment names no key.
+    """
+    named, mode = settings.binance, settings.runtime.mode
+    rest_url, stream_url = named.hosts(mode)
+    host = urlsplit(rest_url).hostname or ""
+    if options.source != "binance":
+        raise ConfigError(
+            f"mode {mode} trades on the venue's own candles, and the source is "
+            f"{options.source!r}; set runtime.source or --source to binance"
+        )
+    if settings.runtime.market != Market.SPOT.value:
+        raise ConfigError(
+            f"mode {mode} trades spot, and runtime.market is {settings.runtime.market!r}; set "
+            "it to 'spot'"
+        )
+    if mode == "live":
+        require_meant(settings, os.environ)
+    elif host.endswith(REAL_MONEY):
+        raise ConfigError(
+            f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
+            "trades at https://testnet.binance.vision or on 127.0.0.1"
+        )
+    if strategy.synthetic_rules and host not in LOOPBACK:
+        raise ConfigError(
+            f"the strategy {strategy.name} is an exercise judged by made-up evidence; it trades "
+            f"on paper and on 127.0.0.1, not at {host}"
+        )
+    lease = Lease()
+    clock = LiveClock()
+    venue = BinanceSpot(
+        rest_url,
+        stream_url,
+        signer_from_environment(os.environ),
+        clock,
+        may_send=lease.holds,
+        budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
+        order_url=stream_url,
+        proxy=named.proxy or None,
+        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+    )
+    return Remote(venue, clock, time.monotonic_ns, lease)

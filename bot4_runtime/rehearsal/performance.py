@@ -1,0 +1,332 @@
+"""Performs a rehearsal: venue, engine, faults and time put together, and the verdict read."""
+
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from bot4_runtime.app import RunOptions, build
+from bot4_runtime.app.remote import Remote
+from bot4_runtime.app.source import build_source
+from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
+from bot4_runtime.domain.candle import Candle, Market, interval_ms
+from bot4_runtime.domain.errors import Bot4Error
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.exchange.binance.signing import Secret, Signer
+from bot4_runtime.exchange.binance.spot import BinanceSpot
+from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.regime.registry import ModelRegistry
+from bot4_runtime.rehearsal.course import Course
+from bot4_runtime.rehearsal.oracles import Findings, judge, unprotected
+from bot4_runtime.rehearsal.verdict import Verdict
+from bot4_runtime.risk.limits import BOUNDS
+from bot4_runtime.settings import BridgeSection, Settings, StateSection
+from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource
+from bot4_runtime.state.place import JOURNAL
+from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.state.store import StateStore
+from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.venue.account import BNB
+from bot4_runtime.venue.book import Depth
+from bot4_runtime.venue.faults import FaultRule, FaultSchedule
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.journal import MemorySink
+from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.rules import SymbolRules
+from bot4_runtime.venue.server import VenueServer
+from bot4_runtime.venue.tape import candle_prints
+
+KEY: Final = "rehearsal"
+REPLY_S: Final = 0.25
+"""How long an answer may take, by the machine's clock; faults delay beyond it."""
+SILENCE_S: Final = 1.5
+"""How long the user stream may say nothing, pings included."""
+REPORT_S: Final = 0.15
+"""How long the report of an answered order may take, by the machine's clock."""
+PING_S: Final = 0.4
+MARKET_SEED: Final = 4
+BNB_PRICE: Final = Decimal(320)
+LOOSE: Final = {
+    name: BOUNDS[name].loosest for name in ("max_correlation", "min_liquidity_ratio")
+} | {
+    name: int(BOUNDS[name].loosest) for name in ("max_loss_streak", "cooldown_s", "max_cooldown_s")
+}
+"""What keeps an exercise from trading often, as far as the hard limits of risk let it go."""
+LIVES: Final = 2
+"""After the market's last hour the engine is started once more, and reads what it left."""
+
+
+class Killed(Exception):
+    """The engine's life ends here by plan, as a kill would end it; another one follows."""
+
+
+class Client(BinanceSpot):
+    """The connector with shorter waits, orders by REST."""
+
+    by_line = False
+
+    def __init__(self, server: VenueServer, clock: Clock, lease: Lease) -> None:
+        super().__init__(
+            f"http://127.0.0.1:{server.port}",
+            f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            Signer(Secret(KEY), Secret(KEY)),
+            clock,
+            reply_s=REPLY_S,
+            may_send=lease.holds,
+            silence_s=SILENCE_S,
+            report_s=REPORT_S,
+            budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
+            order_url=f"ws://127.0.0.1:{server.port}/ws-api/v3" if self.by_line else None,
+        )
+
+
+class LineClient(Client):
+    """The same with orders over the WebSocket API, as ``start --mode testnet`` sends them."""
+
+    by_line = True
+
+
+class Rehearsal:
+    """One rehearsal.
+
+    Args:
+        settings: the user's; home, journal and bridge are replaced, and for an exercise such as
+            the drill the limits that pause it are those of `LOOSE`.
+        folder: of the account's journal; thrown away by who made it.
+        rules: what goes wrong.
+        seed: of the faults.
+        hours: of the market.
+        market_seed: names the market.
+        client: the connector; tests plant bugs in it.
+        depth: what the rest of the market offers.
+        bnb: that the account holds, and pays commissions in while there is any.
+        on_progress: called with (candles done, the candle) after each.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        rules: Sequence[FaultRule],
+        seed: int,
+        hours: float,
+        market_seed: int = MARKET_SEED,
+        client: Callable[[VenueServer, Clock, Lease], BinanceSpot] = Client,
+        depth: Depth | None = None,
+        bnb: Decimal = Decimal(0),
+        on_progress: Callable[[int, Candle], None] | None = None,
+    ) -> None:
+        runtime = settings.runtime.model_copy(update={"mode": "testnet", "account": "rehearsal"})
+        exercise = bool(load_strategy(runtime.strategy).synthetic_rules)
+        self._settings = settings.model_copy(
+            update={
+                "home": folder,
+                "risk": settings.risk.model_copy(update=LOOSE if exercise else {}),
+                "runtime": runtime,
+                "state": StateSection(reserve_mb=0),
+                "bridge": BridgeSection(),
+            }
+        )
+        self._folder = folder / "state" / "rehearsal"
+        self._rules = tuple(rules)
+        self._seed = seed
+        self._hours = hours
+        self._client = client
+        self._on_progress = on_progress
+        self._sink = MemorySink()
+        self._clock = ManualClock(SIMULATED_START_MS * NS_PER_MS)
+        self._source = self._market(market_seed)
+        self._instruments = self._listed()
+        self._depth = depth or Depth(level_quantity=Decimal(1_000_000))
+        self._bnb = bnb
+        self.made_venue = self._venue()
+        self._store: StateStore | None = None
+        self._unknown: dict[int, int] = {}
+        self._unknown_s: list[float] = []
+        self._counts: Counter[str] = Counter()
+        self._seen = 0
+        self.kills = 0
+        """Lives that ended by plan."""
+        self.total = round(hours * 3_600_000 / interval_ms(runtime.interval)) * len(
+            self._source.symbols
+        )
+
+    def perform(self) -> Verdict:
+        """Go through it, and judge."""
+        venue = self.made_venue
+        ended = ""
+        with hosted(venue, ping_s=PING_S) as server:
+            server.do(lambda: venue.schedule(FaultSchedule(self._rules, self._seed)))
+            course = self._course(venue, server)
+            lives = LIVES
+            while lives and not ended:
+                try:
+                    ended = self._live(server, course)
+                    lives -= 1
+                except Killed:
+                    self.kills += 1
+        return self._judge(venue, ended)
+
+    @property
+    def stream_counts(self) -> Counter[str]:
+        """What the client's user stream passed over or lost, by name, over all lives."""
+        return self._counts
+
+    @property
+    def venue_entries(self) -> Sequence[Any]:
+        """The venue's journal."""
+        return self._sink.entries
+
+    # ------------------------------------------------------------------- what is there
+    def _market(self, seed: int) -> SimulatedSource:
+        settings = self._settings
+        strategy = load_strategy(settings.runtime.strategy)
+        registry = ModelRegistry(settings.models) if strategy.needs_models else None
+        source = build_source(settings, RunOptions(source=f"simulated:{seed}"), registry)
+        assert isinstance(source, SimulatedSource)  # noqa: S101 - named by its label
+        return source
+
+    def _listed(self) -> dict[str, tuple[SymbolRules, Decimal]]:
+        """Rules as the engine assumes them from its first candle, and the first prices."""
+        step_ms = interval_ms(self._source.interval)
+        firsts = self._source.history(SIMULATED_START_MS, SIMULATED_START_MS + step_ms)
+        listed = {}
+        for candle in firsts:
+            rules = SymbolRules.of(Instrument.assume(candle.symbol, Market.SPOT, candle.close))
+            price = Decimal(repr(candle.open)) // rules.tick_size * rules.tick_size
+            listed[candle.symbol] = (rules, price)
+        return listed
+
+    @property
+    def _deposits(self) -> dict[str, Decimal]:
+        held = {self._settings.runtime.quote: self._settings.initial_cash, BNB: self._bnb}
+        return {asset: amount for asset, amount in held.items() if amount}
+
+    def _venue(self) -> Loopback:
+        source = self._source
+        end_ms = SIMULATED_START_MS + round((self._hours + 24) * 3_600_000)
+        rules = {symbol: made for symbol, (made, _) in self._instruments.items()}
+        venue = Loopback(
+            self._clock,
+            [*self._instruments.values(), *self._bnb_market()],
+            prints=candle_prints(source.history(SIMULATED_START_MS, end_ms), rules),
+            depth=self._depth,
+            sink=self._sink,
+        )
+        account = venue.open_account(1, KEY, KEY, self._deposits.items())
+        account.pays_in_bnb = self._bnb > 0
+        return venue
+
+    def _bnb_market(self) -> list[tuple[SymbolRules, Decimal]]:
+        """A market of BNB where none is traded: it says what commissions cost."""
+        name = BNB + self._settings.runtime.quote
+        if not self._bnb or name in self._instruments:
+            return []
+        return [
+            (SymbolRules.of(Instrument.assume(name, Market.SPOT, float(BNB_PRICE))), BNB_PRICE)
+        ]
+
+    def _course(self, venue: Loopback, server: VenueServer) -> Course:
+        def advance(to_ms: int) -> bool:
+            before = len(self._sink.entries)
+            server.do(lambda: venue.advance(to_ms))
+            return any(entry.kind == "event" for entry in self._sink.entries[before:])
+
+        def stirred() -> bool:
+            before, self._seen = self._seen, len(self._sink.entries)
+            return any(entry.kind == "report" for entry in self._sink.entries[before:])
+
+        return Course(
+            self._source,
+            self._hours,
+            advance=advance,
+            stirred=stirred,
+            connected=lambda: self._remote is not None and self._remote.venue.following,
+            calm=lambda: server.do(lambda: venue.schedule(FaultSchedule())),
+            noted=self._note,
+        )
+
+    # -------------------------------------------------------------------------- lives
+    _remote: Remote | None = None
+
+    def _live(self, server: VenueServer, course: Course) -> str:
+        """Let the engine live once; return why it ended before its time."""
+        lease = Lease(self._clock.now_ns)
+        client = self._client(server, self._clock, lease)
+        self._remote = Remote(client, self._clock, self._clock.now_ns, lease, course)
+        try:
+            run = build(
+                self._settings,
+                RunOptions(source=course.label),
+                mode="testnet",
+                folder=self._folder,
+                on_progress=self._on_progress,
+                remote=self._remote,
+            )
+            self._store = run.store
+            run.execute(threading.Event())
+        except Killed:
+            raise
+        except Bot4Error as error:
+            return f"{type(error).__name__}: {error}"
+        except Exception:  # noqa: BLE001 - whatever it is, it is what the verdict is about
+            return traceback.format_exc()
+        finally:
+            self._counts += client.stream_counts
+        return ""
+
+    def _note(self, now_ms: int) -> None:
+        """Take note of which orders have no known outcome now."""
+        if self._store is None:
+            return
+        unknown = {
+            order.intent.intent_no
+            for order in self._store.state.all_live_orders()
+            if order.status is OrderStatus.UNKNOWN
+        }
+        for intent_no in unknown - self._unknown.keys():
+            self._unknown[intent_no] = now_ms
+        for intent_no in self._unknown.keys() - unknown:
+            self._unknown_s.append((now_ms - self._unknown.pop(intent_no)) / 1000)
+
+    # ----------------------------------------------------------------------- judgement
+    def _judge(self, venue: Loopback, ended: str) -> Verdict:
+        account = venue.exchange.account(KEY)
+        assert account is not None  # noqa: S101 - opened above
+        entries = self._sink.entries
+        journal = self._folder / JOURNAL
+        findings = Findings()
+        if journal.exists():
+            with JournalReader.open(journal) as reader:
+                findings = judge(
+                    entries,
+                    account,
+                    venue.exchange.orders(account),
+                    (event for _, event in reader.events()),
+                    reader.state(self._folder / "snapshots"),
+                    self._deposits,
+                )
+        least = {
+            symbol: max(rules.step_size, rules.min_notional / price)
+            for symbol, (rules, price) in self._instruments.items()
+        }
+        spans, bare = unprotected(entries, least)
+        for symbol in sorted(bare):
+            findings.violated(f"what is held of {symbol} has no stop at the end")
+        return Verdict(
+            findings=findings,
+            faults=Counter(e.body["fault"] for e in entries if e.kind == "fault"),
+            unprotected_s=[span / 1000 for span in spans],
+            unknown_s=self._unknown_s,
+            hours=self._hours,
+            seed=self._seed,
+            strategy=self._settings.runtime.strategy,
+            simulated=self._source.label,
+            ended=ended,
+        )

@@ -1,0 +1,125 @@
+"""The verdict of a rehearsal: passed, violated, or inconclusive for want of orders or faults."""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from typing import Any, Final
+
+from bot4_runtime.rehearsal.oracles import Findings
+
+LEAST_INTENTS: Final = 500
+LEAST_FAULTS: Final = 20
+
+
+class Outcome(StrEnum):
+    """What a rehearsal shows."""
+
+    PASSED = "passed"
+    VIOLATED = "violated"
+    INCONCLUSIVE = "inconclusive"
+
+
+EXIT_CODES: Final = {Outcome.PASSED: 0, Outcome.VIOLATED: 1, Outcome.INCONCLUSIVE: 3}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a rehearsal.
+
+    Attributes:
+        faults: how often each happened.
+        unprotected_s: spans in which what was held had no order that sells it, venue time.
+        unknown_s: spans from an order without answer to its outcome, venue time.
+        hours: of the market.
+        ended: why the engine ended before its time; empty when it did not.
+    """
+
+    findings: Findings
+    faults: Counter[str]
+    unprotected_s: list[float]
+    unknown_s: list[float]
+    hours: float
+    seed: int
+    strategy: str
+    simulated: str
+    ended: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """A violation counts however few orders there were; silence never passes."""
+        if self.findings.violations or self.ended:
+            return Outcome.VIOLATED
+        enough = self.findings.intended >= LEAST_INTENTS and self.faults.total() >= LEAST_FAULTS
+        return Outcome.PASSED if enough else Outcome.INCONCLUSIVE
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        found = self.findings
+        return {
+            "outcome": self.outcome.value,
+            "source": self.simulated,
+            "simulated": True,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "hours": self.hours,
+            "orders_intended": found.intended,
+            "orders_held_by_venue": found.held,
+            "duplicates": found.duplicates,
+            "lost": found.lost,
+            "trades": found.trades,
+            "fills_missing": found.fills_missing,
+            "fills_invented": found.fills_invented,
+            "limits_exceeded": found.limits_exceeded,
+            "unprotected_s": _spread(self.unprotected_s),
+            "recovery_s": _spread(self.unknown_s),
+            "faults": dict(sorted(self.faults.items())),
+            "violations": found.violations,
+            "ended": self.ended,
+        }
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        told = self.document()
+        lines = [
+            f"{told['orders_intended']} orders intended, {told['orders_held_by_venue']} held by "
+            f"the venue; {told['duplicates']} duplicates, {told['lost']} lost.",
+            f"{told['trades']} trades; {told['fills_missing']} fills missing, "
+            f"{told['fills_invented']} invented; limits exceeded {told['limits_exceeded']} times.",
+            f"Held without a stop: {_words(self.unprotected_s)}.",
+            f"Orders of unknown outcome, until it was known: {_words(self.unknown_s)}.",
+            f"{self.faults.total()} faults: "
+            + (", ".join(f"{name} {count}" for name, count in told["faults"].items()) or "none")
+            + ".",
+            *(f"VIOLATED: {violation}." for violation in self.findings.violations[:20]),
+        ]
+        if self.ended:
+            lines.append(f"VIOLATED: the engine ended before its time: {self.ended}")
+        if self.outcome is Outcome.INCONCLUSIVE:
+            lines.append(
+                f"Inconclusive: fewer than {LEAST_INTENTS} orders or {LEAST_FAULTS} faults; let "
+                "it run for more --hours, or with --strategy drill."
+            )
+        lines.append(f"Verdict: {self.outcome.value}.")
+        return "\n".join(lines)
+
+
+def _spread(spans_s: list[float]) -> dict[str, float | int]:
+    if not spans_s:
+        return {"count": 0, "sum": 0.0, "median": 0.0, "longest": 0.0}
+    return {
+        "count": len(spans_s),
+        "sum": round(sum(spans_s), 3),
+        "median": round(median(spans_s), 3),
+        "longest": round(max(spans_s), 3),
+    }
+
+
+def _words(spans_s: list[float]) -> str:
+    if not spans_s:
+        return "never"
+    return (
+        f"{len(spans_s)} times, {sum(spans_s):,.1f} s in all, median {median(spans_s):.1f} s, "
+        f"longest {max(spans_s):.1f} s"
+    )

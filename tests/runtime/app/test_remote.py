@@ -1,0 +1,63 @@
+"""Mode testnet: what fits it and what does not is said before anything is sent."""
+
+import pytest
+
+from bot4_runtime import app
+from bot4_runtime.app.remote import connect
+from bot4_runtime.app.source import build_source
+from bot4_runtime.domain.errors import ConfigError, VenueUnreachable
+from bot4_runtime.strategy.protocol import load_strategy
+
+LOOPBACK = {
+    "BOT4_RUNTIME__MODE": "testnet",
+    "BOT4_RUNTIME__STRATEGY": "drill",
+    "BOT4_BINANCE__REST_URL": "http://127.0.0.1:9",
+    "BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-api/v3",
+}
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT4_BINANCE_API_KEY", "key")
+    monkeypatch.setenv("BOT4_BINANCE_SECRET", "canary")
+
+
+@pytest.mark.parametrize(
+    ("changed", "source", "told"),
+    [
+        ({}, "simulated", "trades on the venue's own candles"),
+        ({"BOT4_RUNTIME__MARKET": "usdm"}, "binance", "trades spot"),
+        ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "real money"),
+        ({"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}, "binance", "made-up evidence"),
+        ({"BOT4_BINANCE__STREAM_URL": ""}, "binance", "name both"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_mode_testnet_is_refused(make_settings, key, changed, source, told):
+    settings = make_settings(**(LOOPBACK | changed))
+    with pytest.raises(ConfigError, match=told):
+        connect(settings, app.RunOptions(source=source), load_strategy("drill"))
+
+
+def test_mode_testnet_needs_a_key(make_settings, monkeypatch):
+    monkeypatch.delenv("BOT4_BINANCE_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="BOT4_BINANCE_API_KEY"):
+        connect(
+            make_settings(**LOOPBACK), app.RunOptions(source="binance"), load_strategy("drill")
+        )
+
+
+def test_a_venue_that_is_away_is_no_error_of_its_client(make_settings, key):
+    remote = connect(
+        make_settings(**LOOPBACK), app.RunOptions(source="binance"), load_strategy("drill")
+    )
+    remote.start()
+    assert not remote.venue.following
+    with pytest.raises(VenueUnreachable):
+        remote.venue.server_time_ms()
+    remote.stop()
+
+
+def test_its_candles_are_those_of_the_venue_it_trades_at(make_settings, key):
+    settings = make_settings(**LOOPBACK)
+    with pytest.raises(VenueUnreachable):  # and not those of binance.com
+        build_source(settings, app.RunOptions(source="binance"), None)

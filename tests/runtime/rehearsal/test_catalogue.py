@@ -1,0 +1,318 @@
+"""Every row of the fault catalogue on a spot venue, one test each: what Bot4 must do about it.
+
+Each is a short rehearsal of the real engine in the venue's time. Whatever the fault, both sides
+must agree when it is over (`oracles`); what a row asks for besides is in its test.
+"""
+
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from bot4_runtime.domain.events import (
+    OrderClosed,
+    OrderFilled,
+    OrderOutcomeUnknown,
+    OrderRejected,
+)
+from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.rehearsal.performance import LineClient
+from bot4_runtime.sources import SIMULATED_START_MS
+from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.venue.book import Depth
+from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, WS, Fault, FaultRule
+
+HOUR_MS = 3_600_000
+AT_7 = SIMULATED_START_MS + 7 * HOUR_MS
+"""In the midst of trading."""
+ORDER = "/api/v3/order"
+
+
+def rule(fault: Fault, method: str = "", path: str = "", **more: object) -> FaultRule:
+    return FaultRule(fault=fault, method=method, path=path, **({"times": 3} | more))
+
+
+@pytest.fixture
+def agreed(rehearse):
+    """Rehearse with faults; they happened, nothing was violated; return what was told."""
+
+    def run(*rules: FaultRule, hours: float = 22, least: int = 1, **options: object):
+        verdict, made = rehearse(rules, hours, **options)
+        assert verdict.ended == ""
+        assert verdict.findings.violations == []
+        assert verdict.faults.total() >= least, "the fault never happened"
+        assert verdict.findings.held > 1
+        with JournalReader.open(made._folder / "journal.sqlite") as journal:
+            return verdict, made, [event for _, event in journal.events()]
+
+    return run
+
+
+def of(events, kind):
+    return [event for event in events if type(event) is kind]
+
+
+def calls(made, kind="request"):
+    return Counter(entry.body["call"] for entry in made.venue_entries if entry.kind == kind)
+
+
+# --------------------------------------------------------------------- N network and HTTP
+def test_n1_a_request_reset_before_its_effect_is_unknown_then_never_placed(agreed) -> None:
+    _, _, events = agreed(rule(Fault.DROP_REQUEST, "POST"))
+    never = [e for e in of(events, OrderClosed) if e.status == OrderStatus.NEVER_PLACED.value]
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    assert len(never) == 3
+
+
+def test_n1_an_order_nobody_listens_for_was_not_sent(agreed) -> None:
+    _, _, events = agreed(
+        rule(Fault.REFUSE_CONNECT, "GET", "/api/v3/account", from_ms=AT_7, times=4, seconds=0.2)
+    )
+    assert of(events, OrderOutcomeUnknown) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.DROP_REPLY,  # N2
+        Fault.DELAY_REPLY,  # N3
+        Fault.ERROR_AFTER,
+        Fault.PAGE_AFTER,
+        Fault.GATEWAY_AFTER,
+        Fault.TIMEOUT_AFTER,  # N4
+        Fault.TRUNCATED,
+        Fault.NOT_JSON,
+        Fault.WRONG_TYPE,  # N6
+    ],
+)
+def test_n2_n3_n4_n6_an_order_without_its_answer_is_unknown_and_there_once(agreed, fault) -> None:
+    _, _, events = agreed(rule(fault, "POST", seconds=0.4))
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    closed = [e for e in of(events, OrderClosed) if e.status == OrderStatus.NEVER_PLACED.value]
+    assert closed == [], "it was taken, and must not be given up"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.DROP_REPLY,
+        Fault.DELAY_REPLY,
+        Fault.ERROR_AFTER,
+        Fault.TRUNCATED,
+        Fault.NOT_JSON,
+        Fault.WRONG_TYPE,
+    ],
+)
+def test_n2_n3_n4_n6_an_order_over_the_line_without_its_reply_is_there_once(agreed, fault) -> None:
+    verdict, _, events = agreed(
+        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+    )
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    assert verdict.findings.duplicates == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_REQUEST, Fault.DELAY_REQUEST, Fault.ERROR_BEFORE])
+def test_n1_n4_n11_an_order_over_the_line_that_never_got_there_is_not_sent_again(
+    agreed, fault
+) -> None:
+    verdict, _, events = agreed(
+        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+    )
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    assert verdict.findings.duplicates == 0
+
+
+def test_n4_an_error_before_the_effect_is_unknown_until_the_venue_never_knew_it(agreed) -> None:
+    _, _, events = agreed(rule(Fault.ERROR_BEFORE, "POST"))
+    assert len(of(events, OrderOutcomeUnknown)) == 3
+    closed = [e for e in of(events, OrderClosed) if e.status == OrderStatus.NEVER_PLACED.value]
+    assert len(closed) == 3
+
+
+@pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.NOT_JSON, Fault.WRONG_TYPE])
+def test_n6_half_an_account_is_never_an_empty_one(agreed, fault) -> None:
+    verdict, _, _ = agreed(rule(fault, "GET", probability=0.3, times=40))
+    assert verdict.faults[fault] > 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [(Fault.RATE_LIMITED, "GET"), (Fault.RATE_LIMITED, "POST"), (Fault.BANNED, "GET")],
+)
+def test_n7_n8_a_venue_that_wants_silence_has_it_whole(agreed, fault, method) -> None:
+    _, made, _ = agreed(
+        rule(fault, method, from_ms=AT_7, times=2, seconds=120),
+        rule(Fault.EVENT_CUT, EVENT, from_ms=AT_7, probability=0.3),
+        hours=40,
+    )
+    assert "trespass" not in {entry.kind for entry in made.venue_entries}
+
+
+def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
+    _, made, events = agreed(rule(Fault.ORDER_LIMIT, "POST", times=2, seconds=20))
+    rejected = [e for e in of(events, OrderRejected) if e.code == "-1015"]
+    assert len(rejected) == 2
+    assert calls(made)["GET /api/v3/account"] > 20
+
+
+def test_n9_a_firewalls_page_is_a_refusal_and_no_outcome(agreed) -> None:
+    _, _, events = agreed(rule(Fault.FORBIDDEN, from_ms=AT_7, times=6))
+    assert of(events, OrderOutcomeUnknown) == []
+
+
+def test_n10_weight_that_others_use_is_left_to_them(agreed) -> None:
+    agreed(rule(Fault.FOREIGN_WEIGHT, "GET", times=40, probability=0.1), hours=40)
+
+
+def test_n11_slow_answers_are_waited_for_and_slow_effects_are_unknown(agreed) -> None:
+    agreed(
+        rule(Fault.DELAY_REPLY, seconds=0.2, jitter=True, probability=0.05, times=20),
+        rule(Fault.DELAY_REQUEST, "POST", seconds=0.4, times=3, after=2),
+    )
+
+
+def test_n12_a_refused_location_holds_entries_and_says_so(agreed) -> None:
+    _, made, _ = agreed(rule(Fault.RESTRICTED, "GET", from_ms=AT_7, times=10))
+    assert calls(made)["GET /api/v3/account"] > 20
+
+
+# -------------------------------------------------------------------- A identity and time
+@pytest.mark.parametrize("seconds", [2, -2, 30, -30])
+def test_a1_a_clock_that_jumps_is_asked_again_and_nothing_is_sent_twice(agreed, seconds) -> None:
+    agreed(
+        rule(Fault.CLOCK_STEP, "GET", ORDER, from_ms=AT_7, times=1, seconds=seconds),
+        rule(Fault.CLOCK_STEP, "GET", from_ms=AT_7 + 8 * HOUR_MS, times=1, seconds=-seconds),
+    )
+
+
+def test_a1_a_clock_that_drifts_is_followed(agreed) -> None:
+    agreed(rule(Fault.CLOCK_STEP, "GET", "/api/v3/account", times=40, seconds=0.15), least=20)
+
+
+def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> None:
+    _, made, _ = agreed(
+        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=2 * 3600),
+    )
+    sent = [
+        entry
+        for entry in made.venue_entries
+        if entry.kind == "request"
+        and entry.body["call"] == f"POST {ORDER}"
+        and AT_7 < entry.time_ms < AT_7 + 2 * HOUR_MS
+    ]
+    assert sent == []
+
+
+# ---------------------------------------------------------------------------- S streams
+def test_s2_a_stream_that_brings_no_report_of_an_answered_order_is_opened_anew(agreed) -> None:
+    _, made, _ = agreed(rule(Fault.EVENT_STALL, EVENT, "executionReport", times=2))
+    assert calls(made, "fault")["EVENT executionReport"] == 2
+    assert made.venue_entries[-1].seq > 0
+    assert made.stream_counts["deaf"] >= 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.EVENT_CUT,  # S1
+        Fault.EVENT_STALL,  # S2
+        Fault.LINE_CLOSED,
+        Fault.EVENT_TWICE,
+        Fault.REPLAYED,  # S6
+        Fault.EVENT_LATE,  # S7
+        Fault.EVENT_LOST,  # S8
+        Fault.TERMINATED,  # S11
+        Fault.MALFORMED,
+        Fault.UNKNOWN_EVENT,
+        Fault.NEW_WORD,
+        Fault.FOREIGN_SYMBOL,
+        Fault.MICROSECONDS,  # S12
+        Fault.UNWRAPPED,
+        Fault.ERROR_FRAME,  # S14
+    ],
+)
+def test_s_rows_whatever_the_stream_does_both_sides_agree_and_stops_stand(agreed, fault) -> None:
+    verdict, _, _ = agreed(rule(fault, EVENT, "executionReport", probability=0.4, times=6))
+    assert verdict.faults[fault] >= 3
+    assert max(verdict.unprotected_s, default=0) <= 60, "no stop within a minute"
+
+
+def test_s3_a_line_without_any_frame_is_dead_and_replaced(agreed) -> None:
+    agreed(rule(Fault.LINE_DEAD, EVENT, "executionReport", times=1, after=4))
+
+
+def test_s4_a_burst_of_pings_is_answered_within_the_limit(agreed) -> None:
+    agreed(rule(Fault.PING_BURST, EVENT, "executionReport", times=2, after=2))
+
+
+def test_s5_a_server_that_goes_away_is_left_when_another_line_stands(agreed) -> None:
+    _, made, _ = agreed(rule(Fault.SHUTDOWN, EVENT, "executionReport", times=3, seconds=0.3))
+    assert made.stream_counts["handovers"] >= 1
+
+
+def test_s6_events_that_come_again_after_a_reconnect_change_nothing(agreed) -> None:
+    agreed(
+        rule(Fault.LINE_CLOSED, EVENT, "executionReport", times=4, probability=0.5),
+        rule(Fault.REPLAYED, SUBSCRIBE, times=None),
+        least=4,
+    )
+
+
+def test_s9_an_event_may_come_before_with_or_long_after_its_answer(agreed) -> None:
+    agreed(
+        rule(Fault.DELAY_REPLY, "POST", seconds=0.1, times=4, probability=0.5),
+        rule(Fault.EVENT_DELAYED, EVENT, seconds=0.1, times=8, probability=0.5),
+        least=4,
+    )
+
+
+def test_s11_a_refused_subscription_is_tried_again_until_it_stands(agreed) -> None:
+    agreed(rule(Fault.SUBSCRIPTION_REFUSED, SUBSCRIBE, times=2), least=2)
+
+
+def test_s12_ten_megabytes_are_no_end(agreed) -> None:
+    agreed(rule(Fault.HUGE_FRAME, EVENT, "executionReport", times=2, after=2))
+
+
+# ----------------------------------------------------------------------------- O orders
+def test_o1_partial_fills_with_fees_in_bnb_until_it_runs_out_are_booked_exactly(agreed) -> None:
+    thin = Depth(level_quantity=Decimal("0.004"))
+    _, _, events = agreed(
+        rule(Fault.EVENT_LOST, EVENT, "executionReport", times=5, probability=0.3),
+        depth=thin,
+        bnb=Decimal("0.003"),
+    )
+    fees = {fill.fee_asset for fill in (e.fill for e in of(events, OrderFilled))}
+    assert "BNB" in fees
+    assert len(fees) > 1, "it did not run out"
+    by_order = Counter(e.fill.intent_no for e in of(events, OrderFilled))
+    assert max(by_order.values()) > 1, "nothing filled in parts"
+
+
+@pytest.mark.parametrize("fault", [Fault.ORDER_EXPIRED, Fault.ORDER_PULLED])
+def test_o2_an_order_that_the_venue_ends_is_ended_here_and_a_stop_is_put_back(
+    agreed, fault
+) -> None:
+    verdict, _, events = agreed(rule(fault, "POST", times=5, probability=0.5))
+    assert max(verdict.unprotected_s, default=0) <= 60, "a stop that was ended is put back"
+    statuses = {e.status for e in of(events, OrderClosed)}
+    assert ("expired" if fault is Fault.ORDER_EXPIRED else "canceled") in statuses
+
+
+def test_o3_a_halted_symbol_rejects_and_is_traded_again_later(agreed) -> None:
+    _, _, events = agreed(rule(Fault.HALTED, "POST", times=2, seconds=1800))
+    assert [e.reason for e in of(events, OrderRejected)][:1] == ["Market is closed."]
+
+
+def test_o4_an_order_that_comes_too_late_for_the_money_is_rejected(agreed) -> None:
+    _, _, events = agreed(rule(Fault.FUNDS_TAKEN, "POST", times=2))
+    assert {e.code for e in of(events, OrderRejected)} == {"-2010"}
+
+
+def test_o6_no_client_id_is_ever_sent_twice_whatever_happens_to_answers(agreed) -> None:
+    verdict, made, _ = agreed(
+        rule(Fault.DROP_REPLY, "POST", probability=0.3, times=6),
+        rule(Fault.DROP_REQUEST, "POST", probability=0.3, times=6),
+    )
+    assert verdict.findings.duplicates == 0
+    assert calls(made)[f"POST {ORDER}"] <= verdict.findings.intended

@@ -1,0 +1,194 @@
+"""The engine of `start --mode testnet` at a venue on loopback: calm, faulty, and with a bug."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bot4_runtime.domain.errors import OutcomeUnknown
+from bot4_runtime.domain.events import OrderRejected
+from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.rehearsal.performance import Client
+from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, shrunk, told
+from bot4_runtime.rehearsal.verdict import Outcome
+from bot4_runtime.venue.faults import EVENT, Fault, FaultRule
+
+LOST_REPLY = FaultRule(fault=Fault.DROP_REPLY, method="POST", times=2)
+
+
+def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
+    verdict, _ = rehearse()
+    assert verdict.findings.violations == []
+    assert verdict.ended == ""
+    assert verdict.findings.held > 5
+    assert max(verdict.unprotected_s) <= 2, "a stop follows within the next look"
+    assert verdict.outcome is Outcome.INCONCLUSIVE, "too few orders never pass"
+
+
+# ------------------------------------------------------------------------ planted bugs
+class Resends(Client):
+    """Sends an order again whose answer is lost."""
+
+    def submit(self, intent, client_id, cash_free):
+        try:
+            return super().submit(intent, client_id, cash_free)
+        except OutcomeUnknown:
+            return super().submit(intent, client_id, cash_free)
+
+
+class TakesSilenceForNo(Client):
+    """Believes that an order without an answer was refused."""
+
+    def submit(self, intent, client_id, cash_free):
+        try:
+            return super().submit(intent, client_id, cash_free)
+        except OutcomeUnknown as error:
+            return [
+                OrderRejected(
+                    ts_event_ns=intent.ts_ns,
+                    intent_no=intent.intent_no,
+                    code="X",
+                    reason=str(error),
+                )
+            ]
+
+
+class HearsNoTrades(Client):
+    """Believes the venue's quantities, and is told no trades."""
+
+    def trades(self, symbol, after_trade_id):
+        return []
+
+    def poll(self):
+        return []
+
+
+class NeverWaits(Client):
+    """Asks on while the venue wants silence."""
+
+    def __init__(self, server, clock, lease):
+        super().__init__(server, clock, lease)
+        self._http._budget = Endless(None)
+
+
+class Endless(RequestBudget):
+    def take(self, lane, weight=1, *, account="", orders=0):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("client", "rule", "word"),
+    [
+        (Resends, LOST_REPLY, "was sent 2 times"),
+        (TakesSilenceForNo, LOST_REPLY, "is at the venue, and here it is rejected"),
+        (HearsNoTrades, FaultRule(fault=Fault.EVENT_LOST, method=EVENT), "is not booked"),
+        (
+            NeverWaits,
+            FaultRule(fault=Fault.RATE_LIMITED, method="GET", after=100, times=1, seconds=2000),
+            "wanted silence",
+        ),
+    ],
+)
+def test_a_planted_bug_is_a_violation_and_never_passes(rehearse, client, rule, word) -> None:
+    verdict, _ = rehearse([rule], client=client)
+    assert verdict.outcome is Outcome.VIOLATED
+    assert any(word in violation for violation in verdict.findings.violations)
+    assert "Verdict: violated." in verdict.text
+
+
+def test_a_violation_is_shrunk_to_the_fault_that_leads_to_it(rehearse, tmp_path: Path) -> None:
+    harmless = list(SCENARIOS["bad-stream"][2:5])
+    runs = iter(range(100))
+
+    def violates(rules):
+        verdict, _ = rehearse(rules, 14, client=Resends, folder=tmp_path / f"shrink-{next(runs)}")
+        return verdict.outcome is Outcome.VIOLATED
+
+    left = shrunk([*harmless, LOST_REPLY], violates)
+    assert [rule.fault for rule in left] == [Fault.DROP_REPLY]
+    assert told(left) == '[{"fault":"drop_reply","method":"POST","times":1}]'
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path: Path) -> None:
+    """Shrinks what does, and says how to rehearse it again."""
+    rules = drawn(seed)
+    verdict, _ = rehearse(rules, 40, seed=seed)
+    if verdict.outcome is not Outcome.VIOLATED:
+        return
+    runs = iter(range(100))
+
+    def violates(fewer):
+        again, _ = rehearse(fewer, 40, seed=seed, folder=tmp_path / f"shrink-{next(runs)}")
+        return again.outcome is Outcome.VIOLATED
+
+    pytest.fail(f"seed {seed}: {verdict.text}\nleast schedule: {told(shrunk(rules, violates))}")
+
+
+# ------------------------------------------------------------------------- the command
+BREAKS = """
+from bot4_runtime.strategy.drill import Drill
+
+class Breaks(Drill):
+    seen = 0
+
+    def on_candle(self, candle):
+        Breaks.seen += 1
+        if Breaks.seen > 20:
+            raise RuntimeError("planted")
+        return super().on_candle(candle)
+"""
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "BOT4_HOME": str(folder / "home"),
+        "BOT4_RISK__MAX_CORRELATION": "1.0",
+        "BOT4_INTERPRETED": "1",
+        "PYTHONPATH": ":".join(sys.path),
+        "HOME": str(folder),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "bot4_runtime", "rehearse", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+
+
+def test_the_command_tells_a_short_rehearsal_inconclusive_and_touches_no_account(tmp_path) -> None:
+    ended = command(
+        tmp_path, "--strategy", "drill", "--hours", "14", "--scenario", "lost-answers", "--json"
+    )
+    assert ended.returncode == 3, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["outcome"] == "inconclusive"
+    assert document["simulated"] is True
+    assert document["orders_intended"] > 0
+    assert document["violations"] == []
+    assert not (tmp_path / "home").exists()
+    assert [row["fault"] for row in document["rules"]][:1] == ["drop_reply"]
+
+
+def test_the_command_ends_with_one_when_the_engine_breaks(tmp_path) -> None:
+    (tmp_path / "broken.py").write_text(BREAKS)
+    ended = command(tmp_path, "--strategy", "broken:Breaks", "--hours", "14", "--scenario", "calm")
+    assert ended.returncode == 1, ended.stderr
+    assert "planted" in ended.stderr
+    assert "Verdict: violated." in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told_of"),
+    [(("--hours", "0"), "--hours 0"), (("--scenario", "stormy"), "calm, lost-answers")],
+)
+def test_wrong_words_are_told(tmp_path, words, told_of) -> None:
+    ended = command(tmp_path, *words)
+    assert ended.returncode == 2
+    assert told_of in ended.stderr

@@ -1,0 +1,72 @@
+"""Schedules: drawn from seeds, read and told, and shrunk to what is needed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, scenario, shrunk, told
+from bot4_runtime.venue.faults import OF_CALLS, Fault, FaultRule, FaultSchedule
+
+ALL = [FaultRule(fault=fault) for fault in Fault]
+
+
+def test_the_same_seed_draws_the_same_schedule_and_seeds_differ() -> None:
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+    assert {rule.fault for seed in range(60) for rule in drawn(seed)} == set(Fault)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_told_as_it_is_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    path.write_text(told(scenario(name)))
+    assert scenario(str(path)) == scenario(name)
+
+
+@pytest.mark.parametrize("text", [None, "{", '[{"fault": "none"}]', '[{"faults": 1}]'])
+def test_what_is_no_scenario_is_refused(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError):
+        scenario(str(path))
+    with pytest.raises(ConfigError, match="calm"):
+        scenario("stormy")
+
+
+@given(st.sets(st.sampled_from(sorted(Fault)), min_size=1, max_size=4))
+def test_shrinking_leaves_exactly_what_is_needed(needed: set[Fault]) -> None:
+    """Oracle: the violation is there when all of the needed faults are."""
+    left = shrunk(ALL, lambda rules: needed <= {rule.fault for rule in rules})
+    assert {rule.fault for rule in left} == needed
+    assert len(left) == len(needed)
+    assert {rule.times for rule in left} == {1}
+
+
+def test_shrinking_keeps_as_many_hits_as_are_needed() -> None:
+    (left,) = shrunk(
+        [FaultRule(fault=Fault.DROP_REPLY, times=16), FaultRule(fault=Fault.BANNED)],
+        lambda rules: any(r.fault is Fault.DROP_REPLY and (r.times or 99) >= 4 for r in rules),
+    )
+    assert left.times == 4
+
+
+def test_a_fault_of_calls_never_hits_an_event_nor_the_other_way_round() -> None:
+    for fault in Fault:
+        schedule = FaultSchedule([FaultRule(fault=fault)])
+        call = schedule.next("POST", "/api/v3/order") is not None
+        event = schedule.next("EVENT", "executionReport") is not None
+        assert (call, event) == (fault in OF_CALLS, fault not in OF_CALLS)
+
+
+def test_a_fault_happens_only_in_its_time_and_a_drawn_delay_is_within_its_own() -> None:
+    rule = FaultRule(fault=Fault.DELAY_REPLY, from_ms=10, to_ms=20, seconds=3.0, jitter=True)
+    schedule = FaultSchedule([rule], seed=3)
+    hits = [schedule.next("GET", "/", now_ms) for now_ms in range(8, 23)]
+    found = [hit for hit in hits if hit is not None]
+    assert [hit is not None for hit in hits] == [10 <= now_ms < 20 for now_ms in range(8, 23)]
+    assert all(0 < hit.seconds <= 3.0 for hit in found)
+    assert len({hit.seconds for hit in found}) == 10

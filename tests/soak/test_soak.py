@@ -1,0 +1,48 @@
+"""The soak's own arithmetic, and a short soak."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+_named = importlib.util.spec_from_file_location("soak_main", HERE / "__main__.py")
+soak_main = importlib.util.module_from_spec(_named)
+_named.loader.exec_module(soak_main)
+SoakVenue = importlib.import_module("soak_venue").SoakVenue
+
+
+def test_growth_is_the_last_quarters_over_the_seconds() -> None:
+    warming_up = [50.0] * 10 + [100.0] * 30
+    assert soak_main.growth(warming_up) == 0.0
+    assert soak_main.growth([100.0] * 30 + [110.0] * 10) == pytest.approx(0.10)
+    assert soak_main.growth([100.0]) == 0.0
+
+
+def test_a_page_says_what_was_missed() -> None:
+    page = soak_main.told({"minutes": 1, "memory_growth": 0.2, "violations": ["a", "b"]})
+    assert "| memory_growth | 0.2 | <= 0.05 | MISSED |" in page
+    assert "| violations | 2 | 0 | MISSED |" in page
+    assert "- b" in page
+
+
+def test_the_venues_candles_end_with_the_one_that_forms() -> None:
+    made = SoakVenue(soak_main.DEPOSITS, 1, 4)
+    now_ms = made.venue.exchange.now_ms()
+    rows = made.klines(
+        {"symbol": "BTCUSDT", "startTime": str(now_ms - 3_600_000), "limit": "1000"}
+    )
+    assert [row[0] for row in rows] == [rows[0][0] + n * 60_000 for n in range(len(rows))]
+    assert rows[-1][0] <= now_ms < rows[-1][0] + 120_000
+    assert made.klines({"symbol": "BTCUSDT", "startTime": str(now_ms + 60_000)}) == []
+    made.move()
+    assert {entry.kind for entry in made.sink.entries} <= {"print"}
+
+
+@pytest.mark.long
+def test_two_minutes_lose_nothing(tmp_path: Path) -> None:
+    measured = soak_main.soak(tmp_path, 2.0, 5)
+    assert measured["violations"] == []
+    assert measured["orders_held_by_venue"] > 3
