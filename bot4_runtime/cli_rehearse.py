@@ -15,7 +15,7 @@ from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import ConfigError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-DEFAULT_HOURS = 1_200.0
+DEFAULT_HOURS = 1_500.0
 MOST_HOURS = 20_000.0
 
 

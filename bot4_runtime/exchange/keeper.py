@@ -199,8 +199,9 @@ class AccountKeeper:
         """Do what is due.
 
         Returns:
-            The symbols whose protection should be looked at: those with new fills or with orders
-            that ended, and after a whole reading all that are held.
+            The symbols whose protection should be looked at: those with new fills, those with
+            a stop that the venue ended of its own accord, and after a whole reading all that
+            are held.
         """
         streaming = self._venue.stream_alive()
         if streaming and not self._streaming:
@@ -308,7 +309,8 @@ class AccountKeeper:
         end = ending(order, told)
         if end is not None:
             self._ledger.emit(end)
-            self._touched.add(told.symbol)  # a stop may have ended: what is held wants another
+            if order.intent.reduce_only and not order.cancel_requested:
+                self._touched.add(told.symbol)  # the venue ended a stop: it must be put back
         elif owes_trades(order, told):
             self.hurry()
         return order
