@@ -209,13 +209,13 @@ class OrderLine:
     # ---------------------------------------------------------------- the line's thread
     def _send(self, number: str, text: str, waiting: _Waiting) -> None:
         """Send a request unless its caller gave up; from here on it may have been sent."""
+        if not waiting.answer.set_running_or_notify_cancel():
+            return
         line = self._line
         if line is None or line.closed or not self._ready.is_set():
             waiting.answer.set_exception(
                 VenueUnreachable("the line broke before the request; nothing was sent")
             )
-            return
-        if not waiting.answer.set_running_or_notify_cancel():
             return
         self._waiting[number] = waiting
         sending = asyncio.get_running_loop().create_task(line.send_str(text))
