@@ -14,11 +14,13 @@ from typing import Final
 from bot4_pipelines.ingest.plan import Budget
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import VenueUnreachable
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, shared_budget
+from bot4_runtime.exchange.binance.limits import WEIGHT, Lane, RequestBudget, shared_budget
 
 TRIES: Final = 3
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 30.0
+WEIGHTS: Final = {market: int(limit.most * Lane.DATA.value) for market, limit in WEIGHT.items()}
+"""Weight a minute that data may use at most, until the venue tells another limit."""
 
 
 def machine_rate(market: Market, rest_url: str | None, root: Path) -> "SharedRate":
