@@ -41,6 +41,7 @@ RUN_BY = {
     ".venv/bin/bot4-runtime rehearse --strategy drill": (
         "tests/runtime/rehearsal/test_rehearsal.py"
     ),
+    ".venv/bin/bot4-runtime venue --market usdm": "tests/runtime/venue/test_command.py",
     ".venv/bin/bot4-pipelines models": "test_the_commands_after_the_demo_do_what_the_readme_says",
     ".venv/bin/bot4-pipelines keygen DIR": "tests/runtime/regime/test_signature.py",
     ".venv/bin/bot4-pipelines evaluate --candles DIR": (

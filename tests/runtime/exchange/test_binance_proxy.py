@@ -63,7 +63,7 @@ class Proxy:
 
     def _one(self, line):
         self._open.append(line)
-        with line:
+        with line, suppress(ConnectionError):  # who hangs up has had enough
             head = b""
             while b"\r\n\r\n" not in head:
                 chunk = line.recv(65_536)
@@ -98,6 +98,14 @@ def pump(source, sink):
         sink.shutdown(socket.SHUT_WR)
 
 
+def until(wanted, seconds=5.0):
+    for _ in range(int(seconds / 0.01)):
+        if wanted():
+            return True
+        time.sleep(0.01)
+    return wanted()
+
+
 @contextmanager
 def proxied():
     rules = SymbolRules.of(Instrument.assume("BTCUSDT", Market.SPOT, 40_000.0))
@@ -122,6 +130,7 @@ def test_orders_and_both_streams_go_through_the_proxy_and_nothing_beside_it():
         client._line._ready.clear()
         client._entry.send("order.place", fields | {"newClientOrderId": "b"}, Lane.OPEN)
         assert len(venue.exchange.orders(venue.exchange.account("key"))) == 2
+        assert until(lambda: client.following)
         client.close()
         assert proxy.passed.count(("CONNECT", host)) == 1, "REST keeps its connection"
         assert {target for _, target in proxy.passed} == {host}
@@ -143,11 +152,7 @@ def test_candles_are_streamed_through_the_proxy():
         feed = CandleFeed([route], dialler=partial(over_aiohttp, proxy.url))
         feed.start()
         try:
-            for _ in range(500):
-                if feed.connected:
-                    break
-                time.sleep(0.01)
-            assert feed.connected == 1
+            assert until(lambda: feed.connected == 1)
         finally:
             feed.close()
         assert [target for _, target in proxy.passed] == [host]
