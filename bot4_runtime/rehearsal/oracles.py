@@ -89,11 +89,8 @@ def judge(
 
 
 def _sent_once(entries: Sequence[Entry], found: Findings) -> None:
-    sent = Counter(
-        entry.body["with"].get("newClientOrderId", "")
-        for entry in entries
-        if entry.kind == "request" and entry.body["call"] == "POST /api/v3/order"
-    )
+    """By what came to the door: a first copy that a fault kept from the core was sent as well."""
+    sent = Counter(entry.body["id"] for entry in entries if entry.kind == "sent")
     for name, times in sent.items():
         if times > 1:
             found.duplicates += 1

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from bot4_runtime.venue import auth
 from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.line import Line
@@ -202,12 +203,18 @@ class VenueServer:
         )
         venue = self._venue
         now_ms = venue.exchange.now_ms()
+        if call.method == "POST" and call.path.endswith("/order"):
+            self._sent(now_ms, auth.parameters(call.query, call.body))
         rule = venue.faults.next(call.method, call.path, now_ms)
         if rule is not None:
             told = {"fault": rule.fault.value, "call": f"{call.method} {call.path}"}
             venue.journal.add(now_ms, "fault", 0, told)
             return await self._faulty(request, call, rule)
         return _response(venue.answer(call))
+
+    def _sent(self, now_ms: int, values: Mapping[str, object]) -> None:
+        """Write down that a new order came this far, whatever becomes of it."""
+        self._venue.journal.add(now_ms, "sent", 0, {"id": str(values.get("newClientOrderId", ""))})
 
     async def _faulty(
         self, request: web.Request, call: WireRequest, rule: FaultRule
@@ -290,6 +297,8 @@ class VenueServer:
         except msgspec.MsgspecError:
             asked = Asked()
         now_ms = self._venue.exchange.now_ms()
+        if asked.method == "order.place" and isinstance(asked.params, dict):
+            self._sent(now_ms, asked.params)
         rule = self._venue.faults.next(WS, asked.method, now_ms)
         if rule is None:
             self._venue.hub.answer(connection, message)

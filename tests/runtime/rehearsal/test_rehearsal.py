@@ -13,9 +13,12 @@ from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.rehearsal.performance import Client
 from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, shrunk, told
 from bot4_runtime.rehearsal.verdict import Outcome
-from bot4_runtime.venue.faults import EVENT, Fault, FaultRule
+from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
 
 LOST_REPLY = FaultRule(fault=Fault.DROP_REPLY, method="POST", times=2)
+LOST_REQUEST = FaultRule(fault=Fault.DROP_REQUEST, method="POST", times=1)
+LOST_MESSAGE = FaultRule(fault=Fault.ERROR_BEFORE, method=WS, path="order.place", times=1)
+LOST_REQUEST_503 = FaultRule(fault=Fault.ERROR_BEFORE, method="POST", times=1)
 
 
 def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
@@ -36,6 +39,10 @@ class Resends(Client):
             return super().submit(intent, client_id, cash_free)
         except OutcomeUnknown:
             return super().submit(intent, client_id, cash_free)
+
+
+class ResendsOnTheLine(Resends):
+    by_line = True
 
 
 class TakesSilenceForNo(Client):
@@ -82,6 +89,9 @@ class Endless(RequestBudget):
     ("client", "rule", "word"),
     [
         (Resends, LOST_REPLY, "was sent 2 times"),
+        (Resends, LOST_REQUEST, "was sent 2 times"),
+        (Resends, LOST_REQUEST_503, "was sent 2 times"),
+        (ResendsOnTheLine, LOST_MESSAGE, "was sent 2 times"),
         (TakesSilenceForNo, LOST_REPLY, "is at the venue, and here it is rejected"),
         (HearsNoTrades, FaultRule(fault=Fault.EVENT_LOST, method=EVENT), "is not booked"),
         (
