@@ -18,7 +18,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: ``sent`` (a new order at the door), ``request``, ``answer``, ``report``, ``event``,
-            ``print`` or ``fault``, or what a client must not do.
+            ``print``, ``fault`` or ``listens`` (after a fault), or what a client must not do.
         uid: of the account it concerns; 0 when of none.
     """
 

@@ -12,7 +12,8 @@ import pytest
 from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderIntended, OrderRejected
 from bot4_runtime.domain.order import OrderStatus
-from bot4_runtime.rehearsal.oracles import Findings, judge, unprotected
+from bot4_runtime.rehearsal.exposure import Span, overdue, unprotected
+from bot4_runtime.rehearsal.oracles import Findings, judge
 from bot4_runtime.rehearsal.performance import KEY, Rehearsal
 from bot4_runtime.rehearsal.verdict import Outcome, Verdict
 from bot4_runtime.settings import load_settings
@@ -222,8 +223,47 @@ def test_time_without_a_stop_is_from_the_fill_to_the_stop_and_from_its_end_on() 
         report("SELL", "TRADE", "FILLED", "1", 9_200, 3),
     ]
     least = {"BTCUSDT": Decimal("0.0002")}
-    assert unprotected(rows, least) == ([500, 100], set())
+    assert unprotected(rows, least) == (
+        [Span("BTCUSDT", 1_000, 1_500), Span("BTCUSDT", 9_000, 9_100)],
+        set(),
+    )
     assert unprotected(rows[:2], least) == ([], {"BTCUSDT"})
+
+
+def fault(time_ms: int, name: str, seconds: float = 0.0) -> Entry:
+    body = {"fault": name, "call": "POST", "seconds": seconds}
+    return Entry(seq=1, time_ms=time_ms, kind="fault", uid=0, body=body)
+
+
+LISTENS = Entry(seq=1, time_ms=101_000, kind="listens", uid=0, body={})
+
+
+@pytest.mark.parametrize(
+    ("to_ms", "entries", "late"),
+    [
+        (61_000, [], False),
+        (61_001, [], True),
+        (71_000, [fault(11_000, "drop_reply")], False),
+        (71_001, [fault(11_000, "drop_reply"), fault(80_000, "drop_reply")], True),
+        (151_000, [fault(0, "banned", 91)], False),
+        (151_001, [fault(0, "banned", 91)], True),
+        (10**9, [fault(0, "key_revoked")], False),
+        (10**9, [fault(0, "refuse_connect")], False),
+        (161_000, [fault(0, "refuse_connect"), LISTENS], False),
+        (161_001, [fault(0, "refuse_connect"), LISTENS], True),
+    ],
+)
+def test_more_than_a_minute_without_a_stop_is_too_long_once_all_goes_well(
+    to_ms: int, entries: list[Entry], *, late: bool
+) -> None:
+    span = Span("BTCUSDT", 1_000, to_ms)
+    assert list(overdue([span], entries)) == ([span] if late else [])
+
+
+def test_an_engine_that_had_no_turn_is_not_blamed() -> None:
+    span = Span("BTCUSDT", 0, 900_000)
+    assert list(overdue([span], [], range(0, 900_000, 200_000))) == []
+    assert list(overdue([span], [], range(0, 900_000, 150_000))) == [span]
 
 
 def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
