@@ -330,6 +330,7 @@ class Rehearsal:
         return Verdict(
             findings=findings,
             faults=Counter(e.body["fault"] for e in entries if e.kind == "fault"),
+            scheduled=frozenset(rule.fault.value for rule in self._rules),
             unprotected_s=[span.length_s for span in spans],
             unknown_s=self._unknown_s,
             hours=self._hours,

@@ -279,13 +279,20 @@ def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
 
 
 def verdict(**changed: object) -> Verdict:
-    given = {"findings": Findings(intended=500, held=500), "faults": Counter(drop_reply=20), "unprotected_s": [1.0], "unknown_s": [], "hours": 1.0, "seed": 1, "strategy": "drill", "simulated": "simulated:4"}  # fmt: skip
+    given = {"findings": Findings(intended=500, held=250, trades=1), "faults": Counter(drop_reply=20), "scheduled": frozenset({"drop_reply"}), "unprotected_s": [1.0], "unknown_s": [], "hours": 1.0, "seed": 1, "strategy": "drill", "simulated": "simulated:4"}  # fmt: skip
     return Verdict(**(given | changed))  # type: ignore[arg-type]
 
 
 def test_only_many_orders_and_many_faults_without_a_violation_pass(tmp_path: Path) -> None:
     assert verdict().outcome is Outcome.PASSED
-    assert verdict(findings=Findings(intended=499)).outcome is Outcome.INCONCLUSIVE
+    for findings, word in (
+        (Findings(intended=499, held=250, trades=1), "499 orders of 500 wanted"),
+        (Findings(intended=500, held=249, trades=1), "249 orders held by the venue of 250 wanted"),
+        (Findings(intended=500, held=250, trades=0), "0 trades of 1 wanted"),
+    ):
+        few = verdict(findings=findings)
+        assert few.outcome is Outcome.INCONCLUSIVE
+        assert word in few.text
     assert verdict(faults=Counter(drop_reply=19)).outcome is Outcome.INCONCLUSIVE
     bad = Findings(intended=1, violations=["it is not"])
     assert verdict(findings=bad, faults=Counter()).outcome is Outcome.VIOLATED
@@ -294,3 +301,10 @@ def test_only_many_orders_and_many_faults_without_a_violation_pass(tmp_path: Pat
     assert "planted" in broken.text
     assert verdict().document()["recovery_s"] == {"count": 0, "sum": 0.0, "median": 0.0, "longest": 0.0}  # fmt: skip
     assert "Verdict: passed." in verdict().text
+
+
+def test_a_fault_that_was_scheduled_and_never_happened_is_named() -> None:
+    some = verdict(scheduled=frozenset({"drop_reply", "halted", "banned"}))
+    assert some.document()["faults_that_never_happened"] == ["banned", "halted"]
+    assert "Scheduled, and never happened: banned, halted." in some.text
+    assert "never happened" not in verdict().text
