@@ -2,14 +2,14 @@
 
 The venue's journal and accounts are the judge: every order intended is there once or was
 surely never placed, every trade is booked once and as it was, money is neither made nor lost,
-nothing was asked while the venue wanted silence, and what is held has its stop.
+and nothing was asked while the venue wanted silence. Stops are judged in `exposure`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from bot4_runtime.domain.events import (
     JournaledEvent,
@@ -89,11 +89,8 @@ def judge(
 
 
 def _sent_once(entries: Sequence[Entry], found: Findings) -> None:
-    sent = Counter(
-        entry.body["with"].get("newClientOrderId", "")
-        for entry in entries
-        if entry.kind == "request" and entry.body["call"] == "POST /api/v3/order"
-    )
+    """By what came to the door: a first copy that a fault kept from the core was sent as well."""
+    sent = Counter(entry.body["id"] for entry in entries if entry.kind == "sent")
     for name, times in sent.items():
         if times > 1:
             found.duplicates += 1
@@ -220,37 +217,3 @@ def _account_agrees(account: Account, state: TradingState, found: Findings) -> N
     for order in state.all_live_orders():
         if order.status in {OrderStatus.UNKNOWN, OrderStatus.INTENDED}:
             found.violated(f"order {order.client_id} is still {order.status.value}")
-
-
-def unprotected(entries: Sequence[Entry], least: Mapping[str, Any]) -> tuple[list[int], set[str]]:
-    """Return for how long (ms) what was held had no order that sells it, and what has none now.
-
-    Args:
-        entries: the venue's journal.
-        least: by symbol, the quantity below which nothing can be sold.
-    """
-    held: dict[str, Decimal] = {}
-    selling: dict[str, dict[int, Decimal]] = {}
-    since: dict[str, int] = {}
-    spans: list[int] = []
-    for entry in entries:
-        if entry.kind != "report":
-            continue
-        told, symbol = entry.body, entry.body["s"]
-        buying = told["S"] == "BUY"
-        quantity = Decimal(told["l"]) if told["x"] == "TRADE" else ZERO
-        fee = Decimal(told["n"]) if told["N"] == split_symbol(symbol)[0] else ZERO
-        held[symbol] = held.get(symbol, ZERO) + (quantity - fee if buying else -quantity)
-        if not buying:
-            orders = selling.setdefault(symbol, {})
-            orders.pop(told["i"], None)
-            if told["X"] in {"NEW", "PARTIALLY_FILLED"}:
-                orders[told["i"]] = Decimal(told["q"]) - Decimal(told["z"])
-            if quantity and held[symbol] < least[symbol]:  # dust, which nobody can sell
-                held[symbol] = ZERO
-        bare = held[symbol] - sum(selling.get(symbol, {}).values(), ZERO) >= least[symbol]
-        if bare:
-            since.setdefault(symbol, entry.time_ms)
-        elif symbol in since:
-            spans.append(entry.time_ms - since.pop(symbol))
-    return spans, set(since)

@@ -22,7 +22,8 @@ from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.rehearsal.course import Course
-from bot4_runtime.rehearsal.oracles import Findings, judge, unprotected
+from bot4_runtime.rehearsal.exposure import overdue, unprotected
+from bot4_runtime.rehearsal.oracles import Findings, judge
 from bot4_runtime.rehearsal.verdict import Verdict
 from bot4_runtime.risk.limits import BOUNDS
 from bot4_runtime.settings import BridgeSection, Settings, StateSection
@@ -148,6 +149,7 @@ class Rehearsal:
         self.made_venue = self._venue()
         self._store: StateStore | None = None
         self._unknown: dict[int, int] = {}
+        self._looks: list[int] = []
         self._unknown_s: list[float] = []
         self._counts: Counter[str] = Counter()
         self._seen = 0
@@ -282,7 +284,8 @@ class Rehearsal:
         return ""
 
     def _note(self, now_ms: int) -> None:
-        """Take note of which orders have no known outcome now."""
+        """Take note that the engine had a turn, and which orders have no known outcome now."""
+        self._looks.append(self.made_venue.exchange.now_ms())
         if self._store is None:
             return
         unknown = {
@@ -319,10 +322,16 @@ class Rehearsal:
         spans, bare = unprotected(entries, least)
         for symbol in sorted(bare):
             findings.violated(f"what is held of {symbol} has no stop at the end")
+        for span in overdue(spans, entries, self._looks):
+            findings.violated(
+                f"what was held of {span.symbol} had no stop for {span.length_s:,.0f} s "
+                f"from {span.from_ms} on"
+            )
         return Verdict(
             findings=findings,
             faults=Counter(e.body["fault"] for e in entries if e.kind == "fault"),
-            unprotected_s=[span / 1000 for span in spans],
+            scheduled=frozenset(rule.fault.value for rule in self._rules),
+            unprotected_s=[span.length_s for span in spans],
             unknown_s=self._unknown_s,
             hours=self._hours,
             seed=self._seed,

@@ -9,6 +9,8 @@ from typing import Any, Final
 from bot4_runtime.rehearsal.oracles import Findings
 
 LEAST_INTENTS: Final = 500
+LEAST_HELD: Final = LEAST_INTENTS // 2
+"""Orders that the venue must have come to hold: refused ones show little."""
 LEAST_FAULTS: Final = 20
 
 
@@ -29,6 +31,7 @@ class Verdict:
 
     Attributes:
         faults: how often each happened.
+        scheduled: those that might have happened.
         unprotected_s: spans in which what was held had no order that sells it, venue time.
         unknown_s: spans from an order without answer to its outcome, venue time.
         hours: of the market.
@@ -37,6 +40,7 @@ class Verdict:
 
     findings: Findings
     faults: Counter[str]
+    scheduled: frozenset[str]
     unprotected_s: list[float]
     unknown_s: list[float]
     hours: float
@@ -50,8 +54,24 @@ class Verdict:
         """A violation counts however few orders there were; silence never passes."""
         if self.findings.violations or self.ended:
             return Outcome.VIOLATED
-        enough = self.findings.intended >= LEAST_INTENTS and self.faults.total() >= LEAST_FAULTS
-        return Outcome.PASSED if enough else Outcome.INCONCLUSIVE
+        return Outcome.INCONCLUSIVE if self.wanting else Outcome.PASSED
+
+    @property
+    def wanting(self) -> list[str]:
+        """What happened too seldom to show anything, in words."""
+        found = self.findings
+        least = {
+            "orders": (found.intended, LEAST_INTENTS),
+            "orders held by the venue": (found.held, LEAST_HELD),
+            "trades": (found.trades, 1),
+            "faults": (self.faults.total(), LEAST_FAULTS),
+        }
+        return [f"{n} {what} of {wanted}" for what, (n, wanted) in least.items() if n < wanted]
+
+    @property
+    def never(self) -> list[str]:
+        """Faults that were scheduled, and never happened."""
+        return sorted(set(self.scheduled) - set(self.faults))
 
     def document(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -74,6 +94,7 @@ class Verdict:
             "unprotected_s": _spread(self.unprotected_s),
             "recovery_s": _spread(self.unknown_s),
             "faults": dict(sorted(self.faults.items())),
+            "faults_that_never_happened": self.never,
             "violations": found.violations,
             "ended": self.ended,
         }
@@ -92,14 +113,15 @@ class Verdict:
             f"{self.faults.total()} faults: "
             + (", ".join(f"{name} {count}" for name, count in told["faults"].items()) or "none")
             + ".",
+            *([f"Scheduled, and never happened: {', '.join(self.never)}."] if self.never else ()),
             *(f"VIOLATED: {violation}." for violation in self.findings.violations[:20]),
         ]
         if self.ended:
             lines.append(f"VIOLATED: the engine ended before its time: {self.ended}")
         if self.outcome is Outcome.INCONCLUSIVE:
             lines.append(
-                f"Inconclusive: fewer than {LEAST_INTENTS} orders or {LEAST_FAULTS} faults; let "
-                "it run for more --hours, or with --strategy drill."
+                f"Inconclusive: {', '.join(self.wanting)} wanted; let it run for more --hours, or "
+                "with --strategy drill."
             )
         lines.append(f"Verdict: {self.outcome.value}.")
         return "\n".join(lines)

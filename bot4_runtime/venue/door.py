@@ -1,9 +1,11 @@
 """What stands at the venue's door: bans, limits of new orders, revoked keys, and used weight.
 
 All times are the venue's. A request that comes while the venue wants silence is refused and
-journaled as a ``trespass``; trespassing on a 429 leads to a ban with 418, and each one more
-doubles it, from two minutes up to three days. Weights and limits: rest-api.md of
-binance/binance-spot-api-docs at a5e0bc3 (2026-07-17); calls not named there are refused anyway.
+journaled as a ``trespass``, one with a revoked key as ``revoked``. Trespassing on a 429 leads to
+a ban with 418, and each one more doubles it, from two minutes up to three days.
+
+Weights and limits: rest-api.md of binance/binance-spot-api-docs at a5e0bc3 (2026-07-17); calls
+not named there are refused anyway.
 """
 
 import math
@@ -14,8 +16,9 @@ from bot4_runtime.venue.journal import VenueJournal
 
 WEIGHT_LIMIT: Final = 6_000
 """Weight that an address may use within a minute of the venue's clock."""
-FOREIGN_USE: Final = 5_000
-"""Weight of a minute that is gone when another process of the same address used it."""
+FOREIGN_USE: Final = WEIGHT_LIMIT - 100
+"""Weight of a minute that is gone when another process of the same address used it; what is
+left is less than a look at the account with its orders and trades costs."""
 FIRST_BAN_S: Final = 120.0
 LONGEST_BAN_S: Final = 3 * 86_400.0
 MINUTE_MS: Final = 60_000
@@ -79,9 +82,12 @@ class Door:
         """Let a key open nothing for a while; 0 is for ever."""
         self._revoked_until_ms[api_key] = now_ms + seconds * 1000 if seconds else math.inf
 
-    def revoked(self, api_key: str, now_ms: int) -> bool:
-        """Tell whether a key opens nothing now."""
-        return now_ms < self._revoked_until_ms.get(api_key, 0)
+    def denies(self, api_key: str, now_ms: int, call: str) -> bool:
+        """Tell whether a key opens nothing now, and note what it was to open."""
+        denied = now_ms < self._revoked_until_ms.get(api_key, 0)
+        if denied:
+            self._journal.add(now_ms, "revoked", 0, {"call": call})
+        return denied
 
     def use(self, now_ms: int) -> None:
         """Count what somebody else at the same address used: most of this minute's weight."""

@@ -17,7 +17,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened.
 
     Attributes:
-        kind: ``request``, ``answer``, ``report``, ``event``, ``print`` or ``fault``.
+        kind: ``sent`` (a new order at the door), ``request``, ``answer``, ``report``, ``event``,
+            ``print``, ``fault`` or ``listens`` (after a fault), or what a client must not do.
         uid: of the account it concerns; 0 when of none.
     """
 

@@ -106,7 +106,7 @@ class Loopback:
         refusal = self.door.refusal(now_ms, name, values)
         if refusal is not None:
             return sent_away(refusal)
-        if self.door.revoked(call.api_key or "", now_ms):
+        if self.door.denies(call.api_key or "", now_ms, name):
             return sent_away(Refusal(401, *refusals.REJECTED_KEY, None))
         answer = self.rest.answer(call)
         if answer.status == 200:

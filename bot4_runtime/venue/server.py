@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from bot4_runtime.venue import auth
 from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.line import Line
@@ -202,12 +203,21 @@ class VenueServer:
         )
         venue = self._venue
         now_ms = venue.exchange.now_ms()
+        if call.method == "POST" and call.path.endswith("/order"):
+            self._sent(now_ms, auth.parameters(call.query, call.body))
         rule = venue.faults.next(call.method, call.path, now_ms)
         if rule is not None:
-            told = {"fault": rule.fault.value, "call": f"{call.method} {call.path}"}
-            venue.journal.add(now_ms, "fault", 0, told)
+            self._note_fault(now_ms, rule, f"{call.method} {call.path}")
             return await self._faulty(request, call, rule)
         return _response(venue.answer(call))
+
+    def _sent(self, now_ms: int, values: Mapping[str, object]) -> None:
+        """Write down that a new order came this far, whatever becomes of it."""
+        self._venue.journal.add(now_ms, "sent", 0, {"id": str(values.get("newClientOrderId", ""))})
+
+    def _note_fault(self, now_ms: int, rule: FaultRule, call: str) -> None:
+        told = {"fault": rule.fault.value, "call": call, "seconds": rule.seconds}
+        self._venue.journal.add(now_ms, "fault", 0, told)
 
     async def _faulty(
         self, request: web.Request, call: WireRequest, rule: FaultRule
@@ -239,6 +249,7 @@ class VenueServer:
     async def _listen_again(self) -> None:
         self._site = web.TCPSite(self._runners[0], HOST, self.port)
         await self._site.start()
+        self._venue.journal.add(self._venue.exchange.now_ms(), "listens", 0, {})
 
     def _later(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
         async def wait() -> None:
@@ -290,13 +301,14 @@ class VenueServer:
         except msgspec.MsgspecError:
             asked = Asked()
         now_ms = self._venue.exchange.now_ms()
+        if asked.method == "order.place" and isinstance(asked.params, dict):
+            self._sent(now_ms, asked.params)
         rule = self._venue.faults.next(WS, asked.method, now_ms)
         if rule is None:
             self._venue.hub.answer(connection, message)
             return
         fault = rule.fault
-        told = {"fault": fault.value, "call": asked.method}
-        self._venue.journal.add(now_ms, "fault", 0, told)
+        self._note_fault(now_ms, rule, asked.method)
         if fault is Fault.DROP_REQUEST:
             connection.send(Act.CUT)
         elif fault is Fault.ERROR_BEFORE:

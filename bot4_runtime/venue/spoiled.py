@@ -1,6 +1,6 @@
 """Answers as a client gets to see them when a fault says so. Pure."""
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -53,6 +53,7 @@ class Asked(msgspec.Struct):
 
     method: str = ""
     id: int | str | None = None
+    params: Any = None
 
 
 def no_proof(asked: Asked) -> bytes:

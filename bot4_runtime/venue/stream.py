@@ -183,7 +183,7 @@ class Hub:
         call = f"{method} {path}"
         values = {name: str(value) for name, value in params.items()}
         self._let_in(call, values)
-        told = self._rest.perform(method, path, self._caller(connection, params), values)
+        told = self._rest.perform(method, path, self._caller(connection, params, call), values)
         self._door.given_back(call)
         return told
 
@@ -207,7 +207,7 @@ class Hub:
         if connection.account is not None:
             raise Refused(*refusals.SUBSCRIPTION_ACTIVE)
         self._admit()
-        connection.account = self._identify(params)
+        connection.account = self._identify(params, SUBSCRIBE)
         return {"subscriptionId": 0}
 
     def _unsubscribe(self, connection: Connection, _params: Mapping[str, object]) -> object:
@@ -218,7 +218,7 @@ class Hub:
 
     def _log_on(self, params: Mapping[str, object]) -> Account:
         """Check whose session it is to be; only Ed25519 keys have one."""
-        account = self._identify(params)
+        account = self._identify(params, "session.logon")
         if not auth.is_ed25519(account.secret):
             raise Refused(-4056, "HMAC_SHA256 API key is not supported.")
         return account
@@ -234,10 +234,10 @@ class Hub:
             "userDataStream": connection.account is not None,
         }
 
-    def _caller(self, connection: Connection, params: Mapping[str, object]) -> Account:
+    def _caller(self, connection: Connection, params: Mapping[str, object], call: str) -> Account:
         """Return who asks: the session's account, or that of a signed message."""
         if connection.session is None or "apiKey" in params:
-            return self._identify(params)
+            return self._identify(params, call)
         auth.check_time(
             self._exchange.now_ms(), {name: str(value) for name, value in params.items()}
         )
@@ -265,9 +265,9 @@ class Hub:
         told = {"fault": rule.fault.value, "call": call}
         self._journal.add(self._exchange.now_ms(), "fault", 0, told)
 
-    def _identify(self, params: Mapping[str, object]) -> Account:
+    def _identify(self, params: Mapping[str, object], call: str) -> Account:
         values = {name: str(value) for name, value in params.items()}
-        if self._door.revoked(values.get("apiKey", ""), self._exchange.now_ms()):
+        if self._door.denies(values.get("apiKey", ""), self._exchange.now_ms(), call):
             raise Refused(*refusals.REJECTED_KEY, status=401)
         return auth.check_sorted(self._exchange, values)
 

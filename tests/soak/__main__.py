@@ -29,7 +29,8 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 from soak_venue import INTERVAL, KEY, SYMBOLS, SoakVenue  # noqa: E402
 
-from bot4_runtime.rehearsal.oracles import judge, unprotected  # noqa: E402
+from bot4_runtime.rehearsal.exposure import overdue, unprotected  # noqa: E402
+from bot4_runtime.rehearsal.oracles import judge  # noqa: E402
 from bot4_runtime.state.reader import JournalReader  # noqa: E402
 from bot4_runtime.venue.hosting import hosted  # noqa: E402
 
@@ -107,6 +108,8 @@ def _judged(home, made, memory):
     spans, bare = unprotected(entries, made.least)
     for symbol in sorted(bare):
         found.violated(f"what is held of {symbol} has no stop at the end")
+    for span in overdue(spans, entries):
+        found.violated(f"what was held of {span.symbol} had no stop for {span.length_s:,.0f} s")
     faults = Counter(entry.body["fault"] for entry in entries if entry.kind == "fault")
     return {
         "orders_intended": found.intended,
@@ -120,7 +123,7 @@ def _judged(home, made, memory):
         "requests": sum(entry.kind == "request" for entry in entries),
         "faults": faults.total(),
         "kinds_of_faults": len(faults),
-        "without_stop_longest_s": max(spans, default=0) / 1000,
+        "without_stop_longest_s": max((span.length_s for span in spans), default=0),
         "memory_mb_first": round(memory[0], 1),
         "memory_mb_median": round(median(memory), 1),
         "memory_mb_most": round(max(memory), 1),

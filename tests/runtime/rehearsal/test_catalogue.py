@@ -16,7 +16,8 @@ from bot4_runtime.domain.events import (
     OrderRejected,
 )
 from bot4_runtime.domain.order import OrderStatus
-from bot4_runtime.rehearsal.performance import LineClient
+from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.rehearsal.performance import Client, LineClient
 from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.book import Depth
@@ -25,6 +26,8 @@ from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, WS, Fault, FaultRule
 HOUR_MS = 3_600_000
 AT_7 = SIMULATED_START_MS + 7 * HOUR_MS
 """In the midst of trading."""
+BEFORE_10 = SIMULATED_START_MS + round(9.9 * HOUR_MS)
+"""An entry is wanted at ten."""
 ORDER = "/api/v3/order"
 
 
@@ -50,6 +53,17 @@ def agreed(rehearse):
 
 def of(events, kind):
     return [event for event in events if type(event) is kind]
+
+
+def at_10(events, kind):
+    """Return the event of an order that was wanted at ten."""
+    at_ns = (SIMULATED_START_MS + 10 * HOUR_MS) * 1_000_000
+    (found,) = (event for event in of(events, kind) if event.ts_event_ns == at_ns)
+    return found
+
+
+def sent(made, from_ms=0, to_ms=1 << 62):
+    return [e for e in made.venue_entries if e.kind == "sent" and from_ms <= e.time_ms < to_ms]
 
 
 def calls(made, kind="request"):
@@ -149,19 +163,49 @@ def test_n7_n8_a_venue_that_wants_silence_has_it_whole(agreed, fault, method) ->
 
 
 def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
-    _, made, events = agreed(rule(Fault.ORDER_LIMIT, "POST", times=2, seconds=20))
+    _, made, events = agreed(rule(Fault.ORDER_LIMIT, "POST", times=2, seconds=120))
     rejected = [e for e in of(events, OrderRejected) if e.code == "-1015"]
     assert len(rejected) == 2
-    assert calls(made)["GET /api/v3/account"] > 20
+    limited = [entry.time_ms for entry in made.venue_entries if entry.kind == "fault"]
+    asked = {
+        entry.body["call"]
+        for entry in made.venue_entries
+        if entry.kind == "request" and any(0 < entry.time_ms - at <= 120_000 for at in limited)
+    }
+    assert "GET /api/v3/account" in asked
+    assert f"POST {ORDER}" not in asked
 
 
 def test_n9_a_firewalls_page_is_a_refusal_and_no_outcome(agreed) -> None:
-    _, _, events = agreed(rule(Fault.FORBIDDEN, from_ms=AT_7, times=6))
+    _, made, events = agreed(rule(Fault.FORBIDDEN, "POST", from_ms=BEFORE_10, times=1))
     assert of(events, OrderOutcomeUnknown) == []
+    assert at_10(events, OrderRejected).code == "HTTP 403"
+    assert sent(made, BEFORE_10 + HOUR_MS), "the next one goes"
+
+
+FOREIGN = rule(Fault.FOREIGN_WEIGHT, "GET", times=40, probability=0.1)
 
 
 def test_n10_weight_that_others_use_is_left_to_them(agreed) -> None:
-    agreed(rule(Fault.FOREIGN_WEIGHT, "GET", times=40, probability=0.1), hours=40)
+    agreed(FOREIGN, hours=40)
+
+
+class CountsNothing(Client):
+    """Asks on, whatever others used."""
+
+    def __init__(self, server, clock, lease):
+        super().__init__(server, clock, lease)
+        self._http._budget = Uncounted(None, clock_ms=self._http._budget.clock_ms)
+
+
+class Uncounted(RequestBudget):
+    def take(self, lane, weight=1, *, account="", orders=0):
+        return 0
+
+
+def test_n10_a_client_that_counts_nothing_is_caught(rehearse) -> None:
+    verdict, _ = rehearse([FOREIGN], 40, client=CountsNothing)
+    assert any("more weight" in violation for violation in verdict.findings.violations)
 
 
 def test_n11_slow_answers_are_waited_for_and_slow_effects_are_unknown(agreed) -> None:
@@ -172,8 +216,10 @@ def test_n11_slow_answers_are_waited_for_and_slow_effects_are_unknown(agreed) ->
 
 
 def test_n12_a_refused_location_holds_entries_and_says_so(agreed) -> None:
-    _, made, _ = agreed(rule(Fault.RESTRICTED, "GET", from_ms=AT_7, times=10))
-    assert calls(made)["GET /api/v3/account"] > 20
+    _, made, events = agreed(rule(Fault.RESTRICTED, "GET", from_ms=BEFORE_10, times=10))
+    assert "451" in at_10(events, OrderRejected).reason
+    assert sent(made, BEFORE_10, BEFORE_10 + HOUR_MS) == []
+    assert sent(made, BEFORE_10 + HOUR_MS), "served again, it trades again"
 
 
 # -------------------------------------------------------------------- A identity and time
@@ -190,17 +236,13 @@ def test_a1_a_clock_that_drifts_is_followed(agreed) -> None:
 
 
 def test_a2_a_revoked_key_stops_trading_and_a_restored_one_goes_on(agreed) -> None:
-    _, made, _ = agreed(
-        rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", from_ms=AT_7, times=1, seconds=2 * 3600),
-    )
-    sent = [
-        entry
-        for entry in made.venue_entries
-        if entry.kind == "request"
-        and entry.body["call"] == f"POST {ORDER}"
-        and AT_7 < entry.time_ms < AT_7 + 2 * HOUR_MS
-    ]
-    assert sent == []
+    lost = {"from_ms": BEFORE_10, "times": 1, "seconds": 2 * 3600}
+    _, made, events = agreed(rule(Fault.KEY_REVOKED, "GET", "/api/v3/account", **lost))
+    assert calls(made, "revoked")["SUBSCRIBE"] > 0
+    assert calls(made, "revoked")[f"POST {ORDER}"] == 0
+    assert "-2015" in at_10(events, OrderRejected).reason
+    assert sent(made, BEFORE_10, BEFORE_10 + 2 * HOUR_MS) == []
+    assert sent(made, BEFORE_10 + 2 * HOUR_MS), "restored, it trades again"
 
 
 # ---------------------------------------------------------------------------- S streams

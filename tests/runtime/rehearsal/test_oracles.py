@@ -12,7 +12,8 @@ import pytest
 from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderIntended, OrderRejected
 from bot4_runtime.domain.order import OrderStatus
-from bot4_runtime.rehearsal.oracles import Findings, judge, unprotected
+from bot4_runtime.rehearsal.exposure import Span, overdue, unprotected
+from bot4_runtime.rehearsal.oracles import Findings, judge
 from bot4_runtime.rehearsal.performance import KEY, Rehearsal
 from bot4_runtime.rehearsal.verdict import Outcome, Verdict
 from bot4_runtime.settings import load_settings
@@ -128,7 +129,7 @@ def place_twice(it: Evidence) -> None:
 
 
 def send_twice(it: Evidence) -> None:
-    it.entries.append(next(e for e in it.entries if e.kind == "request" and "POST" in e.body["call"]))  # fmt: skip
+    it.entries.append(next(e for e in it.entries if e.kind == "sent"))
 
 
 def noted(kind: str):
@@ -222,8 +223,47 @@ def test_time_without_a_stop_is_from_the_fill_to_the_stop_and_from_its_end_on() 
         report("SELL", "TRADE", "FILLED", "1", 9_200, 3),
     ]
     least = {"BTCUSDT": Decimal("0.0002")}
-    assert unprotected(rows, least) == ([500, 100], set())
+    assert unprotected(rows, least) == (
+        [Span("BTCUSDT", 1_000, 1_500), Span("BTCUSDT", 9_000, 9_100)],
+        set(),
+    )
     assert unprotected(rows[:2], least) == ([], {"BTCUSDT"})
+
+
+def fault(time_ms: int, name: str, seconds: float = 0.0) -> Entry:
+    body = {"fault": name, "call": "POST", "seconds": seconds}
+    return Entry(seq=1, time_ms=time_ms, kind="fault", uid=0, body=body)
+
+
+LISTENS = Entry(seq=1, time_ms=101_000, kind="listens", uid=0, body={})
+
+
+@pytest.mark.parametrize(
+    ("to_ms", "entries", "late"),
+    [
+        (61_000, [], False),
+        (61_001, [], True),
+        (71_000, [fault(11_000, "drop_reply")], False),
+        (71_001, [fault(11_000, "drop_reply"), fault(80_000, "drop_reply")], True),
+        (151_000, [fault(0, "banned", 91)], False),
+        (151_001, [fault(0, "banned", 91)], True),
+        (10**9, [fault(0, "key_revoked")], False),
+        (10**9, [fault(0, "refuse_connect")], False),
+        (161_000, [fault(0, "refuse_connect"), LISTENS], False),
+        (161_001, [fault(0, "refuse_connect"), LISTENS], True),
+    ],
+)
+def test_more_than_a_minute_without_a_stop_is_too_long_once_all_goes_well(
+    to_ms: int, entries: list[Entry], *, late: bool
+) -> None:
+    span = Span("BTCUSDT", 1_000, to_ms)
+    assert list(overdue([span], entries)) == ([span] if late else [])
+
+
+def test_an_engine_that_had_no_turn_is_not_blamed() -> None:
+    span = Span("BTCUSDT", 0, 900_000)
+    assert list(overdue([span], [], range(0, 900_000, 200_000))) == []
+    assert list(overdue([span], [], range(0, 900_000, 150_000))) == [span]
 
 
 def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
@@ -239,13 +279,20 @@ def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
 
 
 def verdict(**changed: object) -> Verdict:
-    given = {"findings": Findings(intended=500, held=500), "faults": Counter(drop_reply=20), "unprotected_s": [1.0], "unknown_s": [], "hours": 1.0, "seed": 1, "strategy": "drill", "simulated": "simulated:4"}  # fmt: skip
+    given = {"findings": Findings(intended=500, held=250, trades=1), "faults": Counter(drop_reply=20), "scheduled": frozenset({"drop_reply"}), "unprotected_s": [1.0], "unknown_s": [], "hours": 1.0, "seed": 1, "strategy": "drill", "simulated": "simulated:4"}  # fmt: skip
     return Verdict(**(given | changed))  # type: ignore[arg-type]
 
 
 def test_only_many_orders_and_many_faults_without_a_violation_pass(tmp_path: Path) -> None:
     assert verdict().outcome is Outcome.PASSED
-    assert verdict(findings=Findings(intended=499)).outcome is Outcome.INCONCLUSIVE
+    for findings, word in (
+        (Findings(intended=499, held=250, trades=1), "499 orders of 500 wanted"),
+        (Findings(intended=500, held=249, trades=1), "249 orders held by the venue of 250 wanted"),
+        (Findings(intended=500, held=250, trades=0), "0 trades of 1 wanted"),
+    ):
+        few = verdict(findings=findings)
+        assert few.outcome is Outcome.INCONCLUSIVE
+        assert word in few.text
     assert verdict(faults=Counter(drop_reply=19)).outcome is Outcome.INCONCLUSIVE
     bad = Findings(intended=1, violations=["it is not"])
     assert verdict(findings=bad, faults=Counter()).outcome is Outcome.VIOLATED
@@ -254,3 +301,10 @@ def test_only_many_orders_and_many_faults_without_a_violation_pass(tmp_path: Pat
     assert "planted" in broken.text
     assert verdict().document()["recovery_s"] == {"count": 0, "sum": 0.0, "median": 0.0, "longest": 0.0}  # fmt: skip
     assert "Verdict: passed." in verdict().text
+
+
+def test_a_fault_that_was_scheduled_and_never_happened_is_named() -> None:
+    some = verdict(scheduled=frozenset({"drop_reply", "halted", "banned"}))
+    assert some.document()["faults_that_never_happened"] == ["banned", "halted"]
+    assert "Scheduled, and never happened: banned, halted." in some.text
+    assert "never happened" not in verdict().text

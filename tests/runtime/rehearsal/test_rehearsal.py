@@ -9,13 +9,18 @@ import pytest
 
 from bot4_runtime.domain.errors import OutcomeUnknown
 from bot4_runtime.domain.events import OrderRejected
+from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.rehearsal.performance import Client
 from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, shrunk, told
 from bot4_runtime.rehearsal.verdict import Outcome
-from bot4_runtime.venue.faults import EVENT, Fault, FaultRule
+from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
 
+HOUR_NS = 3_600_000_000_000
 LOST_REPLY = FaultRule(fault=Fault.DROP_REPLY, method="POST", times=2)
+LOST_REQUEST = FaultRule(fault=Fault.DROP_REQUEST, method="POST", times=1)
+LOST_MESSAGE = FaultRule(fault=Fault.ERROR_BEFORE, method=WS, path="order.place", times=1)
+LOST_REQUEST_503 = FaultRule(fault=Fault.ERROR_BEFORE, method="POST", times=1)
 
 
 def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
@@ -36,6 +41,10 @@ class Resends(Client):
             return super().submit(intent, client_id, cash_free)
         except OutcomeUnknown:
             return super().submit(intent, client_id, cash_free)
+
+
+class ResendsOnTheLine(Resends):
+    by_line = True
 
 
 class TakesSilenceForNo(Client):
@@ -65,6 +74,21 @@ class HearsNoTrades(Client):
         return []
 
 
+class LeavesBare(Client):
+    """Refuses to sell for four hours of the market."""
+
+    since_ns = 0
+
+    def submit(self, intent, client_id, cash_free):
+        if intent.side is Side.BUY:
+            return super().submit(intent, client_id, cash_free)
+        self.since_ns = self.since_ns or intent.ts_ns
+        if intent.ts_ns > self.since_ns + 4 * HOUR_NS:
+            return super().submit(intent, client_id, cash_free)
+        no = intent.intent_no
+        return [OrderRejected(ts_event_ns=intent.ts_ns, intent_no=no, code="X", reason="bare")]
+
+
 class NeverWaits(Client):
     """Asks on while the venue wants silence."""
 
@@ -82,7 +106,11 @@ class Endless(RequestBudget):
     ("client", "rule", "word"),
     [
         (Resends, LOST_REPLY, "was sent 2 times"),
+        (Resends, LOST_REQUEST, "was sent 2 times"),
+        (Resends, LOST_REQUEST_503, "was sent 2 times"),
+        (ResendsOnTheLine, LOST_MESSAGE, "was sent 2 times"),
         (TakesSilenceForNo, LOST_REPLY, "is at the venue, and here it is rejected"),
+        (LeavesBare, LOST_REPLY, "had no stop for"),
         (HearsNoTrades, FaultRule(fault=Fault.EVENT_LOST, method=EVENT), "is not booked"),
         (
             NeverWaits,

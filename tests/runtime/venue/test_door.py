@@ -77,9 +77,10 @@ def test_weight_is_told_and_counted_by_the_minute_and_what_is_over_is_refused(
     assert door.headers(NOW + 60_000) == {"X-MBX-USED-WEIGHT-1M": "20"}
 
 
-def test_a_key_is_revoked_for_a_while_or_for_ever(door: Door) -> None:
+def test_a_key_is_revoked_for_a_while_or_for_ever(door: Door, sink: MemorySink) -> None:
     door.revoke("key", NOW, 10)
-    assert [door.revoked("key", NOW + ms) for ms in (0, 9_999, 10_000)] == [True, True, False]
+    assert [door.denies("key", NOW + ms, ASK) for ms in (0, 9_999, 10_000)] == [True, True, False]
     door.revoke("key", NOW, 0)
-    assert door.revoked("key", NOW + 10**12)
-    assert not door.revoked("other", NOW)
+    assert door.denies("key", NOW + 10**12, ASK)
+    assert not door.denies("other", NOW, ASK)
+    assert [entry.kind for entry in sink.entries] == ["revoked"] * 3

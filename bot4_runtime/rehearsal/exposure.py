@@ -1,0 +1,124 @@
+"""When what is held had no order that sells it, and when that was longer than anything excuses.
+
+Read from the venue's journal alone. Pure.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.venue.faults import Fault
+from bot4_runtime.venue.journal import Entry
+
+ZERO: Final = Decimal(0)
+LONGEST_MS: Final = 60_000
+"""Without a stop, once nothing goes wrong any more."""
+LEAST_LOOKS: Final = 5
+"""Turns that an engine must have had since: to ask what became of a stop, and to put it back."""
+LASTING: Final = frozenset(
+    {Fault.RATE_LIMITED, Fault.BANNED, Fault.ORDER_LIMIT, Fault.KEY_REVOKED, Fault.HALTED}
+)
+"""Faults that go on for their seconds of the venue's time."""
+
+
+class Span(NamedTuple):
+    """A time in which what was held of a symbol had no stop, by the venue's clock."""
+
+    symbol: str
+    from_ms: int
+    to_ms: int
+
+    @property
+    def length_s(self) -> float:
+        """How long it was."""
+        return (self.to_ms - self.from_ms) / 1000
+
+
+def unprotected(entries: Sequence[Entry], least: Mapping[str, Any]) -> tuple[list[Span], set[str]]:
+    """Return when what was held had no order that sells it, and what has none now.
+
+    Args:
+        entries: the venue's journal.
+        least: by symbol, the quantity below which nothing can be sold.
+    """
+    held: dict[str, Decimal] = {}
+    selling: dict[str, dict[int, Decimal]] = {}
+    since: dict[str, int] = {}
+    spans: list[Span] = []
+    for entry in entries:
+        if entry.kind != "report":
+            continue
+        told, symbol = entry.body, entry.body["s"]
+        buying = told["S"] == "BUY"
+        quantity = Decimal(told["l"]) if told["x"] == "TRADE" else ZERO
+        fee = Decimal(told["n"]) if told["N"] == split_symbol(symbol)[0] else ZERO
+        held[symbol] = held.get(symbol, ZERO) + (quantity - fee if buying else -quantity)
+        if not buying:
+            orders = selling.setdefault(symbol, {})
+            orders.pop(told["i"], None)
+            if told["X"] in {"NEW", "PARTIALLY_FILLED"}:
+                orders[told["i"]] = Decimal(told["q"]) - Decimal(told["z"])
+            if quantity and held[symbol] < least[symbol]:  # dust, which nobody can sell
+                held[symbol] = ZERO
+        bare = held[symbol] - sum(selling.get(symbol, {}).values(), ZERO) >= least[symbol]
+        if bare:
+            since.setdefault(symbol, entry.time_ms)
+        elif symbol in since:
+            spans.append(Span(symbol, since.pop(symbol), entry.time_ms))
+    return spans, set(since)
+
+
+def overdue(
+    spans: Sequence[Span], entries: Sequence[Entry], looks: Sequence[int] | None = None
+) -> Iterator[Span]:
+    """Return the spans in which a minute went by without a fault and without a stop.
+
+    Args:
+        spans: as `unprotected` tells them.
+        entries: the venue's journal.
+        looks: times (ms) at which the engine had a turn; None when it has one all the time.
+    """
+    troubles = _troubles(entries)
+    for span in spans:
+        calm_ms: float = span.from_ms
+        within = [trouble for trouble in troubles if trouble[0] <= span.to_ms]
+        for at_ms, over_ms in [*within, (span.to_ms, math.inf)]:
+            if _too_long(calm_ms + LONGEST_MS, at_ms, looks):
+                yield span
+                break
+            calm_ms = max(calm_ms, over_ms)
+
+
+def _too_long(due_ms: float, end_ms: int, looks: Sequence[int] | None) -> bool:
+    if looks is None:
+        return due_ms < end_ms
+    return sum(due_ms <= look < end_ms for look in looks) >= LEAST_LOOKS
+
+
+def _troubles(entries: Sequence[Entry]) -> list[tuple[int, float]]:
+    """Return when each fault began, and when it was over."""
+    found: list[tuple[int, float]] = []
+    shut_ms: int | None = None
+    for entry in entries:
+        if entry.kind == "fault":
+            found.append((entry.time_ms, _over_ms(entry)))
+            if entry.body["fault"] == Fault.REFUSE_CONNECT and shut_ms is None:
+                shut_ms = entry.time_ms
+        elif entry.kind == "listens" and shut_ms is not None:
+            found.append((shut_ms, entry.time_ms))
+            shut_ms = None
+    if shut_ms is not None:
+        found.append((shut_ms, math.inf))
+    return sorted(found)
+
+
+def _over_ms(fault: Entry) -> float:
+    name = fault.body["fault"]
+    if name not in LASTING:
+        return fault.time_ms
+    seconds = fault.body["seconds"]
+    if name == Fault.KEY_REVOKED and not seconds:
+        return math.inf
+    return fault.time_ms + float(seconds * 1000)
