@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from bot4_runtime.app.hosts import host_faults
 from bot4_runtime.doctor import Finding
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-REAL_MONEY: Final = ("binance.com", "binance.us")
-"""Domains whose spot hosts trade with real money, all but their testnets."""
 KEY_CHECK: Final = "Binance key"
 
 
@@ -27,11 +25,7 @@ def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
         ConfigError: names all that is missing.
     """
     named = settings.binance
-    missing = [
-        f"binance.{name} {url!r} is no market of real money: leave it out"
-        for name, url in zip(("rest_url", "stream_url"), named.hosts("live"), strict=True)
-        if not _trades_for_real(url)
-    ]
+    missing = host_faults(settings)
     if not named.real_money:
         missing.append("binance.real_money is false: set it to true")
     if not named.account_uid:
@@ -80,8 +74,3 @@ def at_risk(settings: Settings) -> list[str]:
         "the highest equity; gaps and slippage come on top of both",
         "stop with Ctrl-C, `bot4-runtime halt` or `bot4-runtime flatten`",
     ]
-
-
-def _trades_for_real(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in LOOPBACK or any(host.endswith(f".{domain}") for domain in REAL_MONEY)
