@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bot4-runtime",
-    help="Bot4's trading process. Paper is the default; mode live alone trades real money.",
+    help="Bot4's trading process. Paper is the default; mode live is rehearsed on loopback alone.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,7 +63,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default), testnet, or live, which asks for more.")
+        str | None, typer.Option(help="paper (default), testnet, or live, on loopback alone.")
     ] = None,
     source: Annotated[
         str | None,

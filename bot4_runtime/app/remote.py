@@ -1,7 +1,7 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
-real money at Binance (`live` says what must hold), or on loopback. Neither takes the other's
+Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` on
+loopback (`live` says what must hold, and why not at Binance yet). Neither takes the other's
 hosts, nor reads another market's prices (`hosts`).
 """
 
