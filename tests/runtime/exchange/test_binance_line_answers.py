@@ -142,6 +142,8 @@ def test_every_answer_is_one_outcome_and_keeps_silence_as_told(
             with pytest.raises(outcome) as told:
                 place(line)
             assert type(told.value) is outcome
+            if outcome is Refusal:
+                assert told.value.looked_at == (answer["status"] not in {403, 418, 429})
         assert budget.take(Lane.CANCEL, 1) == silent_ms
         assert budget.take(Lane.OPEN, 1, account="k", orders=1) == orders_ms
         if orders_ms:
