@@ -207,7 +207,7 @@ class HttpConnection:
         try:
             connection.connect()
             connection.sock.settimeout(self._reply_s)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter of a proxy's answer
             self.close()
             raise VenueUnreachable(
                 f"no connection to {self._where} ({_why(error)}); nothing was sent"
@@ -234,7 +234,7 @@ class HttpConnection:
         raise failure(f"{method} {path}", answer.status, error)
 
 
-def _why(error: OSError) -> str:
+def _why(error: Exception) -> str:
     """Return what a proxy said when it was one, else the kind of the error; never a URL."""
     text = str(error)
     return text if text.startswith("Tunnel connection failed") else type(error).__name__
