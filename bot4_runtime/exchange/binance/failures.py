@@ -109,14 +109,15 @@ def told_pause_ms(error: ErrorFields | None, now_ms: int) -> float:
     """Return for how long an error of the WebSocket API wants silence.
 
     Its `retryAfter` is an epoch in ms; where there is none, its text may name the end of a ban.
+    One that has passed says that our clock is ahead of the venue's: it counts as none.
     """
     until_ms = None
     if error is not None and bytes(error.data):
         with suppress(msgspec.MsgspecError):
             until_ms = msgspec.json.decode(error.data, type=_RetryAfter).retry_after
-    if until_ms is None:
+    if until_ms is None or until_ms <= now_ms:
         return pause_ms(None, error.msg if error is not None else "", now_ms)
-    return float(max(until_ms - now_ms, 0))
+    return float(until_ms - now_ms)
 
 
 def heed_silence(
