@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bot4-runtime",
-    help="Bot4's trading process. Paper is the default; mode live alone trades real money.",
+    help="Bot4's trading process. Paper is the default; mode live is rehearsed on loopback alone.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,7 +63,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default), testnet, or live, which asks for more.")
+        str | None, typer.Option(help="paper (default), testnet, or live, on loopback alone.")
     ] = None,
     source: Annotated[
         str | None,
@@ -116,17 +116,17 @@ def start(
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     mode = settings.runtime.mode
     if mode == "live":
-        _before_live(settings, config)
+        _before_live(settings)
     _execute(wiring, settings, options, mode=mode, folder=folder, as_json=as_json)
 
 
-def _before_live(settings: Any, config: Path | None) -> None:
+def _before_live(settings: Any) -> None:
     """Refuse what is not meant or not healthy, and say what is about to be risked."""
     from bot4_runtime.app.live import at_risk, require_healthy, require_meant
     from bot4_runtime.doctor import examine
 
     require_meant(settings, os.environ)
-    require_healthy(examine(config, network=True))
+    require_healthy(examine(settings, network=True))
     for line in at_risk(settings):
         stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -42,8 +42,13 @@ class Finding:
         return {"check": self.check, "ok": self.ok, "found": self.found}
 
 
-def examine(config: Path | None, *, network: bool) -> list[Finding]:
-    """Run all checks; a check that raises is a check that failed."""
+def examine(configured: Path | Settings | None, *, network: bool) -> list[Finding]:
+    """Run all checks; a check that raises is a check that failed.
+
+    Args:
+        configured: the settings to look at, or their file; None for the usual file.
+        network: whether Binance is asked too.
+    """
     findings = [
         Finding("python", True, f"{platform.python_version()}, {platform.machine()}"),
         _run("compiled modules", _compiled),
@@ -51,7 +56,8 @@ def examine(config: Path | None, *, network: bool) -> list[Finding]:
     loaded: list[Settings] = []
 
     def settings_check() -> str:
-        loaded.append(load_settings(config))
+        read = configured if isinstance(configured, Settings) else load_settings(configured)
+        loaded.append(read)
         return f"read, trading hash {loaded[0].trading_hash()[:12]}"
 
     findings.append(_run("settings", settings_check))

@@ -1,5 +1,7 @@
 """Mode live: what must hold before a process trades with real money, and what it is about to risk.
 
+This release trades so at a venue on loopback alone, to rehearse it: `UNRELEASED` says why.
+
 Everything is asked for by name, and all that is missing is told at once: the account, that real
 money is meant, a key that trades and does nothing else, from a private file, and a machine on
 which every check passes.
@@ -9,29 +11,38 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from bot4_runtime.app.hosts import Place, host_faults, place_of
 from bot4_runtime.doctor import Finding
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-REAL_MONEY: Final = ("binance.com", "binance.us")
-"""Domains whose spot hosts trade with real money, all but their testnets."""
+UNRELEASED: Final = (
+    "a clean stop may leave an entry resting at the venue",
+    "two journals can trade one account",
+    "a journal is not bound to its host and account",
+    "an exit above MARKET_LOT_SIZE is not cut into parts",
+)
+"""Why this release sends no order to a host of real money; README tells it."""
 KEY_CHECK: Final = "Binance key"
 
 
 def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
     """Refuse settings that do not say in so many words that real money is meant.
 
+    Hosts of real money are refused whatever the settings say, while `UNRELEASED` names a reason.
+
     Raises:
         ConfigError: names all that is missing.
     """
     named = settings.binance
-    missing = [
-        f"binance.{name} {url!r} is no market of real money: leave it out"
-        for name, url in zip(("rest_url", "stream_url"), named.hosts("live"), strict=True)
-        if not _trades_for_real(url)
-    ]
+    missing = host_faults(settings)
+    if Place.REAL in {place_of(url) for url in named.hosts("live")}:
+        missing.append(
+            "this release does not trade at Binance's own hosts with real money, since "
+            f"{', '.join(UNRELEASED)}: use mode testnet, or name a venue on 127.0.0.1 in "
+            "binance.rest_url and binance.stream_url to rehearse mode live"
+        )
     if not named.real_money:
         missing.append("binance.real_money is false: set it to true")
     if not named.account_uid:
@@ -80,8 +91,3 @@ def at_risk(settings: Settings) -> list[str]:
         "the highest equity; gaps and slippage come on top of both",
         "stop with Ctrl-C, `bot4-runtime halt` or `bot4-runtime flatten`",
     ]
-
-
-def _trades_for_real(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in LOOPBACK or any(host.endswith(f".{domain}") for domain in REAL_MONEY)

@@ -1,24 +1,23 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
-real money at Binance (`live` says what must hold), or on loopback. Neither takes the other's
-hosts.
+Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` on
+loopback (`live` says what must hold, and why not at Binance yet). Neither takes the other's
+hosts, nor reads another market's prices (`hosts`).
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from bot4_runtime.app.live import REAL_MONEY, require_meant
+from bot4_runtime.app.hosts import host_faults, trades_on_loopback
+from bot4_runtime.app.live import require_meant
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
 from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
@@ -68,7 +67,6 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     """
     named, mode = settings.binance, settings.runtime.mode
     rest_url, stream_url = named.hosts(mode)
-    host = urlsplit(rest_url).hostname or ""
     if options.source != "binance":
         raise ConfigError(
             f"mode {mode} trades on the venue's own candles, and the source is "
@@ -81,15 +79,13 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         )
     if mode == "live":
         require_meant(settings, os.environ)
-    elif host.endswith(REAL_MONEY):
-        raise ConfigError(
-            f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
-            "trades at https://testnet.binance.vision or on 127.0.0.1"
-        )
-    if strategy.synthetic_rules and host not in LOOPBACK:
+    elif faults := host_faults(settings):
+        raise ConfigError("; ".join(faults))
+    local = trades_on_loopback(settings)
+    if strategy.synthetic_rules and not local:
         raise ConfigError(
             f"the strategy {strategy.name} is an exercise judged by made-up evidence; it trades "
-            f"on paper and on 127.0.0.1, not at {host}"
+            f"on paper and on 127.0.0.1, not at {rest_url}"
         )
     lease = Lease()
     clock = LiveClock()
@@ -99,7 +95,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
-        budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
+        budget=None if local else shared_budget(Market.SPOT),
         order_url=stream_url,
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,

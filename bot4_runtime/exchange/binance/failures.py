@@ -15,6 +15,8 @@ from bot4_runtime.exchange.binance.limits import RequestBudget, pause_ms
 NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
 """Codes that do not say whether the request was carried out."""
 TOO_MANY_ORDERS: Final = -1015
+_NOT_LOOKED_AT: Final = frozenset({-1003, TOO_MANY_ORDERS, -1021})
+"""Codes of limits and clocks: they say nothing about what was asked, and pass by themselves."""
 _AT_THE_DOOR: Final = {
     403: "its firewall refused it before it was looked at; Binance answers so to who asks too "
     "much or from where it does not serve: wait, then look at the network's location or proxy",
@@ -37,13 +39,18 @@ class Refusal(VenueRefused):
     Attributes:
         code: the venue's; ``HTTP 403`` and the like when its answer cannot be read.
         data: what it told beside the reason, JSON; empty for nothing.
+        looked_at: whether it is a verdict on what was asked; False for limits, bans, firewalls
+            and timestamps, after which the same may be asked again later.
     """
 
-    def __init__(self, code: str, reason: str, data: bytes = b"") -> None:
+    def __init__(
+        self, code: str, reason: str, data: bytes = b"", *, looked_at: bool = True
+    ) -> None:
         super().__init__(f"the venue refused ({code}): {reason}")
         self.code = code
         self.reason = reason
         self.data = data
+        self.looked_at = looked_at
 
 
 class HalfDone(OutcomeUnknown):
@@ -71,9 +78,10 @@ def failure(call: str, status: int, error: ErrorFields | None) -> VenueError:
         )
     if 400 <= status < 500 and status != 409:
         if error is not None and error.code not in NO_PROOF:
-            return Refusal(str(error.code), error.msg, bytes(error.data))
+            looked_at = status not in _AT_THE_DOOR and error.code not in _NOT_LOOKED_AT
+            return Refusal(str(error.code), error.msg, bytes(error.data), looked_at=looked_at)
         if error is None and status in _AT_THE_DOOR:
-            return Refusal(f"HTTP {status}", _AT_THE_DOOR[status])
+            return Refusal(f"HTTP {status}", _AT_THE_DOOR[status], looked_at=False)
     told = f"code {error.code}" if error is not None else "no readable reason"
     message = (
         f"{call} was answered with HTTP {status}, {told}: it may have been carried out; ask for "
@@ -101,14 +109,15 @@ def told_pause_ms(error: ErrorFields | None, now_ms: int) -> float:
     """Return for how long an error of the WebSocket API wants silence.
 
     Its `retryAfter` is an epoch in ms; where there is none, its text may name the end of a ban.
+    One that has passed says that our clock is ahead of the venue's: it counts as none.
     """
     until_ms = None
     if error is not None and bytes(error.data):
         with suppress(msgspec.MsgspecError):
             until_ms = msgspec.json.decode(error.data, type=_RetryAfter).retry_after
-    if until_ms is None:
+    if until_ms is None or until_ms <= now_ms:
         return pause_ms(None, error.msg if error is not None else "", now_ms)
-    return float(max(until_ms - now_ms, 0))
+    return float(until_ms - now_ms)
 
 
 def heed_silence(

@@ -2,7 +2,8 @@
 
 Every call ends in exactly one of: an answer; `VenueUnreachable`, when surely nothing was sent;
 `Refusal`, when the venue said no; `OutcomeUnknown` for all the rest. A POST is sent once. What
-may be repeated (GET) is repeated once when a kept connection turned out to be dead.
+may be repeated (GET) is repeated once when a kept connection ended without an answer; never after
+an answer that was late or unreadable, and only if the budget allows another.
 """
 
 import http.client
@@ -76,6 +77,10 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedFile(sock, within_s))
 
 
+class _NotAnswered(OutcomeUnknown):
+    """The connection ended, and no answer had begun."""
+
+
 class _Answer(NamedTuple):
     status: int
     body: bytes
@@ -138,6 +143,8 @@ class HttpConnection:
     ) -> bytes:
         """Ask for something; repeated once when a kept connection was dead.
 
+        Both times the budget is asked.
+
         Raises:
             VenueUnreachable: nothing was sent.
             VenueRefused: the venue said no.
@@ -148,9 +155,10 @@ class HttpConnection:
         self._take("GET", path, lane)
         try:
             answer = self._exchange("GET", target, "", headers)
-        except OutcomeUnknown:
+        except _NotAnswered:
             if not kept:
                 raise
+            self._take("GET", path, lane)
             answer = self._exchange("GET", target, "", headers)
         return self._judge("GET", path, answer)
 
@@ -183,6 +191,7 @@ class HttpConnection:
     ) -> _Answer:
         self._open()
         sent_ms = self._budget.clock_ms()
+        response = None
         try:
             self._connection.request(method, target, body or None, dict(headers))
             response = self._connection.getresponse()
@@ -191,7 +200,8 @@ class HttpConnection:
             return _Answer(response.status, _body(response), told)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise OutcomeUnknown(
+            ended = response is None and isinstance(error, ConnectionError)
+            raise (_NotAnswered if ended else OutcomeUnknown)(
                 f"{method} {target.partition('?')[0]} was sent and not answered "
                 f"({type(error).__name__}); ask for its outcome, never send it again"
             ) from error
@@ -207,7 +217,7 @@ class HttpConnection:
         try:
             connection.connect()
             connection.sock.settimeout(self._reply_s)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter of a proxy's answer
             self.close()
             raise VenueUnreachable(
                 f"no connection to {self._where} ({_why(error)}); nothing was sent"
@@ -234,7 +244,7 @@ class HttpConnection:
         raise failure(f"{method} {path}", answer.status, error)
 
 
-def _why(error: OSError) -> str:
+def _why(error: Exception) -> str:
     """Return what a proxy said when it was one, else the kind of the error; never a URL."""
     text = str(error)
     return text if text.startswith("Tunnel connection failed") else type(error).__name__

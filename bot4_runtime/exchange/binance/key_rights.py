@@ -1,7 +1,8 @@
 """What an API key may do, and why it must not trade with more.
 
-A key that trades needs no more than reading and trading; it must not take money out, must be
-bound to addresses, and must be the account's that the settings name. Source: Binance's wallet
+A key that trades needs no more than reading and spot trading. It must not take money out or move
+it, nor trade on margin, futures or options; that it may not must be told. It must be bound to
+addresses, and be the account's that the settings name. Source: Binance's wallet
 interface, "Get API Key Permission".
 """
 
@@ -20,14 +21,18 @@ class KeyHolder(msgspec.Struct, rename="camel"):
 
 
 class KeyRights(msgspec.Struct, rename="camel"):
-    """`GET /sapi/v1/account/apiRestrictions`."""
+    """`GET /sapi/v1/account/apiRestrictions`; None where a right is not told."""
 
     ip_restrict: bool
     enable_reading: bool
-    enable_withdrawals: bool
     enable_spot_and_margin_trading: bool
-    enable_internal_transfer: bool = False
-    permits_universal_transfer: bool = False
+    enable_withdrawals: bool | None = None
+    enable_internal_transfer: bool | None = None
+    permits_universal_transfer: bool | None = None
+    enable_margin: bool | None = None
+    enable_futures: bool | None = None
+    enable_vanilla_options: bool | None = None
+    enable_portfolio_margin_trading: bool | None = None
 
 
 class KeyTold(NamedTuple):
@@ -53,16 +58,24 @@ class KeyTold(NamedTuple):
 
 
 def _too_much_or_too_little(rights: KeyRights) -> list[str]:
-    moves = [
-        name
-        for name, may in (
-            ("withdraw", rights.enable_withdrawals),
-            ("transfer to others", rights.enable_internal_transfer),
-            ("move money between accounts", rights.permits_universal_transfer),
-        )
-        if may
-    ]
-    found = [f"it may {' and '.join(moves)}: take these rights away"] if moves else []
+    excess = {
+        "withdraw (enableWithdrawals)": rights.enable_withdrawals,
+        "transfer to others (enableInternalTransfer)": rights.enable_internal_transfer,
+        "move money between accounts (permitsUniversalTransfer)": (
+            rights.permits_universal_transfer
+        ),
+        "borrow on margin (enableMargin)": rights.enable_margin,
+        "trade futures (enableFutures)": rights.enable_futures,
+        "trade options (enableVanillaOptions)": rights.enable_vanilla_options,
+        "trade on portfolio margin (enablePortfolioMarginTrading)": (
+            rights.enable_portfolio_margin_trading
+        ),
+    }
+    may = [name for name, told in excess.items() if told]
+    untold = [name for name, told in excess.items() if told is None]
+    found = [f"it may {' and '.join(may)}: take these rights away"] if may else []
+    if untold:
+        found.append(f"the venue does not tell whether it may {' or '.join(untold)}")
     if not rights.ip_restrict:
         found.append("it is bound to no address: restrict it to this machine's")
     if not (rights.enable_reading and rights.enable_spot_and_margin_trading):

@@ -102,11 +102,18 @@ def signer_from_environment(environment: Mapping[str, str]) -> Signer:
     the file ``BOT4_BINANCE_SECRET_FILE``, of mode 0600, or ``BOT4_BINANCE_SECRET`` itself.
 
     Raises:
-        ConfigError: one is missing, both secrets are there, or the file is not private.
+        ConfigError: one is missing or no key, both secrets are there, or the file is not private.
     """
-    api_key, text, file = (environment.get(name, "") for name in (API_KEY, SECRET, SECRET_FILE))
+    api_key, text, file = (
+        environment.get(name, "").strip() for name in (API_KEY, SECRET, SECRET_FILE)
+    )
     if not api_key:
         raise ConfigError(f"{API_KEY} is not set; expected the API key that Binance shows")
+    if any(not "!" <= letter <= "~" for letter in api_key):
+        raise ConfigError(
+            f"{API_KEY} holds blanks, line ends or letters that no key has; expected the API key "
+            "that Binance shows, letters and digits alone"
+        )
     if bool(text) == bool(file):
         told = "both are" if text else "neither is"
         raise ConfigError(

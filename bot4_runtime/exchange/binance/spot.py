@@ -17,6 +17,7 @@ from bot4_runtime.domain.errors import (
     InvariantViolated,
     OutcomeUnknown,
     VenueError,
+    VenueRefused,
     VenueUnreachable,
 )
 from bot4_runtime.domain.events import (
@@ -189,7 +190,8 @@ class BinanceSpot:
             rules as they are known here. How the order ends is not told here.
 
         Raises:
-            VenueUnreachable: it surely was not sent.
+            VenueUnreachable: it surely was not sent, or was turned away before it was looked at
+                (a limit, a ban, a firewall, its timestamp).
             OutcomeUnknown: it may have been taken: query it, never send it again.
         """
         fields = order_fields(intent, client_id)
@@ -208,6 +210,10 @@ class BinanceSpot:
             body = self._entry.send("order.place", fields, lane)
         except Refusal as error:
             self._heed(error)
+            if not error.looked_at:
+                raise VenueUnreachable(
+                    f"order {client_id} was turned away before it was looked at: {error}"
+                ) from error
             if error.reason == DUPLICATE:
                 raise OutcomeUnknown(
                     f"order {client_id} is open at the venue already; query it"
@@ -397,7 +403,7 @@ class BinanceSpot:
         if not self._clock.synchronised:
             try:
                 self._clock.synchronise(self.server_time_ms)
-            except OutcomeUnknown as error:
+            except (OutcomeUnknown, VenueRefused) as error:
                 raise VenueUnreachable(
                     f"no time from the venue, nothing was sent: {error}"
                 ) from error

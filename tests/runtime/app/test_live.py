@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime import app
-from bot4_runtime.app.live import KEY_CHECK, at_risk, require_healthy, require_meant
+from bot4_runtime.app.hosts import host_faults
+from bot4_runtime.app.live import (
+    KEY_CHECK,
+    UNRELEASED,
+    at_risk,
+    require_healthy,
+    require_meant,
+)
 from bot4_runtime.app.remote import connect
 from bot4_runtime.doctor import Finding
 from bot4_runtime.domain.errors import ConfigError
@@ -14,21 +21,34 @@ from bot4_runtime.strategy.protocol import load_strategy
 MEANT = {
     "BOT4_RUNTIME__MODE": "live",
     "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT", "ETHUSDT"]',
-    "BOT4_BINANCE__REST_URL": "https://api.binance.com",
-    "BOT4_BINANCE__STREAM_URL": "wss://ws-api.binance.com:443/ws-api/v3",
+    "BOT4_BINANCE__REST_URL": "http://127.0.0.1:9",
+    "BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-api/v3",
     "BOT4_BINANCE__REAL_MONEY": "true",
     "BOT4_BINANCE__ACCOUNT_UID": "77",
     "BOT4_PAPER__INITIAL_CASH": "2000.0",
 }
+REAL = MEANT | {
+    "BOT4_BINANCE__REST_URL": "https://api.binance.com",
+    "BOT4_BINANCE__STREAM_URL": "wss://ws-api.binance.com:443/ws-api/v3",
+}
+OWN = MEANT | {"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}
 FILE = {"BOT4_BINANCE_SECRET_FILE": "key.pem"}
 
 
-def test_what_says_everything_passes(make_settings):
+def test_what_says_everything_passes_on_loopback(make_settings):
     require_meant(make_settings(**MEANT), FILE)
-    own = MEANT | {"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}
-    require_meant(make_settings(**own), FILE)
-    local = MEANT | {"BOT4_BINANCE__REST_URL": "http://127.0.0.1:9", "BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-api/v3"}  # fmt: skip
-    require_meant(make_settings(**local), FILE)
+
+
+@pytest.mark.parametrize("named", [OWN, REAL])
+def test_hosts_of_real_money_are_not_released_and_the_reasons_are_told(make_settings, named):
+    assert host_faults(make_settings(**named)) == [], "they are the hosts of this mode"
+    with pytest.raises(ConfigError, match="use mode testnet") as refused:
+        require_meant(make_settings(**named), FILE)
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert UNRELEASED
+    for reason in UNRELEASED:
+        assert reason in str(refused.value)
+        assert reason in readme
 
 
 @pytest.mark.parametrize(
@@ -38,6 +58,7 @@ def test_what_says_everything_passes(make_settings):
         ({"BOT4_BINANCE__REST_URL": "https://evilbinance.com"}, FILE, "rest_url"),
         ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.testnet.binance.vision/ws-api/v3"}, FILE, "stream_url"),
         ({"BOT4_BINANCE__STREAM_URL": ""}, FILE, "one is named"),
+        ({"BOT4_SOURCE__REST_URL": "https://api.binance.com"}, FILE, "source.rest_url"),
         ({"BOT4_BINANCE__REAL_MONEY": "false"}, FILE, "real_money"),
         ({"BOT4_BINANCE__ACCOUNT_UID": "0"}, FILE, "account_uid"),
         ({"BOT4_RUNTIME__SYMBOLS": "[]"}, FILE, "runtime.symbols"),
@@ -47,7 +68,24 @@ def test_what_says_everything_passes(make_settings):
 def test_each_thing_that_is_missing_is_named(make_settings, changed, environment, told):
     with pytest.raises(ConfigError, match=told) as refused:
         require_meant(make_settings(**(MEANT | changed)), environment)
-    assert str(refused.value).count("; ") <= 1, "and nothing else"
+    assert str(refused.value).count("; ") == (told == "one is named"), "and nothing else"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-api/v3"}, "two of one venue"),
+        ({"BOT4_BINANCE__REST_URL": "https://api.binance.com@evil.example"}, "no host that is known"),
+        ({"BOT4_BINANCE__STREAM_URL": "ws://ws-api.binance.com/ws-api/v3"}, "in the clear"),
+        ({"BOT4_SOURCE__REST_URL": "https://testnet.binance.vision"}, "source.rest_url .* another market"),
+        ({"BOT4_SOURCE__REST_URL": "http://127.0.0.1:9"}, "source.rest_url .* another market"),
+        ({"BOT4_SOURCE__SPOT_STREAM": "wss://stream.testnet.binance.vision"}, "source.spot_stream .* another market"),
+        ({"BOT4_SOURCE__SPOT_STREAM": "ws://stream.binance.com:9443"}, "source.spot_stream .* in the clear"),
+    ],
+)  # fmt: skip
+def test_addresses_of_two_markets_are_not_mixed(make_settings, changed, told):
+    with pytest.raises(ConfigError, match=told):
+        require_meant(make_settings(**(REAL | changed)), FILE)
 
 
 def test_the_defaults_lack_everything_at_once(make_settings):
@@ -69,7 +107,7 @@ def test_a_check_that_failed_or_a_key_nobody_looked_at_refuses():
 
 
 def test_what_is_at_risk_is_told_in_money(make_settings):
-    told = "\n".join(at_risk(make_settings(**MEANT)))
+    told = "\n".join(at_risk(make_settings(**REAL)))
     for part in ("REAL MONEY at api.binance.com, account 77: 2000.0 USDT in BTCUSDT, ETHUSDT", "2.0% of equity", "leverage 3", "4,000 USDT of entries a minute", "100 USDT in a day", "300 USDT from"):  # fmt: skip
         assert part in told
 
@@ -84,7 +122,10 @@ def test_exercises_never_trade_real_money_and_hosts_are_not_mixed(
     monkeypatch.setenv("BOT4_BINANCE_SECRET_FILE", str(file))
     options = app.RunOptions(source="binance")
     with pytest.raises(ConfigError, match="made-up evidence"):
-        connect(make_settings(**MEANT), options, load_strategy("drill"))
+        testnet = OWN | {"BOT4_RUNTIME__MODE": "testnet"}
+        connect(make_settings(**testnet), options, load_strategy("drill"))
+    with pytest.raises(ConfigError, match="this release does not trade"):
+        connect(make_settings(**REAL), options, load_strategy("regime_follower"))
     with pytest.raises(ConfigError, match="real_money is false"):
         changed = MEANT | {"BOT4_BINANCE__REAL_MONEY": "false"}
         connect(make_settings(**changed), options, load_strategy("regime_follower"))
@@ -92,5 +133,5 @@ def test_exercises_never_trade_real_money_and_hosts_are_not_mixed(
     assert remote.told("BTCUSDT") is None, "nothing was asked yet"
     remote.stop()
     with pytest.raises(ConfigError, match="real money"):
-        changed = MEANT | {"BOT4_RUNTIME__MODE": "testnet"}
+        changed = REAL | {"BOT4_RUNTIME__MODE": "testnet"}
         connect(make_settings(**changed), options, load_strategy("regime_follower"))

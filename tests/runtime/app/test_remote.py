@@ -27,7 +27,14 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({}, "simulated", "trades on the venue's own candles"),
         ({"BOT4_RUNTIME__MARKET": "usdm"}, "binance", "trades spot"),
-        ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "real money"),
+        ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "rest_url .* of real money"),
+        ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.binance.com:443/ws-api/v3"}, "binance", "stream_url .* of real money"),
+        ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.testnet.binance.vision/ws-api/v3"}, "binance", "two of one venue"),
+        ({"BOT4_BINANCE__REST_URL": "https://testnet.binance.vision"}, "binance", "two of one venue"),
+        ({"BOT4_BINANCE__REST_URL": "https://testnet.binance.vision", "BOT4_BINANCE__STREAM_URL": "ws://ws-api.testnet.binance.vision/ws-api/v3"}, "binance", "stream_url .* in the clear"),
+        ({"BOT4_BINANCE__REST_URL": "https://[::1"}, "binance", "no host that is known"),
+        ({"BOT4_SOURCE__REST_URL": "https://data-api.binance.vision"}, "binance", "source.rest_url .* prices of another market"),
+        ({"BOT4_SOURCE__SPOT_STREAM": "wss://stream.binance.com:9443"}, "binance", "source.spot_stream .* prices of another market"),
         ({"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}, "binance", "made-up evidence"),
         ({"BOT4_BINANCE__STREAM_URL": ""}, "binance", "name both"),
     ],
@@ -36,6 +43,19 @@ def test_what_does_not_fit_mode_testnet_is_refused(make_settings, key, changed, 
     settings = make_settings(**(LOOPBACK | changed))
     with pytest.raises(ConfigError, match=told):
         connect(settings, app.RunOptions(source=source), load_strategy("drill"))
+
+
+def test_the_testnet_and_its_prices_go_together(make_settings, key):
+    named = LOOPBACK | {
+        "BOT4_BINANCE__REST_URL": "",
+        "BOT4_BINANCE__STREAM_URL": "",
+        "BOT4_SOURCE__REST_URL": "https://testnet.binance.vision",
+        "BOT4_SOURCE__SPOT_STREAM": "wss://stream.testnet.binance.vision",
+    }
+    remote = connect(
+        make_settings(**named), app.RunOptions(source="binance"), load_strategy("regime_follower")
+    )
+    remote.stop()
 
 
 def test_mode_testnet_needs_a_key(make_settings, monkeypatch):

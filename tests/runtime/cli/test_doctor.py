@@ -165,6 +165,28 @@ def test_live_does_not_start_where_the_doctor_does_not_pass(
     assert venue.exchange.orders(venue.exchange.account("a-key")) == []
 
 
+def test_mode_live_looks_at_the_very_settings_it_is_to_trade_with(
+    command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "state" / "other"
+    folder.mkdir(parents=True)
+    (folder / "journal.sqlite").write_bytes(b"SQLite format 3\0" + b"torn" * 1000)
+    Path("secret").touch(0o600)
+    Path("secret").write_text("canary-secret\n")
+    for name, text in {
+        "BOT4_BINANCE_API_KEY": "a-key",
+        "BOT4_BINANCE_SECRET_FILE": "secret",
+        "BOT4_BINANCE__REST_URL": "http://127.0.0.1:9",
+        "BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-api/v3",
+        "BOT4_BINANCE__ACCOUNT_UID": "77",
+        "BOT4_BINANCE__REAL_MONEY": "true",
+    }.items():
+        monkeypatch.setenv(name, text)
+    start = ("start", "--mode", "live", "--source", "binance", "--symbols", "BTCUSDT")
+    assert "journal: " not in command(*start).err
+    assert "journal: " in command(*start, "--account", "other").err
+
+
 def test_a_check_that_raises_is_a_check_that_failed() -> None:
     def refuse() -> str:
         raise ModelError("expired")

@@ -23,6 +23,8 @@ from bot4_runtime.exchange.binance.http_connection import HttpConnection, Refusa
 from bot4_runtime.exchange.binance.limits import (
     DEFAULT_PAUSE_MS,
     LONGEST_BAN_MS,
+    Lane,
+    Limit,
     RequestBudget,
 )
 
@@ -220,6 +222,30 @@ def test_a_question_is_asked_again_once_when_a_kept_connection_was_dead():
         assert connection.get("/b", "x=1", {}) == b"{}"
         connection.close()
         assert server.requests == ["GET /a HTTP/1.1", "GET /b?x=1 HTTP/1.1", "GET /b?x=1 HTTP/1.1"]
+
+
+@pytest.mark.parametrize("reply", [SILENCE, CUT, b"GARBAGE\r\n\r\n"])
+def test_a_question_whose_answer_is_late_or_unreadable_is_not_asked_again_by_itself(reply):
+    with Scripted([OK, reply, OK]) as server:
+        connection = HttpConnection(server.url, reply_s=0.3)
+        assert connection.get("/a", "", {}) == b"{}"
+        with pytest.raises(OutcomeUnknown):
+            connection.get("/b", "", {})
+        connection.close()
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(("most", "asked"), [(4, 3), (2, 2)])
+def test_a_question_that_is_asked_again_is_counted_again(most, asked):
+    budget = RequestBudget(None, clock_ms=lambda: 1_800_000_000_000)
+    budget.weight = Limit(60_000, most)
+    with Scripted([OK, RESET, OK]) as server:
+        connection = HttpConnection(server.url, budget=budget)
+        connection.get("/api/v3/time", "", {}, Lane.CANCEL)
+        with suppress(VenueUnreachable):
+            connection.get("/api/v3/time", "", {}, Lane.CANCEL)
+        connection.close()
+        assert len(server.requests) == asked
 
 
 def test_a_question_on_a_new_connection_is_asked_once():

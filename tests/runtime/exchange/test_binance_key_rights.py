@@ -10,7 +10,8 @@ from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.loopback import Loopback
 
-GOOD = {"ip_restrict": True, "enable_reading": True, "enable_withdrawals": False, "enable_spot_and_margin_trading": True}  # fmt: skip
+EXCESS = ("enable_withdrawals", "enable_internal_transfer", "permits_universal_transfer", "enable_margin", "enable_futures", "enable_vanilla_options", "enable_portfolio_margin_trading")  # fmt: skip
+GOOD = {"ip_restrict": True, "enable_reading": True, "enable_spot_and_margin_trading": True} | dict.fromkeys(EXCESS, False)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,10 @@ GOOD = {"ip_restrict": True, "enable_reading": True, "enable_withdrawals": False
         ({"enable_withdrawals": True}, True, 7, "withdraw"),
         ({"enable_internal_transfer": True}, True, 7, "transfer to others"),
         ({"permits_universal_transfer": True}, True, 7, "between accounts"),
+        ({"enable_margin": True}, True, 7, "enableMargin"),
+        ({"enable_futures": True}, True, 7, "enableFutures"),
+        ({"enable_vanilla_options": True}, True, 7, "enableVanillaOptions"),
+        ({"enable_portfolio_margin_trading": True}, True, 7, "enablePortfolioMarginTrading"),
         ({"ip_restrict": False}, True, 7, "bound to no address"),
         ({"enable_reading": False}, True, 7, "may not read"),
         ({"enable_spot_and_margin_trading": False}, True, 7, "may not read and trade"),
@@ -33,6 +38,18 @@ def test_each_fault_of_a_key_is_told(rights, can_trade, uid, told):
     faults = key.faults(uid)
     assert len(faults) == (told is not None)
     assert told is None or told in faults[0]
+
+
+@pytest.mark.parametrize("right", EXCESS)
+def test_a_right_that_is_not_told_counts_against_the_key(right):
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(KeyRights)}
+    told = {names[field]: value for field, value in GOOD.items()}
+    name = names[right]
+    del told[name]
+    rights = msgspec.json.decode(msgspec.json.encode(told), type=KeyRights)
+    (fault,) = KeyTold(KeyHolder(uid=7, can_trade=True), rights).faults(7)
+    assert "does not tell" in fault
+    assert name in fault
 
 
 @pytest.mark.parametrize(("withdraws", "bound"), [(False, True), (True, True), (False, False)])

@@ -14,7 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.errors import LocationRefused, OutcomeUnknown, VenueUnreachable
 from bot4_runtime.exchange.binance.failures import HalfDone, Refusal
-from bot4_runtime.exchange.binance.limits import LONGEST_BAN_MS, Lane, RequestBudget
+from bot4_runtime.exchange.binance.limits import (
+    DEFAULT_PAUSE_MS,
+    LONGEST_BAN_MS,
+    Lane,
+    RequestBudget,
+)
 from bot4_runtime.exchange.binance.order_line import OrderLine
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 
@@ -122,7 +127,8 @@ def failed(status, code=None, data=None, msg="no"):
         (failed(403), Refusal, 0, 0),
         (failed(429, -1003, {"serverTime": 1, "retryAfter": NOW_MS + 7_000}), Refusal, 7_000, 7_000),
         (failed(418, -1003, {"retryAfter": NOW_MS + 120_000}), Refusal, 120_000, 120_000),
-        (failed(418, -1003, {"retryAfter": 1}), Refusal, 0, 0),
+        (failed(418, -1003, {"retryAfter": 1}), Refusal, DEFAULT_PAUSE_MS, DEFAULT_PAUSE_MS),
+        (failed(429, -1003, {"retryAfter": NOW_MS}), Refusal, DEFAULT_PAUSE_MS, DEFAULT_PAUSE_MS),
         (failed(418, -1003, {"retryAfter": 10**15}), Refusal, LONGEST_BAN_MS, LONGEST_BAN_MS),
         (failed(418, -1003, msg=f"IP banned until {NOW_MS + 9_000}."), Refusal, 9_000, 9_000),
         (failed(418, -1003, {"retryAfter": "soon"}), Refusal, 60_000, 60_000),
@@ -142,6 +148,8 @@ def test_every_answer_is_one_outcome_and_keeps_silence_as_told(
             with pytest.raises(outcome) as told:
                 place(line)
             assert type(told.value) is outcome
+            if outcome is Refusal:
+                assert told.value.looked_at == (answer["status"] not in {403, 418, 429})
         assert budget.take(Lane.CANCEL, 1) == silent_ms
         assert budget.take(Lane.OPEN, 1, account="k", orders=1) == orders_ms
         if orders_ms:

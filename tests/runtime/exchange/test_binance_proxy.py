@@ -169,6 +169,26 @@ def test_a_proxy_that_refuses_means_that_nothing_was_sent():
         assert (proxy.passed, proxy.refused) == ([], 2)
 
 
+@pytest.mark.parametrize("reply", [b"SSH-2.0-none\r\n", b"\r\n", b"HTTP/1.1 what\r\n\r\n", b"x" * 70_000 + b"\n", b""])  # fmt: skip
+def test_a_proxy_that_answers_with_nonsense_means_that_nothing_was_sent(reply):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            line, _ = listener.accept()
+            with line, suppress(ConnectionError):  # who read enough hangs up
+                line.recv(65_536)
+                line.sendall(reply)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        connection = HttpConnection(
+            "http://127.0.0.1:9", proxy=f"http://127.0.0.1:{listener.getsockname()[1]}"
+        )
+        with pytest.raises(VenueUnreachable, match="nothing was sent"):
+            connection.post("/api/v3/order", "a=1", {})
+        thread.join()
+
+
 @pytest.mark.parametrize(
     "address",
     ["", "proxy:8080", "socks5://127.0.0.1:1", "https://p:1", "http://p", "http://u:hush@p:x"],

@@ -154,6 +154,16 @@ def test_secrets_come_from_a_private_file_or_the_environment(tmp_path):
     ).query({"a": 1})
 
 
+def test_blanks_around_a_key_are_left_out_and_one_that_no_header_takes_is_refused_unshown():
+    told = signer_from_environment({API_KEY: " canary\n", SECRET: "s\n"})
+    assert told.api_key == "canary"
+    assert told.query({"a": 1}) == Signer(Secret("k"), Secret("s")).query({"a": 1})
+    for key in ("canary\nX-Other: 1", "canary key", "canary\u00fc", "canary\x7f"):
+        with pytest.raises(ConfigError, match=API_KEY) as refused:
+            signer_from_environment({API_KEY: key, SECRET: "s"})
+        assert "canary" not in str(refused.value)
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o660, 0o644])
 def test_a_file_that_others_may_read_is_refused(tmp_path, mode):
     file = tmp_path / "key.pem"

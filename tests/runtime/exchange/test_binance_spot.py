@@ -226,21 +226,33 @@ def test_a_clock_that_is_off_is_corrected_before_anything_is_signed(skew_ms):
         assert isinstance(client.submit(intent(1), "b4-1-1", 0.0)[0], OrderAccepted)
 
 
-def test_a_clock_that_jumps_costs_one_question_a_repeat_and_an_order_a_rejection():
+def test_a_clock_that_jumps_costs_one_question_a_repeat_and_leaves_an_order_unsent():
     ours, theirs = ManualClock(10**18), ManualClock(10**18)
     with connected(ours, theirs) as (_venue, client):
         client.start()
         theirs.advance_to(10**18 + 60 * 10**9)
         assert client.open_orders() == []
         theirs.advance_to(10**18 + 120 * 10**9)
-        (rejected,) = client.submit(intent(1), "b4-1-1", 0.0)
-        assert rejected.code == "-1021"
+        with pytest.raises(VenueUnreachable, match="-1021"):
+            client.submit(intent(1), "b4-1-1", 0.0)
+        assert client.query(SYMBOL, "b4-1-1") is None
         assert isinstance(client.submit(intent(2), "b4-1-2", 0.0)[0], OrderAccepted)
 
 
-def test_without_the_venues_time_nothing_is_sent():
+@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.BANNED, Fault.ORDER_LIMIT, Fault.FORBIDDEN])  # fmt: skip
+def test_an_order_turned_away_at_the_door_was_not_sent_and_is_no_rejection(fault):
     with connected() as (venue, client):
-        venue.schedule(FaultSchedule([FaultRule(fault=Fault.NOT_JSON, path="/api/v3/time")]))
+        client.start()
+        venue.schedule(FaultSchedule([FaultRule(fault=fault, method="POST", times=1, seconds=5)]))
+        with pytest.raises(VenueUnreachable, match="before it was looked at"):
+            client.submit(intent(1), "b4-1-1", 0.0)
+        assert venue.exchange.orders(venue.exchange.account("key")) == []
+
+
+@pytest.mark.parametrize("fault", [Fault.NOT_JSON, Fault.FORBIDDEN, Fault.RESTRICTED])
+def test_without_the_venues_time_nothing_is_sent(fault):
+    with connected() as (venue, client):
+        venue.schedule(FaultSchedule([FaultRule(fault=fault, path="/api/v3/time")]))
         with pytest.raises(VenueUnreachable, match="nothing was sent"):
             client.submit(intent(1), "b4-1-1", 0.0)
         assert venue.exchange.orders(venue.exchange.account("key")) == []

@@ -164,8 +164,10 @@ def test_n7_n8_a_venue_that_wants_silence_has_it_whole(agreed, fault, method) ->
 
 def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
     _, made, events = agreed(rule(Fault.ORDER_LIMIT, "POST", times=2, seconds=120))
-    rejected = [e for e in of(events, OrderRejected) if e.code == "-1015"]
-    assert len(rejected) == 2
+    unsent = [e for e in of(events, OrderClosed) if "-1015" in e.reason]
+    assert len(unsent) == 2
+    assert {e.status for e in unsent} == {OrderStatus.NEVER_PLACED.value}
+    assert of(events, OrderRejected) == [], "a limit is no verdict on an order"
     limited = [entry.time_ms for entry in made.venue_entries if entry.kind == "fault"]
     asked = {
         entry.body["call"]

@@ -1,0 +1,96 @@
+"""Which market an address belongs to, and which addresses a mode may trade at and read from.
+
+Orders and the prices that they are decided on must be of one market: real money, the testnet, or
+a venue on loopback. A host that is none of these is refused.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.settings import Settings
+
+REAL_MONEY: Final = (".binance.com", ".binance.us", ".binance.vision")
+"""Ends of hosts of the real markets; those of `TESTNETS` are looked at first."""
+TESTNETS: Final = ("testnet.binance.vision", ".testnet.binance.vision")
+
+
+class Place(StrEnum):
+    """Whose market a host serves."""
+
+    REAL = "of real money"
+    TESTNET = "of the testnet"
+    LOOPBACK = "on this machine"
+    UNKNOWN = "no host that is known"
+
+
+def place_of(url: str) -> Place:
+    """Return whose market an address is of; what cannot be read is unknown."""
+    parts = _parts(url)
+    host = (parts.hostname or "") if parts is not None else ""
+    if host in LOOPBACK:
+        return Place.LOOPBACK
+    if host == TESTNETS[0] or host.endswith(TESTNETS[1]):
+        return Place.TESTNET
+    return Place.REAL if host.endswith(REAL_MONEY) else Place.UNKNOWN
+
+
+def trades_on_loopback(settings: Settings) -> bool:
+    """Tell whether both ways of orders end on this machine."""
+    urls = settings.binance.hosts(settings.runtime.mode)
+    return all(place_of(url) is Place.LOOPBACK for url in urls)
+
+
+def host_faults(settings: Settings) -> list[str]:
+    """Return why modes ``testnet`` and ``live`` must not trade with these addresses.
+
+    Raises:
+        ConfigError: of two addresses of one venue one is named.
+    """
+    return list(_faults(settings))
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    mode, source = settings.runtime.mode, settings.source
+    wanted = Place.REAL if mode == "live" else Place.TESTNET
+    rest_url, stream_url = settings.binance.hosts(mode)
+    traded = {"binance.rest_url": rest_url, "binance.stream_url": stream_url}
+    read = {"source.rest_url": source.rest_url, "source.spot_stream": source.spot_stream}
+    places = {name: place_of(url) for name, url in traded.items()}
+    foreign = [name for name in traded if places[name] not in {wanted, Place.LOOPBACK}]
+    for name in foreign:
+        yield (
+            f"{name} {traded[name]!r} is {places[name].value}, and mode {mode} trades at hosts "
+            f"{wanted.value} or on 127.0.0.1: leave it out"
+        )
+    if not foreign and len(set(places.values())) > 1:
+        yield (
+            f"binance.rest_url {rest_url!r} is {places['binance.rest_url'].value} and "
+            f"binance.stream_url {stream_url!r} {places['binance.stream_url'].value}: name two "
+            "of one venue"
+        )
+    for name, url in read.items():
+        if url and place_of(url) is not places["binance.rest_url"]:
+            yield (
+                f"{name} {url!r} is {place_of(url).value}, and orders would go to {rest_url!r}, "
+                f"{places['binance.rest_url'].value}, on prices of another market: leave it out"
+            )
+    for name, url in (traded | read).items():
+        if url and not _sealed(url):
+            yield f"{name} {url!r} would go in the clear: expected https or wss outside 127.0.0.1"
+
+
+def _sealed(url: str) -> bool:
+    parts = _parts(url)
+    return place_of(url) is Place.LOOPBACK or (
+        parts is not None and parts.scheme in {"https", "wss"}
+    )
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
