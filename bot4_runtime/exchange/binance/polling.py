@@ -108,14 +108,11 @@ class BinanceSource:
         pause = 1.0
         while not stop.is_set():
             try:
-                candles = sorted(
-                    (
-                        candle
-                        for symbol, start in next_ms.items()
-                        for candle in self._fetch(symbol, start, self._closed_before())
-                    ),
-                    key=lambda c: (c.open_time_ms, c.symbol),
-                )
+                candles = []
+                for symbol, start in next_ms.items():
+                    candles += self._fetch(symbol, start, self._closed_before())
+                    yield None  # an answer may take `TIMEOUT_MS`: the reader looks around
+                candles.sort(key=lambda c: (c.open_time_ms, c.symbol))
                 pause = 1.0
             except VenueUnreachable:
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311 - no secret

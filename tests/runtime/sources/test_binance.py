@@ -132,11 +132,25 @@ def test_a_stream_continues_past_each_cursor_and_keeps_order(served) -> None:
     cursor = {"BTCUSDT": FROM + 17 * HOUR, "ETHUSDT": FROM + 18 * HOUR}
     stop = threading.Event()
     got = []
-    for candle in polled.stream(FROM, cursor, stop):
+    for candle in filter(None, polled.stream(FROM, cursor, stop)):
         got.append((candle.symbol, (candle.open_time_ms - FROM) // HOUR))
         if len(got) == 3:
             stop.set()
     assert got == [("BTCUSDT", 18), ("BTCUSDT", 19), ("ETHUSDT", 19)]
+
+
+def test_a_reader_looks_around_between_the_answers_for_two_symbols(served) -> None:
+    venue, url = served
+    polled, _ = source(url, now_ms=FROM + 2 * HOUR)
+    polled.check()
+    venue.asked.clear()
+    stop = threading.Event()
+    stream = polled.stream(FROM, {}, stop)
+    for number in range(1, len(SYMBOLS) + 1):
+        assert next(stream) is None
+        assert len(venue.asked) == number
+    assert [next(stream) for _ in range(2)] == [venue.rows[s][0] for s in SYMBOLS[:2]]
+    stop.set()
 
 
 def test_a_stream_waits_for_the_next_close(served) -> None:
