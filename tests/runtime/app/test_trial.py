@@ -460,6 +460,60 @@ def test_a_pair_that_expires_while_it_is_tried_is_refused(desk, promote, clinic)
     assert at.trading() == first
 
 
+def test_a_pair_that_expires_while_it_trades_is_left(desk, promote, clinic) -> None:
+    at = desk(expires_ms=EXPIRY)
+    first = at.trading()
+    at.hours(2)
+    assert at.told == []
+    clinic.now_ms = EXPIRY
+    before = len(at.named)
+    at.hours(3)
+    assert [(e.outcome, e.shas, e.reason) for e in at.told[:1]] == [
+        ("left", first, "it expired at 3084-12-12T12:41Z")
+    ]
+    assert at.outcomes() == ["left", "swap"], "it is told once"
+    assert at.trading() == ("", "")
+    assert at.evidence == at.models.evidence() == {}
+    assert set(at.named[before:]) == {None}
+    assert "nothing is entered until one is promoted: it expired" in at.models.warnings[0]
+    second = promote(1.1)
+    at.hours(1)
+    assert at.outcomes()[2:] == ["adopted", "swap"]
+    assert at.trading() == second
+
+
+def test_a_pair_that_expires_after_it_was_adopted_gives_way_to_the_former(
+    desk, promote, clinic
+) -> None:
+    at = desk()
+    first = at.trading()
+    at.hours(1)
+    promote(1.1, expires_ms=EXPIRY)
+    at.until("kept")
+    at.told.clear()
+    clinic.now_ms = EXPIRY
+    at.hours(3)
+    assert at.outcomes() == ["rolled back", "swap"]
+    assert at.told[0].reason == "it expired at 3084-12-12T12:41Z"
+    assert at.trading() == first
+    assert set(at.named[-6:]) == {first[1]}
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_is_tried_when_the_trading_pair_expires_takes_its_place_unless_it_expired_too(
+    desk, promote, clinic, both
+) -> None:
+    at = desk(expires_ms=EXPIRY)
+    at.hours(1)
+    second = promote(1.1, **{"expires_ms": EXPIRY} if both else {})
+    at.until("begun")
+    at.told.clear()
+    clinic.now_ms = EXPIRY
+    at.hours(2)
+    assert at.outcomes() == ["left", "swap", *(["refused"] if both else ["adopted", "swap"])]
+    assert at.trading() == (("", "") if both else second)
+
+
 def test_a_promotion_while_the_session_comes_up_is_tried(desk, promote, clinic) -> None:
     clinic.while_opening = lambda: promote(1.1)
     at = desk()
