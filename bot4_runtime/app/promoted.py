@@ -51,6 +51,7 @@ class PromotedModels:
         symbols: what is traded: a pair that may not be used on them is refused.
         mode: how the HMM names regimes: a pair that cannot is refused.
         market: where; a pair of another market is refused.
+        simulated: whether a pair that learnt from simulated candles may trade.
         bounds: what a new pair must keep to.
         notice: set when somebody says that a pair was promoted; the pointer is looked at once a
             second without it.
@@ -69,11 +70,14 @@ class PromotedModels:
         *,
         mode: HmmMode = HmmMode.FILTER,
         market: Market | None = None,
+        simulated: bool = True,
         bounds: TrialBounds | None = None,
         notice: threading.Event | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        self._shelf = ModelShelf(registry, interval, symbols, mode=mode, market=market)
+        self._shelf = ModelShelf(
+            registry, interval, symbols, mode=mode, market=market, simulated=simulated
+        )
         self._interval = interval
         self._clock = clock
         self._notice = notice or threading.Event()

@@ -37,6 +37,7 @@ class Remote:
         timer: nanoseconds of a clock that never jumps.
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
+        local: whether the venue is on this machine, where nothing is at stake.
     """
 
     venue: BinanceSpot
@@ -44,6 +45,7 @@ class Remote:
     timer: Callable[[], int]
     lease: Lease
     source: CandleSource | None = None
+    local: bool = False
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -86,7 +88,8 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             f"binance.rest_url {rest_url!r} is a market of real money, and mode testnet "
             "trades at https://testnet.binance.vision or on 127.0.0.1"
         )
-    if strategy.synthetic_rules and host not in LOOPBACK:
+    local = host in LOOPBACK
+    if strategy.synthetic_rules and not local:
         raise ConfigError(
             f"the strategy {strategy.name} is an exercise judged by made-up evidence; it trades "
             f"on paper and on 127.0.0.1, not at {host}"
@@ -99,9 +102,9 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
-        budget=None if host in LOOPBACK else shared_budget(Market.SPOT),
+        budget=None if local else shared_budget(Market.SPOT),
         order_url=stream_url,
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
-    return Remote(venue, clock, time.monotonic_ns, lease)
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local)

@@ -15,7 +15,7 @@ from bot4_pipelines.training.leak_audit import AFTER, BEFORE
 from bot4_pipelines.training.promotion import judge, promote, rollback, taken_back
 from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.candle import Market, Origin
-from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.manifest import Cuts, GateVerdict, HmmDefinition, Manifest, ModelKind
@@ -221,6 +221,27 @@ def test_a_run_leaves_what_an_operator_went_back_from_until_it_is_promoted(tmp_p
         stream.write(line + b"\n")
     assert taken_back(registry, "1h", (second, "")), "a crash cut that promotion short"
     assert taken_back(registry, "1h", (first, "")) == "", "it is promoted"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("simulated/spot", "simulated/spot/ETHUSDT/1h are not real spot"),
+        ("real/usdm", "real/usdm/ETHUSDT/1h are not real spot"),
+        ("real/spot", "parquet is missing"),  # it is gone on with
+    ],
+)
+def test_evidence_is_of_candles_like_those_the_promoted_pair_was_trained_on(
+    tmp_path, registry, kind, told
+):
+    flow = Workflow(Folders(tmp_path / "home", registry.root), lambda *_: None)
+    registry.activate("1h", archived(registry), now_ms=NOW)
+    numbers = {"interval": "1h", "series": ["real/spot/BTCUSDT/1h", f"{kind}/ETHUSDT/1h"]}
+    flow.records.write(
+        Record(step="candles", stamp="", content="c", finished_ms=1, seconds=0.1, numbers=numbers)
+    )
+    with pytest.raises(DataError, match=told):
+        flow.evidence_records()
 
 
 def test_what_was_promoted_while_a_rollback_was_decided_stays(registry):

@@ -13,7 +13,7 @@ from bot4_runtime import app
 from bot4_runtime.app import promoted
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.clock import ManualClock
-from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.events import ModelPromoted, ModelTrial, RegimeNamed
 from bot4_runtime.features.incremental import FeatureState
@@ -411,6 +411,25 @@ def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:
     assert "trained on the usdm market; expected spot" in at.told[0].reason
     with pytest.raises(ModelError, match="usdm market"):
         promoted.PromotedModels(clinic, "1h", ManualClock(0), (), market=Market.SPOT)
+
+
+def test_a_pair_of_simulated_candles_is_refused_where_something_is_at_stake(
+    promote, clinic
+) -> None:
+    def begun() -> promoted.PromotedModels:
+        clock = ManualClock(START * 1_000_000)
+        return promoted.PromotedModels(clinic, "1h", clock, simulated=False)
+
+    promote()
+    with pytest.raises(ModelError, match="trained on simulated candles; expected real ones"):
+        begun()
+    real = promote(1.1, origin=Origin.REAL)
+    at = Desk(begun(), TradingState())
+    promote()
+    at.hours(1)
+    assert at.outcomes() == ["refused"]
+    assert "trained on simulated candles" in at.told[0].reason
+    assert set(at.named) == {real[1]}
 
 
 def test_a_fork_answers_as_if_it_had_seen_every_candle(promote, clinic) -> None:
