@@ -198,14 +198,15 @@ class BinanceSource:
         except ccxt.BaseError as error:
             text = str(error)
             at_start = method == "load_markets"
-            if " 451 " in text or "restricted location" in text or (at_start and " 403 " in text):
+            firewall = " 403 " in text  # it wants silence as a ban does
+            if firewall or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+                asked = (self._client.last_response_headers or {}).get("Retry-After")
+                self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
+            if " 451 " in text or "restricted location" in text or (at_start and firewall):
                 raise LocationRefused(
                     "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
                     "candles"
                 ) from error
-            if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-                asked = (self._client.last_response_headers or {}).get("Retry-After")
-                self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
                     f"Binance did not answer ({type(error).__name__}); look at the network, or "

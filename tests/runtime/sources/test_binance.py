@@ -227,6 +227,22 @@ def test_a_venue_in_trouble_is_unreachable_not_wrong(served, status: int) -> Non
         polled.check()
 
 
+@pytest.mark.parametrize("status", [403, 418, 429])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_who_wants_silence_is_not_asked_again_soon(served, status: int, at_start: bool) -> None:
+    venue, url = served
+    polled, _ = source(url, "BTCUSDT")
+    if not at_start:
+        polled.check()
+    venue.faults = [(status, "<html>request blocked</html>")]
+    with pytest.raises((VenueUnreachable, LocationRefused)):
+        polled.check() if at_start else polled.history(FROM, NOW)
+    venue.asked.clear()
+    with pytest.raises(VenueUnreachable, match=r"another \d+ s; nothing was asked"):
+        polled.check() if at_start else polled.history(FROM, NOW)
+    assert venue.asked == []
+
+
 def test_an_unknown_symbol_names_the_nearest(served) -> None:
     _, url = served
     polled, _ = source(url, "BTCUSDT", "ETHHUSDT")
