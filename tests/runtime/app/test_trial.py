@@ -272,6 +272,23 @@ def test_a_bad_pair_is_refused_while_it_only_looks_on(
     assert at.outcomes()[2] == "begun"
 
 
+def test_a_trial_counts_closing_times_on_which_both_answered_alone(desk, promote) -> None:
+    """The pair that trades names nothing for a while: there is nothing to compare with."""
+    ill = Illness("not finite", 10)
+    at = desk(ill=ill)
+    at.hours(1)
+    promote(1.1)
+    at.hours(40)
+    assert at.outcomes() == ["begun"]
+    assert at.models.detector.candles <= 5
+    ill.after = 10**9
+    at.until("adopted")
+    adopted = at.told[1]
+    assert adopted.candles == 24
+    assert adopted.agreement >= 0.6
+    assert at.named.count(None) == 72
+
+
 @pytest.mark.parametrize(
     ("kind", "why", "lost"),
     [
