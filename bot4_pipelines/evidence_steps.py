@@ -1,5 +1,6 @@
 """The last steps: the figures of the promoted pair, and the evidence for each rule."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -7,8 +8,11 @@ from bot4_pipelines.records import digest, now_ms, source_sha256
 from bot4_pipelines.step_numbers import evidence_rows
 from bot4_pipelines.steps import Made, Outcome
 from bot4_pipelines.workbench import TRAINING, Workbench, ids_of, promoted_pair
+from bot4_runtime.domain.candle import SeriesId
+from bot4_runtime.domain.errors import DataError
 
 if TYPE_CHECKING:
+    from bot4_runtime.regime.manifest import Manifest
     from bot4_runtime.regime.registry import CurrentPair
 
 EVIDENCE_SEED: Final = 20_180_101
@@ -43,12 +47,14 @@ class EvidenceSteps(Workbench):
 
         Raises:
             ModelError: nothing is promoted.
+            DataError: the candles are not of the promoted pair's market or origin.
         """
         from bot4_runtime.regime.evidence import evidence_path
 
         candles = self._candles
         interval = str(candles.numbers["interval"])
         pair = promoted_pair(self._registry, interval)
+        _check_alike(ids_of(candles), self._registry.manifest(pair.hmm_sha256))
         code = source_sha256(
             "bot4_pipelines.training.evidence",
             "bot4_runtime.regime.evidence",
@@ -104,3 +110,16 @@ class EvidenceSteps(Workbench):
         plots = {"net_return_by_rule": rule_evidence(drawn)} if drawn else {}
         content = digest(rules)
         return content, {"file": str(path), "rules": rules}, plots
+
+
+def _check_alike(ids: Sequence[SeriesId], manifest: "Manifest") -> None:
+    """Refuse candles that say nothing of a pair: simulated ones of a real pair, and the like."""
+    wanted = f"{manifest.origin.value} {manifest.market.value}"
+    foreign = [
+        one.key for one in ids if (one.origin, one.market) != (manifest.origin, manifest.market)
+    ]
+    if foreign:
+        raise DataError(
+            f"no evidence is written: the candles {' '.join(foreign)} are not {wanted}, on which "
+            "the promoted models were trained; ingest such candles, or promote models of these"
+        )

@@ -88,9 +88,12 @@ def take_candles(store: CandleStore, before: Record | None, report: Report) -> d
 
 
 def _has_what_is_wanted(before: Record) -> bool:
-    """Whether an earlier download was of the symbols, interval and years that are wanted now."""
-    want, got = wanted(), before.numbers
-    return (want.interval or DEFAULT_INTERVAL, want.years, list(want.symbols)) == (
+    """Whether an earlier download was of what is wanted now: market, symbols, interval, years."""
+    from bot4_pipelines.ingest.source import chosen_market
+
+    want, got, market = wanted(), before.numbers, chosen_market(os.environ).value
+    return (market, want.interval or DEFAULT_INTERVAL, want.years, list(want.symbols)) == (
+        got.get("market", Market.SPOT.value),
         got.get("interval", DEFAULT_INTERVAL),
         got.get("years", DEFAULT_YEARS),
         got.get("asked", []),

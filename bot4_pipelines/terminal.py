@@ -162,6 +162,9 @@ def print_models(document: Mapping[str, Any], console: Console) -> None:
         for gate in model["gates"]:
             if not gate["passed"]:
                 console.print(f"[red]{kind} refused:[/] {escape(gate['says'])}", highlight=False)
+    note = (document.get("promoted") or {}).get("note")
+    if note:
+        console.print(f"[yellow]Promotion:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def _print_accuracy(models: Mapping[str, Any], console: Console) -> None:

@@ -233,21 +233,28 @@ class Workflow(CandleSteps, EvidenceSteps):
     def promoted_models(self) -> Outcome:
         """Judge both candidates again and point the runtime at them.
 
+        Candidates that an operator went back from stay left; the record's ``note`` says so.
+
         Raises:
             ModelError: a gate refuses one of them, or something looks ahead.
         """
-        pair = [
+        from bot4_pipelines.training.promotion import taken_back
+
+        hmm, lstm = (
             self.records.need(name, name).content for name in ("hmm_candidate", "lstm_candidate")
-        ]
+        )
         interval = str(self._candles.numbers["interval"])
-        stamp = digest("promoted", *pair)
+        current = self._registry.current(interval)
+        left = taken_back(self._registry, interval, (hmm, lstm))
+        stamp = digest("promoted", hmm, lstm, left) if left else digest("promoted", hmm, lstm)
 
         def work() -> Made:
+            if current is not None and left:
+                return stamp, pair_numbers(interval, current) | {"note": left}, {}
             self.report("judging both models again", 0.2)
-            return stamp, promote_pair(self.folders, interval, (pair[0], pair[1])), {}
+            return stamp, promote_pair(self.folders, interval, (hmm, lstm)), {}
 
-        current = self._registry.current(interval)
-        as_it_was = current is not None and list(current.shas) == pair
+        as_it_was = bool(left) or (current is not None and current.shas == (hmm, lstm))
         return self._steps.run("promoted_models", stamp, work, [], again=not as_it_was)
 
     def training_reference(self) -> Outcome:

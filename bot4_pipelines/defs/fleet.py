@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 
 import dagster as dg
 
@@ -42,7 +43,7 @@ from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.steps import Outcome
 from bot4_pipelines.workflow import Workflow
-from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.candle import INTERVALS_MS, Market
 from bot4_runtime.domain.errors import Bot4Error, StoreBusy, VenueUnreachable
 
 # Backfill policies are beta in Dagster; its warning would greet every command.
@@ -50,6 +51,9 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_p
 
 FIRST_YEAR = "2017"
 """Binance's first."""
+OF_LAST_YEAR = timedelta(milliseconds=max(INTERVALS_MS.values())) + timedelta(hours=6)
+"""How long into a year candles of the year before still come: the longest of them has to close,
+and a venue or a machine may be away over New Year's night."""
 
 series = dg.DynamicPartitionsDefinition(name="series")
 perpetuals = dg.DynamicPartitionsDefinition(name="perpetual")
@@ -368,18 +372,22 @@ fleet_models = dg.define_asset_job(
     job=fleet_candles,
     cron_schedule="4 * * * *",
     execution_timezone="UTC",
-    description="Asks for the present year of every series, a run each, four minutes past.",
+    description="Asks for the present year of every series, a run each, four minutes past; in its "
+    "first days for the year before too, whose last candles close then.",
 )
 def fleet_candles_hourly(
     context: dg.ScheduleEvaluationContext,
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """Request a run for every known series."""
+    """Request a run for every known series, and year that may have new candles."""
     names = context.instance.get_dynamic_partitions("series")
     if not names:
         return dg.SkipReason("no series yet: add partitions, or start the sensor fleet_partitions")
     moment = context.scheduled_execution_time
+    asked = sorted({f"{moment - OF_LAST_YEAR:%Y}", f"{moment:%Y}"})
     keys = [
-        dg.MultiPartitionKey({"series": name, "year": f"{moment:%Y}"}) for name in sorted(names)
+        dg.MultiPartitionKey({"series": name, "year": year})
+        for name in sorted(names)
+        for year in asked
     ]
     return [
         dg.RunRequest(run_key=f"{key} {moment:%Y-%m-%dT%H}", partition_key=key, tags=AT_MOST_2_H)

@@ -269,6 +269,27 @@ def rollback(registry: ModelRegistry, interval: str, now_ms: int | None = None) 
     )
 
 
+def taken_back(registry: ModelRegistry, interval: str, shas: tuple[str, str]) -> str:
+    """Say that a rollback stands that a pair was left by; empty when none does.
+
+    Raises:
+        ModelError: the interval is unknown, or the pointer is damaged.
+    """
+    current = registry.current(interval)
+    history = registry.activations(interval)
+    # Lines after the present pair's tell of activations that a crash cut short.
+    places = [place for place, entry in enumerate(history) if entry.pair == current]
+    if current is None or not places or history[places[-1]].action != "rollback":
+        return ""
+    if current.shas == shas or all(entry.pair.shas != shas for entry in history[: places[-1]]):
+        return ""
+    return (
+        f"an operator went back from {(shas[1] or shas[0])[:12]} to "
+        f"{(current.lstm_sha256 or current.hmm_sha256)[:12]}, which stays promoted; "
+        "`bot4-pipelines promote` brings the newer pair back"
+    )
+
+
 def _back_to(stack: list[CurrentPair], pair: CurrentPair) -> list[CurrentPair]:
     """Return the stack up to the last activation of a pair, or all of it when there is none."""
     for depth in range(len(stack), 0, -1):

@@ -42,7 +42,8 @@ class PromotedModels:
 
     A newer pair is tried beside the one that trades, takes its place, and is itself watched: the
     former one is kept, beside it at first, and comes back when the new one's answers are none,
-    slow, or too different. Where it cannot, having expired, no pair trades until one is promoted.
+    slow, or too different, or when it expires. Where there is none, or it expired too, no pair
+    trades until one is promoted.
     A pair that is refused is told of once, and the last good one kept. Evidence is gathered after
     a promotion, so its file is watched too.
 
@@ -50,6 +51,7 @@ class PromotedModels:
         symbols: what is traded: a pair that may not be used on them is refused.
         mode: how the HMM names regimes: a pair that cannot is refused.
         market: where; a pair of another market is refused.
+        simulated: whether a pair that learnt from simulated candles may trade.
         bounds: what a new pair must keep to.
         notice: set when somebody says that a pair was promoted; the pointer is looked at once a
             second without it.
@@ -68,11 +70,14 @@ class PromotedModels:
         *,
         mode: HmmMode = HmmMode.FILTER,
         market: Market | None = None,
+        simulated: bool = True,
         bounds: TrialBounds | None = None,
         notice: threading.Event | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        self._shelf = ModelShelf(registry, interval, symbols, mode=mode, market=market)
+        self._shelf = ModelShelf(
+            registry, interval, symbols, mode=mode, market=market, simulated=simulated
+        )
         self._interval = interval
         self._clock = clock
         self._notice = notice or threading.Event()
@@ -220,7 +225,15 @@ class PromotedModels:
             self._candidate = self._shelf.open(current.shas, self._now_ms())
 
     def _judge(self, engine: Engine) -> None:
-        """Decide what the counts of the detector ask for."""
+        """Decide what the clock and the counts of the detector ask for."""
+        aged = "" if self.detector.silent else self._aged(self.pair)
+        if aged:
+            if self._former is not None:
+                self._roll_back(engine, *self._former, aged)
+            else:
+                self._leave(engine, aged, aged)
+                self._tell_what_trades()
+            return
         if self._former is not None:
             wrong = self.detector.complaint() or (
                 self.detector.disagreement() if self._candidate is None else ""
@@ -235,6 +248,9 @@ class PromotedModels:
             self.detector.run_beside(None)
 
     def _judge_candidate(self, engine: Engine, pair: ModelPair) -> None:
+        aged = self._aged(pair)
+        if aged:
+            raise ModelError(aged)
         if not self._length or self.detector.silent:
             self._adopt(engine, pair)
         elif self.detector.beside is not pair:
@@ -243,11 +259,7 @@ class PromotedModels:
                            lstm=pair.lstm_sha256[:12], candles=self._length)  # fmt: skip
             self._tell(shas(pair), "begun", "")
         else:
-            wrong = (
-                self.detector.complaint_beside()
-                or self.detector.disagreement()
-                or self._aged(pair)
-            )
+            wrong = self.detector.complaint_beside() or self.detector.disagreement()
             if wrong:
                 raise ModelError(wrong)
             if self.detector.candles >= self._length:
@@ -270,8 +282,7 @@ class PromotedModels:
         self, engine: Engine, pair: ModelPair, evidence: Mapping[str, EvidenceRecord], why: str
     ) -> None:
         """Go back to the former pair; where that cannot trade any more, no pair does."""
-        left = self.pair
-        back = self._trial(shas(left), "rolled back", why)
+        back = self._trial(shas(self.pair), "rolled back", why)
         hindrance = self._aged(pair)
         if not hindrance:
             try:
@@ -280,14 +291,19 @@ class PromotedModels:
                 hindrance = f"{type(error).__name__}: {error}"
         self._former = None
         if hindrance:
-            self._tell(shas(left), "left", f"{why}; no way back to the former pair: {hindrance}")
-            engine.believe({})
-            self._silence(why)
+            reason = f"{why}; no way back to the former pair: {hindrance}"
+            self._leave(engine, reason, why)
         else:
             self._log.error("models rolled back to the former pair", why=why)
             self.detector.guard(on=False)
             self._happened.append(back)
         self._tell_what_trades()
+
+    def _leave(self, engine: Engine, reason: str, why: str) -> None:
+        """Let the pair that trades go, with nothing in its place."""
+        self._tell(shas(self.pair), "left", reason)
+        engine.believe({})
+        self._silence(why)
 
     def _swap(
         self, engine: Engine, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]

@@ -36,6 +36,7 @@ class Remote:
         timer: nanoseconds of a clock that never jumps.
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
+        local: whether the venue is on this machine, where nothing is at stake.
     """
 
     venue: BinanceSpot
@@ -43,6 +44,7 @@ class Remote:
     timer: Callable[[], int]
     lease: Lease
     source: CandleSource | None = None
+    local: bool = False
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -100,4 +102,4 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
-    return Remote(venue, clock, time.monotonic_ns, lease)
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local)

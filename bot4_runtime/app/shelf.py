@@ -7,7 +7,7 @@ of this session. When one is tried, trades or is left is `promoted`'s business.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.regime import HmmMode
@@ -27,6 +27,7 @@ class ModelShelf:
         symbols: what is traded: a pair that may not be used on them is refused.
         mode: how the HMM names regimes: a pair that cannot is refused.
         market: where; a pair of another market is refused.
+        simulated: whether a pair that learnt from simulated candles may be used.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class ModelShelf:
         *,
         mode: HmmMode,
         market: Market | None,
+        simulated: bool,
     ) -> None:
         self._registry = registry
         self._interval = interval
         self._symbols = tuple(symbols)
         self._mode = mode
         self._market = market
+        self._simulated = simulated
 
     def pointed(self) -> CurrentPair | None:
         """Return what the pointer names; None where it names nothing or is unreadable."""
@@ -63,8 +66,8 @@ class ModelShelf:
         """Open a pair that may be used here; `now_ms` is UTC.
 
         Raises:
-            ModelError: a file does not hold or has expired, it is of another market, or may not
-                be used on a symbol.
+            ModelError: a file does not hold or has expired, it is of another market or of
+                simulated candles, or may not be used on a symbol.
         """
         pair = self._registry.open(self._interval, *shas, now_ms)
         market = pair.deciding.market
@@ -72,6 +75,12 @@ class ModelShelf:
             raise ModelError(
                 f"the {self._interval} models were trained on the {market.value} market; expected "
                 f"{self._market.value}: promote models of that market, or set runtime.market"
+            )
+        if pair.deciding.origin is Origin.SIMULATED and not self._simulated:
+            raise ModelError(
+                f"the {self._interval} models were trained on simulated candles; expected real "
+                "ones at a venue outside this machine: train on them and promote, or trade on "
+                "paper"
             )
         for symbol in self._symbols:
             pair.require(symbol)

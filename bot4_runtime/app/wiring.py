@@ -91,7 +91,7 @@ def build(
     models: PromotedModels | None = None
     notice: PromotionNotice | None = None
     if strategy.needs_models:
-        models, notice = _models(settings, registry, clock, source, mode)
+        models, notice = _models(settings, registry, clock, source, mode, remote)
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
@@ -233,7 +233,12 @@ def _count(metrics: Metrics, bus: EventBus, fees: FeeCalculator, source: CandleS
 
 
 def _models(
-    settings: Settings, registry: ModelRegistry, clock: Clock, source: CandleSource, mode: str
+    settings: Settings,
+    registry: ModelRegistry,
+    clock: Clock,
+    source: CandleSource,
+    mode: str,
+    remote: Remote | None,
 ) -> tuple[PromotedModels, PromotionNotice | None]:
     """Return the promoted models, and what hears of newer ones where there is a Redis."""
     heard, notice = threading.Event(), None
@@ -246,6 +251,7 @@ def _models(
         source.symbols,
         mode=settings.runtime.hmm_mode,
         market=source.market,
+        simulated=remote is None or remote.local,
         bounds=settings.promotion.bounds(),
         notice=heard,
     )

@@ -31,7 +31,7 @@ class TrialBounds:
 
     Attributes:
         candles: closing times that a new pair is tried on before it trades, and that the former
-            one is kept beside it afterwards; 0 adopts it at once.
+            one is kept beside it afterwards, counted where both answered; 0 adopts it at once.
         least_agreement: share of the answers that must name the same regime.
         latency_ms: most milliseconds an answer may take, in the median of `LATENCIES`.
     """
@@ -110,7 +110,7 @@ class WatchedDetector(RegimeDetector):
         self._times: deque[list[int]] = deque(maxlen=max(1, self.bounds.candles))
         self._last_ms = -1
         self.candles = 0
-        """Closing times the second pair has answered on."""
+        """Closing times that both pairs have answered on."""
 
     # ---------------------------------------------------------------- two pairs
     def swap(self, pair: ModelPair) -> None:
@@ -210,10 +210,11 @@ class WatchedDetector(RegimeDetector):
                 self._second.failed(f"{candle.symbol} at {candle.open_time_ms}")
             return
         self._second.took(self._timer() - began)
+        if estimate is None:
+            return  # there is nothing to compare with
         if candle.open_time_ms > self._last_ms:
             self._last_ms = candle.open_time_ms
             self._times.append([0, 0])
             self.candles += 1
-        if estimate is not None:
-            self._times[-1][0] += estimate.regime is other.regime
-            self._times[-1][1] += 1
+        self._times[-1][0] += estimate.regime is other.regime
+        self._times[-1][1] += 1

@@ -108,14 +108,11 @@ class BinanceSource:
         pause = 1.0
         while not stop.is_set():
             try:
-                candles = sorted(
-                    (
-                        candle
-                        for symbol, start in next_ms.items()
-                        for candle in self._fetch(symbol, start, self._closed_before())
-                    ),
-                    key=lambda c: (c.open_time_ms, c.symbol),
-                )
+                candles = []
+                for symbol, start in next_ms.items():
+                    candles += self._fetch(symbol, start, self._closed_before())
+                    yield None  # an answer may take `TIMEOUT_MS`: the reader looks around
+                candles.sort(key=lambda c: (c.open_time_ms, c.symbol))
                 pause = 1.0
             except VenueUnreachable:
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311 - no secret
@@ -201,14 +198,15 @@ class BinanceSource:
         except ccxt.BaseError as error:
             text = str(error)
             at_start = method == "load_markets"
-            if " 451 " in text or "restricted location" in text or (at_start and " 403 " in text):
+            firewall = " 403 " in text  # it wants silence as a ban does
+            if firewall or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+                asked = (self._client.last_response_headers or {}).get("Retry-After")
+                self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
+            if " 451 " in text or "restricted location" in text or (at_start and firewall):
                 raise LocationRefused(
                     "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
                     "candles"
                 ) from error
-            if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-                asked = (self._client.last_response_headers or {}).get("Retry-After")
-                self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
                     f"Binance did not answer ({type(error).__name__}); look at the network, or "

@@ -1,9 +1,11 @@
 """Closed candles as Binance streams them, with its REST beside: for gaps, doubts and silence.
 
-A candle is taken when its stream says that it closed. What is missing before it, and a candle
-that does not come although it is due, is asked for over REST, so that a dead stream costs
-seconds and no candle. Each streamed candle is compared with REST's afterwards; a stream that
-told another one is not believed again until REST has confirmed it.
+A candle is taken when its stream says that it closed. What is missing before it, and a candle that
+does not come although it is due, is asked for over REST, so that a dead stream costs seconds and
+no candle. REST may answer late or never: it is asked at most once between two looks of the reader,
+and after a failure by nobody before its pause is over. Each streamed candle is compared with
+REST's afterwards; a stream that told another one is not believed again until REST has confirmed
+it.
 """
 
 import threading
@@ -102,7 +104,11 @@ class StreamedSource:
         self._ready_since_s = 0.0
         self._unconfirmed: deque[Candle] = deque(maxlen=UNCONFIRMED_MOST)
         self._doubted: dict[str, Candle | None] = {}
+        self._late: deque[str] = deque()
+        """Symbols of the present round that are still to be asked for."""
+        self._asks = 0
         self._ask_at_s = 0.0
+        self._silent_until_s = 0.0
         self._pause_s = ASK_AGAIN_S
         self._log = structlog.get_logger("streamed")
 
@@ -120,15 +126,19 @@ class StreamedSource:
         self._feed.start()
         try:
             while not stop.is_set():
-                candle = self._feed.take(LOOK_AROUND_S if not self._ready else 0.01)
+                busy = self._ready or self._late
+                candle = self._feed.take(0.01 if busy else LOOK_AROUND_S)
+                asks = self._asks
                 if candle is not None:
                     self._take(candle)
-                self._ask_for_what_is_late()
+                if self._asks == asks:
+                    self._ask_for_what_is_late()
                 if self._complete():
                     yield from self._release()
-                elif candle is None:
-                    yield None
+                    continue
+                if candle is None and self._asks == asks:
                     self._confirm()
+                yield None
         finally:
             self._feed.close()
 
@@ -156,9 +166,11 @@ class StreamedSource:
 
     def _fill(self, symbol: str, before_ms: int) -> bool:
         """Ask for what is missing before a candle; False when there is no answer."""
+        if self._timer() < self._silent_until_s:
+            return False  # it is asked for again when it is late
         missing = self._ask(symbol, self._next_ms[symbol])
         if missing is None:
-            return False  # it is asked for again when it is late
+            return False
         for candle in missing:
             if candle.open_time_ms < before_ms:
                 self.counts["asked"] += 1
@@ -172,29 +184,35 @@ class StreamedSource:
         self._next_ms[candle.symbol] = candle.open_time_ms + self._step_ms
 
     def _ask_for_what_is_late(self) -> None:
-        if self._timer() < self._ask_at_s:
-            return
-        now_ms = self._now_ms()
-        for symbol, next_ms in self._next_ms.items():
-            grace_ms = 0 if symbol in self._doubted else GRACE_MS
-            if next_ms + self._step_ms + grace_ms > now_ms:
-                continue
-            late = self._ask(symbol, next_ms)
-            if late is None:
+        """Ask for one symbol whose candle is late; a round asks each once."""
+        if not self._late and self._timer() >= self._ask_at_s:
+            self._late.extend(symbol for symbol in self._next_ms if self._is_late(symbol))
+        while self._late:
+            symbol = self._late.popleft()
+            if self._is_late(symbol):  # its stream may have told it meanwhile
+                self._ask_for_late(symbol)
                 return
-            for candle in late:
-                self.counts["asked"] += 1
-                self._keep(candle)
-                if self._doubted.get(symbol) == candle:
-                    del self._doubted[symbol]
-                    self._log.info("stream believed again", symbol=symbol)
+
+    def _is_late(self, symbol: str) -> bool:
+        grace_ms = 0 if symbol in self._doubted else GRACE_MS
+        return self._next_ms[symbol] + self._step_ms + grace_ms <= self._now_ms()
+
+    def _ask_for_late(self, symbol: str) -> None:
+        for candle in self._ask(symbol, self._next_ms[symbol]) or ():
+            self.counts["asked"] += 1
+            self._keep(candle)
+            if self._doubted.get(symbol) == candle:
+                del self._doubted[symbol]
+                self._log.info("stream believed again", symbol=symbol)
 
     def _ask(self, symbol: str, from_ms: int) -> list[Candle] | None:
         """Ask REST; None when there is no answer, and the longer the pauses the more often."""
+        self._asks += 1
         try:
             answer = self._rest.closed(symbol, from_ms)
         except VenueUnreachable:
-            self._ask_at_s = self._timer() + self._pause_s
+            self._late.clear()
+            self._ask_at_s = self._silent_until_s = self._timer() + self._pause_s
             self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
             return None
         self._pause_s = ASK_AGAIN_S
@@ -203,8 +221,11 @@ class StreamedSource:
 
     # ------------------------------------------------------------------------- leaving
     def _complete(self) -> bool:
-        """Tell whether what is ready can be released: all symbols are there, or waited for."""
-        if not self._ready:
+        """Tell whether what is ready can be released: all symbols are there, or waited for.
+
+        A round of questions is waited for, so that what it brings comes in order.
+        """
+        if not self._ready or self._late:
             return False
         newest = max(open_ms for open_ms, _ in self._ready)
         return (

@@ -99,9 +99,18 @@ def test_a_whole_download_is_fresh_for_a_while(monkeypatch: pytest.MonkeyPatch) 
     assert not still_fresh(downloaded(25.0), 24.0)
     assert not still_fresh(downloaded(2.0, complete=False), 24.0)
     assert not still_fresh(None, 24.0)
-    for name, value in (("SYMBOLS", "SOLUSDT"), ("INTERVAL", "4h"), ("YEARS", "6")):
+    for name, value in (
+        ("SYMBOLS", "SOLUSDT"),
+        ("INTERVAL", "4h"),
+        ("YEARS", "6"),
+        ("CANDLES_MARKET", "usdm"),
+    ):
         with monkeypatch.context() as wish:
             wish.setenv(f"BOT4_{name}", value)
             assert not still_fresh(downloaded(2.0), 24.0)
+            if name == "CANDLES_MARKET":
+                perpetual = downloaded(2.0)
+                perpetual.numbers["market"] = "usdm"
+                assert still_fresh(perpetual, 24.0)
     monkeypatch.setenv("BOT4_CANDLES_DIR", "somewhere")
     assert not still_fresh(downloaded(2.0), 24.0)

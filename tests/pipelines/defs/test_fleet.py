@@ -375,13 +375,13 @@ def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
         assert "BOT4_CANDLES_MARKET is 'coinm'; expected one of" in tick().skip_message
 
 
-def test_the_hourly_schedule_asks_for_the_year_of_its_hour():
+def test_the_hourly_schedule_asks_for_the_years_that_may_have_new_candles():
     from datetime import UTC, datetime
 
     with dg.instance_for_test() as instance:
-        moment = datetime(2026, 1, 1, 0, 4, tzinfo=UTC)
+        moment = datetime(2026, 1, 9, 0, 4, tzinfo=UTC)
 
-        def tick():
+        def tick(moment=moment):
             return assets.fleet_candles_hourly(
                 dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
             )
@@ -393,6 +393,16 @@ def test_the_hourly_schedule_asks_for_the_year_of_its_hour():
             "ETHUSDT_4h|2026",
         ]
         assert len({request.run_key for request in tick()}) == 2
+        # The last hour of a year closes in the next; its last week on the 7th at the latest.
+        for day, hour in ((1, 0), (1, 6), (7, 23)):
+            early = tick(datetime(2026, 1, day, hour, 4, tzinfo=UTC))
+            assert [request.partition_key for request in early] == [
+                "BTCUSDT_1h|2025",
+                "BTCUSDT_1h|2026",
+                "ETHUSDT_4h|2025",
+                "ETHUSDT_4h|2026",
+            ]
+            assert len({request.run_key for request in early}) == 4
 
 
 def test_fleet_assets_are_described_owned_grouped_and_retried():

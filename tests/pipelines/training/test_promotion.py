@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from gate_numbers import hmm_metrics, lstm_metrics
 
+from bot4_pipelines.records import Folders, Record
 from bot4_pipelines.training.definition_gate import reference_hmm
 from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.leak_audit import AFTER, BEFORE
-from bot4_pipelines.training.promotion import judge, promote, rollback
+from bot4_pipelines.training.promotion import judge, promote, rollback, taken_back
+from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.candle import Market, Origin
-from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.manifest import Cuts, GateVerdict, HmmDefinition, Manifest, ModelKind
@@ -185,6 +187,61 @@ def test_rollback_goes_back_along_promotions_and_not_to_what_was_left(registry):
     assert [entry.action for entry in registry.activations("1h")] == [
         "promote", "promote", "promote", "rollback", "promote", "rollback",
     ]  # fmt: skip
+
+
+def test_a_run_leaves_what_an_operator_went_back_from_until_it_is_promoted(tmp_path, registry):
+    flow = Workflow(Folders(tmp_path / "home", registry.root), lambda *_: None)
+    first, second, third = (archived(registry, number) for number in range(3))
+    for pair in (first, second):
+        registry.activate("1h", pair, now_ms=NOW)
+
+    def run(hmm):
+        for step, content in (("candles", "c"), ("hmm_candidate", hmm), ("lstm_candidate", "")):
+            numbers = {"interval": "1h"}
+            flow.records.write(Record(step=step, stamp="", content=content, finished_ms=1,
+                                      seconds=0.1, numbers=numbers))  # fmt: skip
+        return flow.promoted_models()
+
+    rollback(registry, "1h", NOW + 1)
+    for reused in (False, True):
+        outcome = run(second)
+        assert outcome.reused is reused
+        told = outcome.record.numbers
+        assert told["hmm_sha256"] == first
+        assert told["note"].startswith(f"an operator went back from {second[:12]} to {first[:12]}")
+        assert registry.current("1h").hmm_sha256 == first
+    with pytest.raises(ModelError, match="archived models begin with ''"):
+        run(third)  # what was never promoted is judged: here it has no LSTM
+    registry.activate("1h", second, now_ms=NOW + 2)
+    assert taken_back(registry, "1h", (first, "")) == "", "a promotion is no rollback"
+    rollback(registry, "1h", NOW + 3)
+    never = msgspec.structs.replace(registry.current("1h"), hmm_sha256=third)
+    line = msgspec.json.encode(Activation(action="promote", interval="1h", pair=never))
+    with (registry.root / "activations.jsonl").open("ab") as stream:
+        stream.write(line + b"\n")
+    assert taken_back(registry, "1h", (second, "")), "a crash cut that promotion short"
+    assert taken_back(registry, "1h", (first, "")) == "", "it is promoted"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("simulated/spot", "simulated/spot/ETHUSDT/1h are not real spot"),
+        ("real/usdm", "real/usdm/ETHUSDT/1h are not real spot"),
+        ("real/spot", "parquet is missing"),  # it is gone on with
+    ],
+)
+def test_evidence_is_of_candles_like_those_the_promoted_pair_was_trained_on(
+    tmp_path, registry, kind, told
+):
+    flow = Workflow(Folders(tmp_path / "home", registry.root), lambda *_: None)
+    registry.activate("1h", archived(registry), now_ms=NOW)
+    numbers = {"interval": "1h", "series": ["real/spot/BTCUSDT/1h", f"{kind}/ETHUSDT/1h"]}
+    flow.records.write(
+        Record(step="candles", stamp="", content="c", finished_ms=1, seconds=0.1, numbers=numbers)
+    )
+    with pytest.raises(DataError, match=told):
+        flow.evidence_records()
 
 
 def test_what_was_promoted_while_a_rollback_was_decided_stays(registry):

@@ -1,11 +1,14 @@
 """Mode testnet: what fits it and what does not is said before anything is sent."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 
 from bot4_runtime import app
 from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source
-from bot4_runtime.domain.errors import ConfigError, VenueUnreachable
+from bot4_runtime.domain.errors import ConfigError, ModelError, VenueUnreachable
 from bot4_runtime.strategy.protocol import load_strategy
 
 LOOPBACK = {
@@ -64,6 +67,30 @@ def test_mode_testnet_needs_a_key(make_settings, monkeypatch):
         connect(
             make_settings(**LOOPBACK), app.RunOptions(source="binance"), load_strategy("drill")
         )
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_models_of_simulated_candles_trade_on_this_machine_alone(
+    promote, make_settings, key, tmp_path, local
+):
+    promote()
+    changed = {
+        "BOT4_RUNTIME__STRATEGY": "regime_follower",
+        "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT", "ETHUSDT"]',
+    }
+    if not local:
+        changed |= {"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": ""}
+    settings = make_settings(**(LOOPBACK | changed))
+    options = app.RunOptions(source="binance")
+    remote = connect(settings, options, load_strategy("regime_follower"))
+    assert remote.local is local
+    course = build_source(settings, app.RunOptions(source="simulated:7"), None)
+    with nullcontext() if local else pytest.raises(ModelError, match="simulated candles"):
+        run = app.build(
+            settings, options, mode="testnet", folder=tmp_path / "run",
+            remote=replace(remote, source=course),
+        )  # fmt: skip
+        run.store.close()
 
 
 def test_a_venue_that_is_away_is_no_error_of_its_client(make_settings, key):

@@ -13,7 +13,7 @@ from bot4_runtime import app
 from bot4_runtime.app import promoted
 from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.clock import ManualClock
-from bot4_runtime.domain.candle import Candle, Market
+from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.events import ModelPromoted, ModelTrial, RegimeNamed
 from bot4_runtime.features.incremental import FeatureState
@@ -272,6 +272,23 @@ def test_a_bad_pair_is_refused_while_it_only_looks_on(
     assert at.outcomes()[2] == "begun"
 
 
+def test_a_trial_counts_closing_times_on_which_both_answered_alone(desk, promote) -> None:
+    """The pair that trades names nothing for a while: there is nothing to compare with."""
+    ill = Illness("not finite", 10)
+    at = desk(ill=ill)
+    at.hours(1)
+    promote(1.1)
+    at.hours(40)
+    assert at.outcomes() == ["begun"]
+    assert at.models.detector.candles <= 5
+    ill.after = 10**9
+    at.until("adopted")
+    adopted = at.told[1]
+    assert adopted.candles == 24
+    assert adopted.agreement >= 0.6
+    assert at.named.count(None) == 72
+
+
 @pytest.mark.parametrize(
     ("kind", "why", "lost"),
     [
@@ -413,6 +430,25 @@ def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:
         promoted.PromotedModels(clinic, "1h", ManualClock(0), (), market=Market.SPOT)
 
 
+def test_a_pair_of_simulated_candles_is_refused_where_something_is_at_stake(
+    promote, clinic
+) -> None:
+    def begun() -> promoted.PromotedModels:
+        clock = ManualClock(START * 1_000_000)
+        return promoted.PromotedModels(clinic, "1h", clock, simulated=False)
+
+    promote()
+    with pytest.raises(ModelError, match="trained on simulated candles; expected real ones"):
+        begun()
+    real = promote(1.1, origin=Origin.REAL)
+    at = Desk(begun(), TradingState())
+    promote()
+    at.hours(1)
+    assert at.outcomes() == ["refused"]
+    assert "trained on simulated candles" in at.told[0].reason
+    assert set(at.named) == {real[1]}
+
+
 def test_a_fork_answers_as_if_it_had_seen_every_candle(promote, clinic) -> None:
     """The HMM's filter forgets: after 500 candles nobody can tell when it began."""
     promote()
@@ -458,6 +494,60 @@ def test_a_pair_that_expires_while_it_is_tried_is_refused(desk, promote, clinic)
     assert at.outcomes() == ["begun", "refused"]
     assert at.told[1].reason == "it expired at 3084-12-12T12:41Z"
     assert at.trading() == first
+
+
+def test_a_pair_that_expires_while_it_trades_is_left(desk, promote, clinic) -> None:
+    at = desk(expires_ms=EXPIRY)
+    first = at.trading()
+    at.hours(2)
+    assert at.told == []
+    clinic.now_ms = EXPIRY
+    before = len(at.named)
+    at.hours(3)
+    assert [(e.outcome, e.shas, e.reason) for e in at.told[:1]] == [
+        ("left", first, "it expired at 3084-12-12T12:41Z")
+    ]
+    assert at.outcomes() == ["left", "swap"], "it is told once"
+    assert at.trading() == ("", "")
+    assert at.evidence == at.models.evidence() == {}
+    assert set(at.named[before:]) == {None}
+    assert "nothing is entered until one is promoted: it expired" in at.models.warnings[0]
+    second = promote(1.1)
+    at.hours(1)
+    assert at.outcomes()[2:] == ["adopted", "swap"]
+    assert at.trading() == second
+
+
+def test_a_pair_that_expires_after_it_was_adopted_gives_way_to_the_former(
+    desk, promote, clinic
+) -> None:
+    at = desk()
+    first = at.trading()
+    at.hours(1)
+    promote(1.1, expires_ms=EXPIRY)
+    at.until("kept")
+    at.told.clear()
+    clinic.now_ms = EXPIRY
+    at.hours(3)
+    assert at.outcomes() == ["rolled back", "swap"]
+    assert at.told[0].reason == "it expired at 3084-12-12T12:41Z"
+    assert at.trading() == first
+    assert set(at.named[-6:]) == {first[1]}
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_is_tried_when_the_trading_pair_expires_takes_its_place_unless_it_expired_too(
+    desk, promote, clinic, both
+) -> None:
+    at = desk(expires_ms=EXPIRY)
+    at.hours(1)
+    second = promote(1.1, **{"expires_ms": EXPIRY} if both else {})
+    at.until("begun")
+    at.told.clear()
+    clinic.now_ms = EXPIRY
+    at.hours(2)
+    assert at.outcomes() == ["left", "swap", *(["refused"] if both else ["adopted", "swap"])]
+    assert at.trading() == (("", "") if both else second)
 
 
 def test_a_promotion_while_the_session_comes_up_is_tried(desk, promote, clinic) -> None:

@@ -194,6 +194,35 @@ def test_a_gap_is_not_jumped_while_rest_is_silent():
     assert played.run(*steps) == merged(0, 1, 2, symbols=("BTCUSDT",))
 
 
+def test_streamed_candles_behind_a_gap_ask_a_silent_rest_no_oftener():
+    """Each question may take eight seconds: candles that stream on must not add to them."""
+    asked = []
+    for streamed in ([], [TRUE["BTCUSDT"][3]]):
+        played = Played(symbols=("BTCUSDT",))
+        played.rest.faults = [VenueUnreachable("down")] * 10_000
+        steps = [*closes(0, symbols=("BTCUSDT",)), 3 * 3_600, *[*streamed, 0.01] * 50]
+        assert played.run(*steps) == merged(0, symbols=("BTCUSDT",))
+        asked.append(played.rest.asked)
+    assert asked[1] <= asked[0] + 1
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_rest_is_asked_once_at_most_between_two_looks_of_the_reader(failing):
+    played = Played(symbols=tuple(TRUE), now_ms=FROM + 6 * HOUR + 5_000)
+    played.rest.faults = [None, VenueUnreachable("down"), None] * 100 * failing
+    played.feed.steps = [1, 30, *closes(6), 2, 7_200, *closes(9), *closes(7, 8, gap_s=0), 7_200]
+    asked = most = 0
+    got = []
+    for candle in played.source.stream(FROM, {}, played.stop):
+        most, asked = max(most, played.rest.asked - asked), played.rest.asked
+        got += [] if candle is None else [candle]
+    assert most == 1
+    for symbol in SYMBOLS:
+        own = [candle for candle in got if candle.symbol == symbol]
+        assert own == TRUE[symbol][: len(own)]
+        assert len(own) >= 9
+
+
 def test_a_stream_that_rest_contradicts_is_not_believed_until_rest_confirms_it():
     played = Played(symbols=("BTCUSDT",))
     wrong = msgspec.structs.replace(TRUE["BTCUSDT"][1], volume=1.0)

@@ -132,11 +132,25 @@ def test_a_stream_continues_past_each_cursor_and_keeps_order(served) -> None:
     cursor = {"BTCUSDT": FROM + 17 * HOUR, "ETHUSDT": FROM + 18 * HOUR}
     stop = threading.Event()
     got = []
-    for candle in polled.stream(FROM, cursor, stop):
+    for candle in filter(None, polled.stream(FROM, cursor, stop)):
         got.append((candle.symbol, (candle.open_time_ms - FROM) // HOUR))
         if len(got) == 3:
             stop.set()
     assert got == [("BTCUSDT", 18), ("BTCUSDT", 19), ("ETHUSDT", 19)]
+
+
+def test_a_reader_looks_around_between_the_answers_for_two_symbols(served) -> None:
+    venue, url = served
+    polled, _ = source(url, now_ms=FROM + 2 * HOUR)
+    polled.check()
+    venue.asked.clear()
+    stop = threading.Event()
+    stream = polled.stream(FROM, {}, stop)
+    for number in range(1, len(SYMBOLS) + 1):
+        assert next(stream) is None
+        assert len(venue.asked) == number
+    assert [next(stream) for _ in range(2)] == [venue.rows[s][0] for s in SYMBOLS[:2]]
+    stop.set()
 
 
 def test_a_stream_waits_for_the_next_close(served) -> None:
@@ -211,6 +225,22 @@ def test_a_venue_in_trouble_is_unreachable_not_wrong(served, status: int) -> Non
     venue.faults = [(status, "{}")]
     with pytest.raises(VenueUnreachable):
         polled.check()
+
+
+@pytest.mark.parametrize("status", [403, 418, 429])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_who_wants_silence_is_not_asked_again_soon(served, status: int, at_start: bool) -> None:
+    venue, url = served
+    polled, _ = source(url, "BTCUSDT")
+    if not at_start:
+        polled.check()
+    venue.faults = [(status, "<html>request blocked</html>")]
+    with pytest.raises((VenueUnreachable, LocationRefused)):
+        polled.check() if at_start else polled.history(FROM, NOW)
+    venue.asked.clear()
+    with pytest.raises(VenueUnreachable, match=r"another \d+ s; nothing was asked"):
+        polled.check() if at_start else polled.history(FROM, NOW)
+    assert venue.asked == []
 
 
 def test_an_unknown_symbol_names_the_nearest(served) -> None:
