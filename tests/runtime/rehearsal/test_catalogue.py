@@ -178,10 +178,12 @@ def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
     assert f"POST {ORDER}" not in asked
 
 
-def test_n9_a_firewalls_page_is_a_refusal_and_no_outcome(agreed) -> None:
+def test_n9_an_order_that_a_firewall_turns_away_was_not_sent(agreed) -> None:
     _, made, events = agreed(rule(Fault.FORBIDDEN, "POST", from_ms=BEFORE_10, times=1))
     assert of(events, OrderOutcomeUnknown) == []
-    assert at_10(events, OrderRejected).code == "HTTP 403"
+    unsent = at_10(events, OrderClosed)
+    assert unsent.status == OrderStatus.NEVER_PLACED.value
+    assert "403" in unsent.reason
     assert sent(made, BEFORE_10 + HOUR_MS), "the next one goes"
 
 
