@@ -11,7 +11,16 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.venue.faults import EVENT, OF_CALLS, OF_ORDERS, SUBSCRIBE, WS, Fault, FaultRule
+from bot4_runtime.venue.faults import (
+    EVENT,
+    OF_CALLS,
+    OF_ORDERS,
+    OF_THE_CORE,
+    SUBSCRIBE,
+    WS,
+    Fault,
+    FaultRule,
+)
 
 _REPORT: Final = "executionReport"
 
@@ -61,9 +70,17 @@ OF_THE_LINE: Final = frozenset(
         Fault.TRUNCATED,
         Fault.NOT_JSON,
         Fault.WRONG_TYPE,
+        *OF_THE_CORE,
     }
 )
-"""Faults that an order over the WebSocket API can have as well."""
+"""Faults that an order or a cancel over the WebSocket API can have as well."""
+OVER_THE_LINE: Final = {
+    "POST": ("order.place",),
+    "DELETE": ("order.cancel",),
+    "": ("order.place", "order.cancel"),
+}
+"""What is asked there, by the method over HTTP."""
+_ORDER: Final = "/api/v3/order"
 LONGEST_S: Final = {
     Fault.DELAY_REPLY: 0.4,
     Fault.DELAY_REQUEST: 0.4,
@@ -103,11 +120,12 @@ def scenario(name: str) -> tuple[FaultRule, ...]:
 
 
 def on_both_ways(rules: Sequence[FaultRule]) -> tuple[FaultRule, ...]:
-    """Return a schedule whose faults of new orders hit them over the WebSocket API too."""
+    """Return a schedule whose faults of orders and cancels hit them over the WebSocket API too."""
     twins = [
-        msgspec.structs.replace(rule, method=WS, path="order.place")
+        msgspec.structs.replace(rule, method=WS, path=asked)
         for rule in rules
-        if rule.method == "POST" and rule.fault in OF_THE_LINE
+        if rule.fault in OF_THE_LINE and _ORDER.startswith(rule.path)
+        for asked in OVER_THE_LINE.get(rule.method, ())
     ]
     return (*rules, *twins)
 

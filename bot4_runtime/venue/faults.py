@@ -96,6 +96,8 @@ OF_EVERY_VENUE: Final = frozenset(
     }
 )  # fmt: skip
 """Faults that need nothing of the venue's core; all others are the spot venue's alone."""
+OF_THE_CORE: Final = OF_CALLS - OF_EVERY_VENUE
+"""Faults of calls that the venue acts out itself, whichever way the call came."""
 
 
 class FaultRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,8 +1,11 @@
 """The venue put together: core, tape, journal and both interfaces around one clock. No sockets."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, ClassVar
+
+import msgspec
 
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
 from bot4_runtime.venue import auth, messages, refusals
@@ -10,14 +13,14 @@ from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
-from bot4_runtime.venue.faults import OF_ORDERS, Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
 from bot4_runtime.venue.market_data import MarketHub
 from bot4_runtime.venue.orders import Report
 from bot4_runtime.venue.rest import Rest, WireAnswer, WireRequest
 from bot4_runtime.venue.rules import SymbolRules
-from bot4_runtime.venue.spoiled import sent_away
-from bot4_runtime.venue.stream import Hub
+from bot4_runtime.venue.spoiled import Asked, sent_away
+from bot4_runtime.venue.stream import Connection, Hub
 from bot4_runtime.venue.tape import Print, Tape
 
 
@@ -115,26 +118,43 @@ class Loopback:
 
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
         """Answer a request that a fault of the venue's own hits; others are the shell's."""
+        refusal = self._strike(rule, call.api_key or "")
+        if refusal is not None:
+            return sent_away(refusal)
+        values = auth.parameters(call.query, call.body)
+        with self._spoiled(rule, call.api_key or "", values):
+            return self.answer(call)
+
+    def act_out_message(self, connection: Connection, asked: Asked, rule: FaultRule) -> None:
+        """Answer a message that a fault of the venue's own hits."""
+        values = {name: str(value) for name, value in dict(asked.params or {}).items()}
+        session = connection.session
+        key = values.get("apiKey") or (session.api_key if session is not None else "")
+        refusal = self._strike(rule, key)
+        if refusal is not None:
+            self.hub.send_away(connection, asked.id, refusal)
+            return
+        with self._spoiled(rule, key, values):
+            self.hub.answer(connection, msgspec.json.encode(asked))
+
+    def _strike(self, rule: FaultRule, api_key: str) -> Refusal | None:
+        """Let a fault begin; return why the request that it hit is sent away, if it is."""
         now_ms = self.exchange.now_ms()
-        if rule.fault is Fault.RATE_LIMITED:
-            self.door.limit(now_ms, rule.seconds)
-        elif rule.fault is Fault.BANNED:
-            self.door.ban(now_ms, rule.seconds)
-        elif rule.fault is Fault.ORDER_LIMIT:
+        fault = rule.fault
+        if fault is Fault.ORDER_LIMIT:
             self.door.limit_orders(now_ms, rule.seconds)
-            return sent_away(self.door.order_limit(now_ms))
-        elif rule.fault is Fault.FOREIGN_WEIGHT:
+            return self.door.order_limit(now_ms)
+        if fault in {Fault.RATE_LIMITED, Fault.BANNED}:
+            want = self.door.limit if fault is Fault.RATE_LIMITED else self.door.ban
+            want(now_ms, rule.seconds)
+            return self.door.silence(now_ms)
+        if fault is Fault.FOREIGN_WEIGHT:
             self.door.use(now_ms)
-        elif rule.fault is Fault.CLOCK_STEP:
+        elif fault is Fault.CLOCK_STEP:
             self.shown.step(rule.seconds)
-        elif rule.fault is Fault.KEY_REVOKED and call.api_key:
-            self._revoke(call.api_key, rule.seconds)
-        silence = self.door.silence(now_ms)
-        if silence is not None and rule.fault in {Fault.RATE_LIMITED, Fault.BANNED}:
-            return sent_away(silence)
-        if rule.fault in OF_ORDERS:
-            return self._spoil_order(call, rule)
-        return self.answer(call)
+        elif fault is Fault.KEY_REVOKED and api_key:
+            self._revoke(api_key, rule.seconds)
+        return None
 
     def _revoke(self, api_key: str, seconds: float) -> None:
         self.door.revoke(api_key, self.exchange.now_ms(), seconds)
@@ -142,27 +162,26 @@ class Loopback:
         if account is not None:
             self.hub.terminate(account)
 
-    def _spoil_order(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
-        """Answer an order that is let expire, pulled, or finds its market or its money gone."""
-        account = self.exchange.account(call.api_key or "")
-        values = auth.parameters(call.query, call.body)
+    @contextmanager
+    def _spoiled(self, rule: FaultRule, api_key: str, values: Mapping[str, str]) -> Iterator[None]:
+        """Let an order expire, be pulled, or find its market or its money gone."""
+        account = self.exchange.account(api_key)
         symbol = values.get("symbol", "")
         if rule.fault is Fault.HALTED:
             self.exchange.halt(symbol, self.exchange.now_ms() + round(rule.seconds * 1000))
-        if account is None or rule.fault is Fault.HALTED:
-            return self.answer(call)
-        if rule.fault is Fault.FUNDS_TAKEN:
-            held = [(asset, balance.free) for asset, balance in account.held()]
-            for asset, free in held:
-                account.lock(asset, free)
-            answer = self.answer(call)
-            for asset, free in held:
-                account.unlock(asset, free)
-            return answer
-        answer = self.answer(call)
-        expired = rule.fault is Fault.ORDER_EXPIRED
-        self.exchange.end(account, symbol, values.get("newClientOrderId", ""), expired=expired)
-        return answer
+        free = []
+        if account is not None and rule.fault is Fault.FUNDS_TAKEN:
+            free = [(asset, balance.free) for asset, balance in account.held()]
+            for asset, amount in free:
+                account.lock(asset, amount)
+        yield
+        if account is None:
+            return
+        for asset, amount in free:
+            account.unlock(asset, amount)
+        if rule.fault in {Fault.ORDER_EXPIRED, Fault.ORDER_PULLED}:
+            expired = rule.fault is Fault.ORDER_EXPIRED
+            self.exchange.end(account, symbol, values.get("newClientOrderId", ""), expired=expired)
 
     def schedule(self, faults: FaultSchedule) -> None:
         """Let other things go wrong from now on."""

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bot4_runtime.venue import auth
-from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import OF_THE_CORE, WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.line import Line
 from bot4_runtime.venue.loopback import Loopback
@@ -316,6 +316,8 @@ class VenueServer:
         elif fault is Fault.DELAY_REQUEST:
             loop = asyncio.get_running_loop()
             loop.call_later(rule.seconds, self._venue.hub.answer, connection, message)
+        elif isinstance(self._venue, Loopback) and fault in OF_THE_CORE:
+            self._venue.act_out_message(connection, asked, rule)
         else:
             before = len(connection.outbox)
             self._venue.hub.answer(connection, message)

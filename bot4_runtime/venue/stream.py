@@ -13,7 +13,7 @@ import msgspec
 
 from bot4_runtime.venue import auth, events, messages, refusals
 from bot4_runtime.venue.account import Account
-from bot4_runtime.venue.door import Door
+from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
@@ -160,6 +160,11 @@ class Hub:
         if connection.account is not None and request.get("method", "").endswith("signature"):
             self._replay(connection, connection.account)
 
+    def send_away(self, connection: Connection, identifier: object, refusal: Refusal) -> None:
+        """Answer a message with the door's refusal."""
+        error = _error(identifier, self._refused(refusal))
+        connection.send(_ENCODE(error | {"rateLimits": []}))
+
     def terminate(self, account: Account) -> None:
         """End all subscriptions of an account, and say so."""
         for connection in self._connections:
@@ -191,9 +196,13 @@ class Hub:
         now_ms = self._exchange.now_ms()
         sent_away = self._door.refusal(now_ms, call, values)
         if sent_away is not None:
-            until_ms = now_ms + 1000 * (sent_away.retry_after_s or 0)
-            more = {"data": {"serverTime": now_ms, "retryAfter": until_ms}}
-            raise Refused(sent_away.code, sent_away.text, sent_away.status, more)
+            raise self._refused(sent_away)
+
+    def _refused(self, refusal: Refusal) -> Refused:
+        now_ms = self._exchange.now_ms()
+        until_ms = now_ms + 1000 * (refusal.retry_after_s or 0)
+        more = {"data": {"serverTime": now_ms, "retryAfter": until_ms}}
+        return Refused(refusal.code, refusal.text, refusal.status, more)
 
     def _log_in(self, connection: Connection, params: Mapping[str, object]) -> dict[str, Any]:
         connection.session = self._log_on(params)

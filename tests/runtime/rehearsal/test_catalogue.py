@@ -178,6 +178,25 @@ def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
     assert f"POST {ORDER}" not in asked
 
 
+def test_n7_a_limit_of_orders_over_the_line_stops_new_orders_alone(agreed) -> None:
+    limit = rule(Fault.ORDER_LIMIT, WS, "order.place", times=2, seconds=20)
+    _, _, events = agreed(limit, client=LineClient)
+    unsent = [e for e in of(events, OrderClosed) if "-1015" in e.reason]
+    assert {e.status for e in unsent} == {OrderStatus.NEVER_PLACED.value}
+    assert len(unsent) == 2
+    assert of(events, OrderRejected) == []
+
+
+@pytest.mark.parametrize("fault", [Fault.RATE_LIMITED, Fault.BANNED])
+@pytest.mark.parametrize("asked", ["order.place", "order.cancel"])
+def test_n7_n8_a_venue_that_wants_silence_says_so_over_the_line_and_has_it(
+    agreed, fault, asked
+) -> None:
+    silence = rule(fault, WS, asked, times=2, seconds=120)
+    _, made, _ = agreed(silence, client=LineClient, hours=40)
+    assert calls(made, "fault")[asked] == 2
+
+
 def test_n9_an_order_that_a_firewall_turns_away_was_not_sent(agreed) -> None:
     _, made, events = agreed(rule(Fault.FORBIDDEN, "POST", from_ms=BEFORE_10, times=1))
     assert of(events, OrderOutcomeUnknown) == []
@@ -335,23 +354,35 @@ def test_o1_partial_fills_with_fees_in_bnb_until_it_runs_out_are_booked_exactly(
     assert max(by_order.values()) > 1, "nothing filled in parts"
 
 
+OVER = {"http": ("POST", "", Client), "line": (WS, "order.place", LineClient)}
+BOTH = pytest.mark.parametrize(("method", "path", "client"), OVER.values(), ids=OVER)
+"""Orders over HTTP, and over the WebSocket API."""
+
+
+@BOTH
 @pytest.mark.parametrize("fault", [Fault.ORDER_EXPIRED, Fault.ORDER_PULLED])
 def test_o2_an_order_that_the_venue_ends_is_ended_here_and_a_stop_is_put_back(
-    agreed, fault
+    agreed, fault, method, path, client
 ) -> None:
-    verdict, _, events = agreed(rule(fault, "POST", times=5, probability=0.5))
+    verdict, _, events = agreed(rule(fault, method, path, times=5, probability=0.5), client=client)
     assert max(verdict.unprotected_s, default=0) <= 60, "a stop that was ended is put back"
     statuses = {e.status for e in of(events, OrderClosed)}
     assert ("expired" if fault is Fault.ORDER_EXPIRED else "canceled") in statuses
 
 
-def test_o3_a_halted_symbol_rejects_and_is_traded_again_later(agreed) -> None:
-    _, _, events = agreed(rule(Fault.HALTED, "POST", times=2, seconds=1800))
+@BOTH
+def test_o3_a_halted_symbol_rejects_and_is_traded_again_later(
+    agreed, method, path, client
+) -> None:
+    _, _, events = agreed(rule(Fault.HALTED, method, path, times=2, seconds=1800), client=client)
     assert [e.reason for e in of(events, OrderRejected)][:1] == ["Market is closed."]
 
 
-def test_o4_an_order_that_comes_too_late_for_the_money_is_rejected(agreed) -> None:
-    _, _, events = agreed(rule(Fault.FUNDS_TAKEN, "POST", times=2))
+@BOTH
+def test_o4_an_order_that_comes_too_late_for_the_money_is_rejected(
+    agreed, method, path, client
+) -> None:
+    _, _, events = agreed(rule(Fault.FUNDS_TAKEN, method, path, times=2), client=client)
     assert {e.code for e in of(events, OrderRejected)} == {"-2010"}
 
 

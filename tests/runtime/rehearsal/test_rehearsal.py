@@ -11,8 +11,8 @@ from bot4_runtime.domain.errors import OutcomeUnknown
 from bot4_runtime.domain.events import OrderRejected
 from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.rehearsal.performance import Client
-from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, shrunk, told
+from bot4_runtime.rehearsal.performance import Client, LineClient
+from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, shrunk, told
 from bot4_runtime.rehearsal.verdict import Outcome
 from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
 
@@ -141,15 +141,20 @@ def test_a_violation_is_shrunk_to_the_fault_that_leads_to_it(rehearse, tmp_path:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path: Path) -> None:
-    """Shrinks what does, and says how to rehearse it again."""
-    rules = drawn(seed)
-    verdict, _ = rehearse(rules, 40, seed=seed)
+    """Orders over the line and over HTTP. Shrinks what violates, and says how to rehearse it."""
+    rules = on_both_ways(drawn(seed))
+    verdict, _ = rehearse(rules, 40, seed=seed, client=LineClient)
     if verdict.outcome is not Outcome.VIOLATED:
+        assert verdict.faults.total() >= 5
+        assert verdict.findings.held >= 8
+        assert verdict.findings.trades > 0
         return
     runs = iter(range(100))
 
     def violates(fewer):
-        again, _ = rehearse(fewer, 40, seed=seed, folder=tmp_path / f"shrink-{next(runs)}")
+        again, _ = rehearse(
+            fewer, 40, seed=seed, client=LineClient, folder=tmp_path / f"shrink-{next(runs)}"
+        )
         return again.outcome is Outcome.VIOLATED
 
     pytest.fail(f"seed {seed}: {verdict.text}\nleast schedule: {told(shrunk(rules, violates))}")

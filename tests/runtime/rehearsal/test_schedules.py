@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, scenario, shrunk, told
+from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, scenario, shrunk, told
 from bot4_runtime.venue.faults import OF_CALLS, Fault, FaultRule, FaultSchedule
 
 ALL = [FaultRule(fault=fault) for fault in Fault]
@@ -60,6 +60,24 @@ def test_a_fault_of_calls_never_hits_an_event_nor_the_other_way_round() -> None:
         call = schedule.next("POST", "/api/v3/order") is not None
         event = schedule.next("EVENT", "executionReport") is not None
         assert (call, event) == (fault in OF_CALLS, fault not in OF_CALLS)
+
+
+def test_what_goes_wrong_with_orders_does_so_over_the_line_too() -> None:
+    rules = [
+        FaultRule(fault=Fault.HALTED, method="POST", seconds=9),
+        FaultRule(fault=Fault.RATE_LIMITED, path="/api/v3/order"),
+        FaultRule(fault=Fault.BANNED, method="DELETE"),
+        FaultRule(fault=Fault.DROP_REPLY, method="GET"),
+        FaultRule(fault=Fault.PAGE_AFTER, method="POST"),
+        FaultRule(fault=Fault.EVENT_LOST, method="EVENT", path="executionReport"),
+    ]
+    twins = [(rule.fault, rule.path, rule.seconds) for rule in on_both_ways(rules)[len(rules) :]]
+    assert twins == [
+        (Fault.HALTED, "order.place", 9),
+        (Fault.RATE_LIMITED, "order.place", 0),
+        (Fault.RATE_LIMITED, "order.cancel", 0),
+        (Fault.BANNED, "order.cancel", 0),
+    ]
 
 
 def test_a_fault_happens_only_in_its_time_and_a_drawn_delay_is_within_its_own() -> None:
