@@ -17,7 +17,7 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-UNRELEASED: Final = (
+UNRELEASED: Final[tuple[str, ...]] = (
     "a clean stop may leave an entry resting at the venue",
     "two journals can trade one account",
     "a journal is not bound to its host and account",
@@ -37,7 +37,7 @@ def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     named = settings.binance
     missing = host_faults(settings)
-    if Place.REAL in {place_of(url) for url in named.hosts("live")}:
+    if UNRELEASED and Place.REAL in {place_of(url) for url in named.hosts("live")}:
         missing.append(
             "this release does not trade at Binance's own hosts with real money, since "
             f"{', '.join(UNRELEASED)}: use mode testnet, or name a venue on 127.0.0.1 in "

@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
+from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import (
     ErrorFields,
     failure,
@@ -107,6 +108,7 @@ class OrderLine:
         self._silence_s = silence_s
         self._proxy = proxy
         self._logs_on = signer.scheme is Scheme.ED25519
+        self._door = Doorway(budget, cost("session.logon").weight if self._logs_on else 0)
         self._numbers = count(1)
         self._waiting: dict[str, _Waiting] = {}
         self._line: aiohttp.ClientWebSocketResponse | None = None
@@ -236,15 +238,15 @@ class OrderLine:
                     return
                 except (aiohttp.ClientError, OSError, TimeoutError, _LineEnded) as error:
                     was_ready = self._ready.is_set()
+                    self._door.heed(error)
                     self.counts["reconnects"] += 1
                     self._log.warning("order line lost", why=f"{type(error).__name__}: {error}")
                 finally:
                     self._drop()
                 pause_s = FIRST_PAUSE_S if was_ready else min(pause_s * 2, LONGEST_PAUSE_S)
-                banned_s = self._budget.take(Lane.CANCEL, 0) / 1000
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(max(pause_s * jitter, banned_s))
+                    await asyncio.sleep(pause_s * jitter)
 
     def _drop(self) -> None:
         """Leave everything that waits unknown."""
@@ -261,6 +263,7 @@ class OrderLine:
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         """Connect, log on and read until the line ends, which always raises."""
+        await self._door.permitted()
         async with session.ws_connect(
             self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
         ) as line:
@@ -269,7 +272,6 @@ class OrderLine:
                 stamp: dict[str, str | int] = {"timestamp": self._clock.now_ms()}
                 params = self._signer.message(stamp)
                 request = {"id": _LOG_ON, "method": "session.logon", "params": params}
-                self._budget.take(Lane.CANCEL, cost("session.logon").weight)
                 await line.send_str(msgspec.json.encode(request).decode())
             else:
                 self._ready.set()

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -20,8 +21,9 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import DataError
+from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
@@ -34,10 +36,10 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
 LIFETIME_S: Final = 23.5 * 3_600
 """Binance ends a line after 24 hours."""
+OVERLAP_S: Final = 0.2
+"""How long a line that is left is read beside the next one: what it was sent may lie unread."""
 HANDOVER_S: Final = 20.0
 """How long the next line may take to stand before the one that ends is left."""
-LOOK_AGAIN_S: Final = 0.5
-"""How long is slept at most while the venue wants silence."""
 PONG_S: Final = 0.4
 """From one pong to the next at least: a line may say five things a second, pongs among them."""
 REPORT_S: Final = 5.0
@@ -139,6 +141,7 @@ class UserStream:
         self._silence_s = silence_s
         self._report_s = report_s
         self._budget = budget or RequestBudget(None)
+        self._door = Doorway(self._budget, cost("userDataStream.subscribe.signature").weight)
         self._expected: dict[str, tuple[float, int]] = {}
         """By order: until when its report may take, and the gap after which it was answered."""
         self._reported: deque[str] = deque(maxlen=_REMEMBERED)
@@ -231,11 +234,11 @@ class UserStream:
         async with aiohttp.ClientSession() as session:
             while not self._closing:
                 try:
-                    await self._permitted()
                     await self._lead(session)
                 except asyncio.CancelledError:
                     return
                 except (aiohttp.ClientError, OSError, TimeoutError, _StreamEnded) as error:
+                    self._door.heed(error)
                     self.counts["reconnects"] += 1
                     self._log.warning("user stream lost", why=type(error).__name__)
                     pause_s = FIRST_PAUSE_S if self._connected else pause_s
@@ -252,46 +255,45 @@ class UserStream:
         """Follow one line after the other until one ends unforeseen, which always raises.
 
         A line that is about to end, or has nearly lived its 24 hours, is left only when the next
-        one stands: what both bring comes twice, and nothing is missed.
+        one stands: what both bring comes twice, and nothing is missed. One that ends before that
+        leaves a gap.
         """
         leaving = self._leaving = asyncio.Event()
-        lines: set[asyncio.Task[Any]] = {
-            asyncio.create_task(self._listen(session, asyncio.Event()))
-        }
-        notice = asyncio.create_task(leaving.wait())
+        line = asyncio.create_task(self._listen(session, asyncio.Event()))
+        tasks: set[asyncio.Task[Any]] = {line}
         try:
             while True:
-                done, _ = await asyncio.wait(
-                    {*lines, notice}, timeout=LIFETIME_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                for line in lines & done:
+                tasks = {line, asyncio.create_task(leaving.wait())}
+                await asyncio.wait(tasks, timeout=LIFETIME_S, return_when=asyncio.FIRST_COMPLETED)
+                if line.done():
                     line.result()
                 stands = asyncio.Event()
                 successor = asyncio.create_task(self._listen(session, stands))
                 standing = asyncio.create_task(stands.wait())
-                lines |= {successor, standing}
+                tasks |= {successor, standing}
+                line.add_done_callback(nobody_listens := partial(self._nobody_listens, stands))
                 await asyncio.wait(
                     {successor, standing}, timeout=HANDOVER_S, return_when=asyncio.FIRST_COMPLETED
                 )
+                line.remove_done_callback(nobody_listens)
                 if not stands.is_set():
                     raise _StreamEnded("no line stands to take over from one that ends")
-                for line in lines - {successor}:
-                    line.add_done_callback(_seen)
-                    line.cancel()
                 self.counts["handovers"] += 1
-                lines = {successor}
                 leaving.clear()
-                notice = asyncio.create_task(leaving.wait())
+                await asyncio.wait({line}, timeout=OVERLAP_S)  # it may have brought what is unread
+                for task in tasks - {successor}:
+                    task.add_done_callback(_seen)
+                    task.cancel()
+                line = successor
         finally:
-            for task in (*lines, notice):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*lines, notice, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _permitted(self) -> None:
-        """Wait while the venue wants silence, and count what subscribing costs."""
-        weight = cost("userDataStream.subscribe.signature").weight
-        while (wait_ms := self._budget.take(Lane.CANCEL, weight)) > 0:  # noqa: ASYNC110 - a clock
-            await asyncio.sleep(min(wait_ms / 1000, LOOK_AGAIN_S))
+    def _nobody_listens(self, stands: asyncio.Event, _ended: asyncio.Task[Any]) -> None:
+        """Take note of a line that ended before the next one stood."""
+        self._connected = stands.is_set()
+        self._gaps += 1
 
     async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
         """Connect, subscribe and read until the line ends, which always raises.
@@ -300,6 +302,7 @@ class UserStream:
             session: of all lines.
             stands: set when the subscription is there.
         """
+        await self._door.permitted()
         async with session.ws_connect(
             self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
         ) as line:

@@ -224,6 +224,23 @@ def test_a_log_on_is_signed_and_a_wrong_time_is_learnt_again():
         assert set(order["params"]) == {"symbol", "recvWindow", "timestamp"}
 
 
+def test_no_line_is_opened_while_the_venue_wants_silence():
+    now_ms = [NOW_MS]
+    server = ScriptedSocket([])
+    budget = RequestBudget(None, clock_ms=lambda: now_ms[0])
+    budget.stay_away(30_000)
+    line = OrderLine(server.url, Signer(Secret("k"), Secret("s")), VenueClock(LiveClock()), window_ms=1, budget=budget)  # fmt: skip
+    line.start()
+    try:
+        assert not line.ready(0.2)
+        assert server.connections == 0
+        now_ms[0] += 30_000
+        assert line.ready(5)
+    finally:
+        line.close()
+        server.close()
+
+
 def test_before_it_is_open_and_after_it_was_closed_nothing_is_sent():
     with line_to([]) as (line, server, _budget):
         assert line.ready(5)

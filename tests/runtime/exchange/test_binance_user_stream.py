@@ -248,6 +248,22 @@ def test_a_line_that_will_end_is_left_when_the_next_one_stands_and_nothing_is_mi
         assert stream.counts["reconnects"] == 0
 
 
+def test_a_line_that_ends_before_the_next_one_stands_leaves_a_gap(venue):
+    now = [1_000_000]
+    budget = RequestBudget(None, clock_ms=lambda: now[0])
+    rule = FaultRule(fault=Fault.SHUTDOWN, method="EVENT", times=1, seconds=0.1)
+    venue.schedule(FaultSchedule([rule]))
+    with wired(venue, budget=budget) as (stream, wire):
+        until(stream.alive)
+        budget.stay_away(30_000)  # no other line may be opened
+        wire.buy("first")
+        until(lambda: not stream.connected)
+        now[0] += 30_000
+        until(lambda: stream.counts["handovers"] == 1)
+        assert (stream.alive(), stream.alive()) == (False, True), "told once"
+        assert stream.counts["reconnects"] == 0
+
+
 def test_a_line_that_will_end_is_opened_anew_when_no_other_stands(venue):
     venue.schedule(
         FaultSchedule(
