@@ -330,9 +330,14 @@ class PromotedModels:
             self.detector.run_beside(None)
 
     def _refuse_pointed(self, why: str) -> None:
-        """Refuse what the pointer names; nobody where it is unreadable."""
+        """Refuse what the pointer names; nobody where it is unreadable.
+
+        A pair that trades is not refused for what lies beside it: evidence that cannot be read
+        leaves what was read of it before.
+        """
         pointed = self._shelf.pointed()
-        self._tell(pointed.shas if pointed is not None else NOBODY, "refused", why)
+        if pointed is None or pointed.shas != self._trading:
+            self._tell(pointed.shas if pointed is not None else NOBODY, "refused", why)
 
     def _aged(self, pair: ModelPair) -> str:
         """Say that a pair expired since it was opened; empty when it did not."""

@@ -32,7 +32,7 @@ from bot4_runtime.regime.archive import (
     replace_file,
 )
 from bot4_runtime.regime.comparison import Comparison
-from bot4_runtime.regime.loader import LoadedModel
+from bot4_runtime.regime.loader import LoadedModel, load_model
 from bot4_runtime.regime.manifest import Manifest, ModelKind
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.signature import ModelKeys
@@ -318,21 +318,21 @@ class ModelRegistry:
             ) from error
 
     def _sign(self, sha256: str) -> None:
-        self.verify(sha256)
-        signature = self._keys.sign(sha256, self._archive.read(sha256, MANIFEST))
-        self._archive.put(sha256, SIGNATURE, signature)
-
-    def _check_signature(self, sha256: str) -> None:
-        signed = self._archive.has(sha256, SIGNATURE)
-        signature = self._archive.read(sha256, SIGNATURE) if signed else b""
-        self._keys.check(sha256, self._archive.read(sha256, MANIFEST), signature)
+        manifest_json = self._archive.read(sha256, MANIFEST)
+        load_model(self._archive.read(sha256, MODEL), manifest_json, sha256)
+        self._archive.put(sha256, SIGNATURE, self._keys.sign(sha256, manifest_json))
 
     def _verified(
         self, sha256: str, kind: ModelKind, interval: str, now_ms: int | None
     ) -> LoadedModel:
+        """Return a model of the bytes whose signature was checked: each file is read once."""
+        manifest_json = self._archive.read(sha256, MANIFEST)
         if self._keys.public is not None:
-            self._check_signature(sha256)
-        model = self.verify(sha256, now_ms)
+            signed = self._archive.has(sha256, SIGNATURE)
+            signature = self._archive.read(sha256, SIGNATURE) if signed else b""
+            self._keys.check(sha256, manifest_json, signature)
+        data = self._archive.read(sha256, MODEL)
+        model = load_model(data, manifest_json, sha256, now_ms=now_ms)
         manifest = model.manifest
         for what, found, expected in (
             ("its kind", manifest.kind.value, kind.value),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.events import ModelPromoted, ModelTrial, RegimeNamed
 from bot4_runtime.features.incremental import FeatureState
-from bot4_runtime.regime.evidence import evidence_path
+from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
 from bot4_runtime.regime.loader import LoadedModel
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import ModelRegistry
@@ -414,10 +415,30 @@ def test_evidence_that_cannot_be_read_refuses_the_pair_it_is_of(desk, promote, c
     assert at.outcomes() == ["begun", "refused"]
     assert set(at.named) == {first}
     assert at.models.detector.beside is None
-    promote()
+
+
+def test_evidence_that_cannot_be_read_is_no_fault_of_the_pair_that_trades(
+    desk, promote, clinic
+) -> None:
+    at = desk()
+    first = at.trading()
+    record = synthetic_evidence("rule", now_ms=START, interval="1h")
+    hmm, lstm = first
+    path = evidence_path(clinic.root, "1h")
+    path.parent.mkdir(parents=True)
+    write_evidence(path, [msgspec.structs.replace(record, hmm_sha256=hmm, lstm_sha256=lstm)])
     at.hours(1)
-    assert at.outcomes()[2:] == ["refused"]
-    assert set(at.named) == {first}
+    assert list(at.evidence) == list(at.models.evidence()) == ["rule"]
+    good = path.read_bytes()
+    path.write_text("torn")
+    at.hours(1)
+    assert at.told == []
+    assert list(at.evidence) == list(at.models.evidence()) == ["rule"]
+    path.write_bytes(good)
+    again = desk(after=at)
+    again.hours(1)
+    assert again.trading() == first
+    assert None not in again.named
 
 
 def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bot4_pipelines.training.hmm_export import seal
 from bot4_runtime.domain.errors import ConfigError, ModelError
+from bot4_runtime.regime.archive import ModelArchive
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.regime.signature import (
     PUBLIC_FILE,
@@ -41,6 +42,34 @@ def test_what_was_signed_when_it_was_promoted_is_loaded(signed):
     pair = registry.load("1h", NOW)
     assert (pair.hmm_sha256, pair.lstm_sha256) == (hmm, lstm)
     assert len((registry.root / "archive" / hmm / "model.sig").read_bytes()) == 64
+
+
+class Swapped(ModelArchive):
+    """An archive where somebody else writes: whoever reads a file again reads other bytes."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.read_before = set()
+
+    def read(self, sha256, name):
+        if (sha256, name) in self.read_before:
+            return b"{}"
+        self.read_before.add((sha256, name))
+        return super().read(sha256, name)
+
+
+def test_what_is_loaded_and_signed_are_the_bytes_that_were_checked(signed, keys):
+    registry, hmm, lstm = signed
+    registry._archive = Swapped(registry.root)
+    pair = registry.load("1h", NOW)
+    assert (pair.hmm_sha256, pair.lstm_sha256) == (hmm, lstm)
+    signature = registry.root / "archive" / lstm / "model.sig"
+    before = signature.read_bytes()
+    signature.unlink()
+    signing = ModelRegistry(registry.root, ModelKeys(signing=keys.signing))
+    signing._archive = Swapped(registry.root)
+    signing._sign(lstm)
+    assert signature.read_bytes() == before
 
 
 def test_what_was_never_signed_is_refused_where_a_public_key_is_set(registry, add_pair, keys):
