@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(COMPILED)
 demo: setup ## the main job: candles -> models -> a paper-traded, reported period
 	@$(BIN)/bot4-pipelines demo
 
-test: setup ## all tests, compiled; the compiled rooms again interpreted; coverage gate
+test: setup ## the tests, compiled; the compiled rooms again interpreted; coverage gate
 	@bash .ci/test $(BIN)/python
 
 long: setup ## the tests of minutes that `make test` leaves out
