@@ -108,7 +108,7 @@ class BinanceSource:
         pause = 1.0
         while not stop.is_set():
             try:
-                candles = []
+                candles: list[Candle] = []
                 for symbol, start in next_ms.items():
                     candles += self._fetch(symbol, start, self._closed_before())
                     yield None  # an answer may take `TIMEOUT_MS`: the reader looks around
