@@ -451,6 +451,16 @@ def test_a_pair_of_another_market_is_refused(promote, clinic, desk) -> None:
         promoted.PromotedModels(clinic, "1h", ManualClock(0), (), market=Market.SPOT)
 
 
+def test_a_pair_that_may_not_trade_a_symbol_is_refused_while_running(desk, promote) -> None:
+    at = desk()
+    first = at.trading()
+    promote(1.1, symbols=("BTCUSDT",))
+    at.hours(1)
+    assert at.outcomes() == ["refused"]
+    assert "were not trained on ETHUSDT" in at.told[0].reason
+    assert set(at.named) == {first[1]}
+
+
 def test_a_pair_of_simulated_candles_is_refused_where_something_is_at_stake(
     promote, clinic
 ) -> None:

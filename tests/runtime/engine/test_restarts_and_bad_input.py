@@ -7,9 +7,8 @@ import shutil
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import ccxt
 import msgspec
@@ -18,17 +17,14 @@ import pytest
 
 from bot4_runtime import app
 from bot4_runtime.app.accepted import SETTINGS
-from bot4_runtime.app.promoted import PromotedModels
 from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.errors import ConfigError, DataError, ModelError
+from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.events import (
     CancelRequested,
     CandleClosed,
     GapSeen,
     InstrumentDefined,
-    ModelPromoted,
-    ModelTrial,
     OrderAccepted,
     OrderClosed,
     OrderFilled,
@@ -38,8 +34,6 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Book, Purpose
 from bot4_runtime.exchange.binance.polling import BinanceSource
-from bot4_runtime.regime.evidence import evidence_path, synthetic_evidence, write_evidence
-from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.session import SessionResult
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import SIMULATED_START_MS
@@ -420,79 +414,3 @@ def test_a_fast_clock_does_not_close_a_candle_before_the_venue_does(
     source._client.faults = []
     source._client.rows = [[first_ms + n * HOUR_MS, 1.0, 2.0, 0.5, 1.5, 3.0] for n in range(6)]
     assert len(list(source.history(first_ms, first_ms + 9 * HOUR_MS))) == taken
-
-
-class FakePair:
-    """A pair by name, for BTCUSDT alone."""
-
-    def __init__(self, name: str) -> None:
-        self.hmm_sha256 = self.lstm_sha256 = name
-        self.schema_id = "schema"
-        self.deciding = SimpleNamespace(market=Market.SPOT)
-
-    def require(self, symbol: str) -> None:
-        if symbol != "BTCUSDT":
-            raise ModelError(symbol)
-
-
-class FakeRegistry:
-    """A pointer that tests move."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.pair = FakePair("one")
-
-    def pointer_stamp(self) -> int:
-        return id(self.pair)
-
-    def current(self, _interval: str) -> SimpleNamespace:
-        return SimpleNamespace(shas=(self.pair.hmm_sha256, self.pair.lstm_sha256))
-
-    def load(self, _interval: str, _now_ms: int) -> FakePair:
-        return self.pair
-
-
-class Told:
-    """Stands for the engine: remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def swap(self, pair: FakePair, evidence: Mapping[str, object]) -> None:
-        self.words.append(f"swap {pair.hmm_sha256} {sorted(evidence)}")
-
-    def believe(self, evidence: Mapping[str, object]) -> None:
-        self.words.append(f"believe {sorted(evidence)}")
-
-
-def test_evidence_written_after_a_promotion_is_read_and_a_torn_one_is_not(tmp_path: Path) -> None:
-    registry, told, at_once = FakeRegistry(tmp_path), Told(), TrialBounds(candles=0)
-    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"], bounds=at_once)
-
-    def poll() -> Sequence[ModelPromoted | ModelTrial]:
-        models._next_look = 0.0
-        return models.poll(told)
-
-    assert poll() == []
-    registry.pair = FakePair("two")
-    trial, promotion = poll()
-    assert (trial.outcome, promotion.hmm_sha256) == ("adopted", "two")
-    record = synthetic_evidence("rule", now_ms=1_700_000_000_000, interval="1h")
-    path = evidence_path(tmp_path, "1h")
-    write_evidence(path, [msgspec.structs.replace(record, hmm_sha256="two", lstm_sha256="two")])
-    assert poll() == []
-    path.write_text("torn")
-    registry.pair = FakePair("three")
-    assert [one.outcome for one in poll()] == ["refused"]
-    assert models.pair.hmm_sha256 == "two"
-    assert told.words == ["swap two []", "believe ['rule']"]
-
-
-def test_a_promoted_pair_that_may_not_trade_a_symbol_is_refused(tmp_path: Path) -> None:
-    registry = FakeRegistry(tmp_path)
-    models = PromotedModels(registry, "1h", ManualClock(), ["BTCUSDT"])
-    models._symbols = ("ETHUSDT",)
-    registry.pair = FakePair("two")
-    models._next_look = 0.0
-    assert [one.outcome for one in models.poll(Told())] == ["refused"]
-    assert models.pair.hmm_sha256 == "one"

@@ -172,6 +172,13 @@ def test_a_silent_stream_costs_seconds_and_no_candle():
     assert played.source.counts == {"asked": 10}
 
 
+def test_a_candle_that_its_stream_tells_amid_a_round_of_questions_is_not_asked_for():
+    played = Played()
+    assert played.run(3_603, TRUE["ETHUSDT"][0], 1) == merged(0)
+    assert played.rest.asked == 1
+    assert played.source.counts == {"asked": 1, "streamed": 1}
+
+
 def test_a_start_in_the_past_catches_up_at_once():
     played = Played(now_ms=FROM + 10 * HOUR + 5_000)
     assert played.run(1, cursor=dict.fromkeys(SYMBOLS, FROM)) == merged(*range(1, 10))
