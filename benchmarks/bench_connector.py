@@ -4,7 +4,8 @@ The same messages go through ccxt.pro's own handlers (its parsing included) and 
 JSON readers, in the same run. Bursts and decisions come over a real WebSocket on loopback, from
 a process of its own: the burst as fast as it is taken, every trade accounted for by its number;
 the decision timed from the moment a closed candle is sent until the engine's batch for it is
-durable where it must be and carried out.
+written and carried out. It is a replay's journal, which waits for no disk: what a flush costs
+comes on top (``bench_state``).
 """
 
 import asyncio
@@ -254,5 +255,6 @@ def decision() -> Result:
         built.execute(stop)
     return of_rounds(
         "WebSocket event to decision", taken, unit="ms", specified=10,
-        note="from the sending process over loopback to the end of the engine's turn",
+        note="from the sending process over loopback to the end of the engine's turn; the journal "
+        "is not flushed",
     )  # fmt: skip

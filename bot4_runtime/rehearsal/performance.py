@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from bot4_runtime.app import RunOptions, build
 from bot4_runtime.app.remote import Remote
 from bot4_runtime.app.source import build_source
@@ -52,6 +54,8 @@ REPORT_S: Final = 0.15
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
 BNB_PRICE: Final = Decimal(320)
+COARSER: Final = 5
+"""Steps of prices and quantities than those that are assumed of a symbol."""
 LOOSE: Final = {
     name: BOUNDS[name].loosest for name in ("max_correlation", "min_liquidity_ratio")
 } | {
@@ -71,7 +75,9 @@ class Client(BinanceSpot):
 
     by_line = False
 
-    def __init__(self, server: VenueServer, clock: Clock, lease: Lease) -> None:
+    def __init__(
+        self, server: VenueServer, clock: Clock, lease: Lease, symbols: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             f"http://127.0.0.1:{server.port}",
             f"ws://127.0.0.1:{server.port}/ws-api/v3",
@@ -83,6 +89,7 @@ class Client(BinanceSpot):
             report_s=REPORT_S,
             budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
             order_url=f"ws://127.0.0.1:{server.port}/ws-api/v3" if self.by_line else None,
+            symbols=symbols,
         )
 
 
@@ -118,7 +125,7 @@ class Rehearsal:
         seed: int,
         hours: float,
         market_seed: int = MARKET_SEED,
-        client: Callable[[VenueServer, Clock, Lease], BinanceSpot] = Client,
+        client: Callable[[VenueServer, Clock, Lease, Sequence[str]], BinanceSpot] = Client,
         depth: Depth | None = None,
         bnb: Decimal = Decimal(0),
         on_progress: Callable[[int, Candle], None] | None = None,
@@ -195,12 +202,19 @@ class Rehearsal:
         return source
 
     def _listed(self) -> dict[str, tuple[SymbolRules, Decimal]]:
-        """Rules as the engine assumes them from its first candle, and the first prices."""
+        """Rules other than those that the engine assumes until it learns them; first prices."""
         step_ms = interval_ms(self._source.interval)
         firsts = self._source.history(SIMULATED_START_MS, SIMULATED_START_MS + step_ms)
         listed = {}
         for candle in firsts:
-            rules = SymbolRules.of(Instrument.assume(candle.symbol, Market.SPOT, candle.close))
+            assumed = SymbolRules.of(Instrument.assume(candle.symbol, Market.SPOT, candle.close))
+            rules = msgspec.structs.replace(
+                assumed,
+                tick_size=assumed.tick_size * COARSER,
+                step_size=assumed.step_size * COARSER,
+                min_quantity=assumed.min_quantity * COARSER,
+                min_notional=assumed.min_notional * COARSER,
+            )
             price = Decimal(repr(candle.open)) // rules.tick_size * rules.tick_size
             listed[candle.symbol] = (rules, price)
         return listed
@@ -260,7 +274,7 @@ class Rehearsal:
     def _live(self, server: VenueServer, course: Course) -> str:
         """Let the engine live once; return why it ended before its time."""
         lease = Lease(self._clock.now_ns)
-        client = self._client(server, self._clock, lease)
+        client = self._client(server, self._clock, lease, self._source.symbols)
         self._remote = Remote(client, self._clock, self._clock.now_ns, lease, course, local=True)
         try:
             run = build(

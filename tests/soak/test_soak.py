@@ -1,10 +1,13 @@
 """The soak's own arithmetic, and a short soak."""
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
 import pytest
+
+from bot4_runtime.rehearsal.verdict import Outcome
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -21,11 +24,29 @@ def test_growth_is_the_last_quarters_over_the_seconds() -> None:
     assert soak_main.growth([100.0]) == 0.0
 
 
+HOUR = {**soak_main.LEAST, "memory_growth": 0.01, "violations": []}
+
+
 def test_a_page_says_what_was_missed() -> None:
-    page = soak_main.told({"minutes": 1, "memory_growth": 0.2, "violations": ["a", "b"]})
+    page = soak_main.told(HOUR | {"memory_growth": 0.2, "violations": ["a", "b"]})
     assert "| memory_growth | 0.2 | <= 0.05 | MISSED |" in page
     assert "| violations | 2 | 0 | MISSED |" in page
     assert "- b" in page
+    assert "Verdict: violated." in page
+    assert "left out" in page
+    assert "banned, clock_step, key_revoked" in page
+
+
+@pytest.mark.parametrize("name", soak_main.LEAST)
+def test_what_happened_too_seldom_shows_nothing(name: str) -> None:
+    assert soak_main.outcome(HOUR) is Outcome.PASSED
+    few = HOUR | {name: soak_main.LEAST[name] - 1}
+    assert soak_main.outcome(few) is Outcome.INCONCLUSIVE
+    page = soak_main.told(few)
+    assert f"| {name} | {few[name]:,} | >= {soak_main.LEAST[name]} | MISSED |" in page
+    assert "Verdict: inconclusive. Too little happened to show anything." in page
+    assert soak_main.outcome(few | {"violations": ["a"]}) is Outcome.VIOLATED
+    assert soak_main.outcome(few | {"memory_growth": math.nan}) is Outcome.VIOLATED
 
 
 def test_the_venues_candles_end_with_the_one_that_forms() -> None:

@@ -216,8 +216,8 @@ def test_n10_weight_that_others_use_is_left_to_them(agreed) -> None:
 class CountsNothing(Client):
     """Asks on, whatever others used."""
 
-    def __init__(self, server, clock, lease):
-        super().__init__(server, clock, lease)
+    def __init__(self, server, clock, lease, symbols):
+        super().__init__(server, clock, lease, symbols)
         self._http._budget = Uncounted(None, clock_ms=self._http._budget.clock_ms)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime.domain.errors import OutcomeUnknown
-from bot4_runtime.domain.events import OrderRejected
+from bot4_runtime.domain.events import OrderIntended, OrderRejected
 from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.rehearsal.performance import Client, LineClient
 from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, shrunk, told
 from bot4_runtime.rehearsal.verdict import Outcome
+from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
 
 HOUR_NS = 3_600_000_000_000
@@ -30,6 +31,18 @@ def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
     assert verdict.findings.held > 5
     assert max(verdict.unprotected_s) <= 2, "a stop follows within the next look"
     assert verdict.outcome is Outcome.INCONCLUSIVE, "too few orders never pass"
+
+
+def test_orders_keep_to_rules_that_only_the_venue_can_tell(rehearse) -> None:
+    verdict, made = rehearse()
+    assert verdict.findings.held > 5
+    with JournalReader.open(made._folder / "journal.sqlite") as journal:
+        events = [event for _, event in journal.events()]
+    assert [event.reason for event in events if isinstance(event, OrderRejected)] == []
+    for event in events:
+        if isinstance(event, OrderIntended):
+            rules, _ = made._instruments[event.intent.symbol]
+            assert event.intent.quantity % rules.step_size == 0
 
 
 # ------------------------------------------------------------------------ planted bugs
@@ -92,8 +105,8 @@ class LeavesBare(Client):
 class NeverWaits(Client):
     """Asks on while the venue wants silence."""
 
-    def __init__(self, server, clock, lease):
-        super().__init__(server, clock, lease)
+    def __init__(self, server, clock, lease, symbols):
+        super().__init__(server, clock, lease, symbols)
         self._http._budget = Endless(None)
 
 
