@@ -112,11 +112,11 @@ class PromotedModels:
         Where the pair that traded does not hold any more, or none traded yet, the promoted one
         trades; where that was refused or left before, none does.
         """
-        judged = state.trials.get(self._interval)
+        trial = state.trials.get(self._interval)
         given_up = (
-            judged is not None
-            and judged.outcome in _GIVEN_UP
-            and (judged.shas, judged.activated_ms) == (self._taken.shas, self._taken.activated_ms)
+            trial is not None
+            and trial.outcome in _GIVEN_UP
+            and (trial.shas, trial.activated_ms) == (self._taken.shas, self._taken.activated_ms)
         )
         trades = state.models.get(self._interval)
         before = self._opened(trades.shas if trades is not None else self._named_last(state))
@@ -127,7 +127,7 @@ class PromotedModels:
                 self._evidence = self._shelf.evidence(before)
                 self.detector.swap(before)
             if trades is not None:
-                self._keep_way_back(trades, judged)
+                self._keep_way_back(trades, trial)
         elif given_up:
             self._silence("the promoted pair was refused or left before, and no other trades")
         if trades is None or trades.shas != self._trading:
@@ -157,7 +157,7 @@ class PromotedModels:
             self._warn(f"The pair of models that traded last is gone: {error}")
             return None
 
-    def _keep_way_back(self, trades: ModelPromoted, judged: ModelTrial | None) -> None:
+    def _keep_way_back(self, trades: ModelPromoted, trial: ModelTrial | None) -> None:
         """Keep the former pair again, beside the one that trades while it was not `kept` yet."""
         if trades.former_shas == NOBODY:
             return
@@ -168,7 +168,7 @@ class PromotedModels:
             self._warn(f"There is no way back from the models that trade: {error}")
             return
         self.detector.guard(on=True)
-        fresh = judged is not None and (judged.outcome, judged.shas) == ("adopted", trades.shas)
+        fresh = trial is not None and (trial.outcome, trial.shas) == ("adopted", trades.shas)
         if fresh and self._length:
             self.detector.run_beside(self.detector.fork(pair))
 
