@@ -21,7 +21,7 @@ from bot4_pipelines.ingest.wanted import wanted
 from bot4_pipelines.orchestrate import require_packages, run_pipeline, serve_ui
 from bot4_pipelines.records import Folders
 from bot4_pipelines.terminal import StepBars
-from bot4_pipelines.training.schedule import Schedule
+from bot4_pipelines.training.schedule import Schedule, wanted_window
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import Bot4Error, ConfigError
 
@@ -48,6 +48,9 @@ SymbolsOption = Annotated[
 OwnIntervalOption = Annotated[
     str | None, typer.Option("--interval", help="Any of Binance's; BOT4_INTERVAL else.")
 ]
+LookbackOption = Annotated[
+    str | None, typer.Option(help="Candles the LSTM reads, 50 if left out; BOT4_LOOKBACK else.")
+]
 YearsOption = Annotated[
     float | None, typer.Option(help="Years of history to download; BOT4_YEARS else.")
 ]
@@ -73,11 +76,12 @@ def run(
     interval: OwnIntervalOption = None,
     years: YearsOption = None,
     download_seconds: SecondsOption = None,
+    lookback: LookbackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Materialise the whole asset graph: candles, features, models, promotion, evidence."""
     require_packages()
-    _want(symbols, interval, years, download_seconds)
+    _want(symbols, interval, years, download_seconds, lookback)
     folders = Folders.from_environment()
     with StepBars(stderr) as bars:
         done = run_pipeline(
@@ -288,7 +292,11 @@ def _tell_pair(pair: dict[str, Any], verb: str, as_json: bool) -> None:
 
 
 def _want(
-    symbols: str | None, interval: str | None, years: float | None, seconds: float | None
+    symbols: str | None,
+    interval: str | None,
+    years: float | None,
+    seconds: float | None,
+    lookback: str | None,
 ) -> None:
     """Let options win over the environment, where the steps of this process read them.
 
@@ -300,9 +308,11 @@ def _want(
         "BOT4_INTERVAL": interval,
         "BOT4_YEARS": years,
         "BOT4_DOWNLOAD_SECONDS": seconds,
+        "BOT4_LOOKBACK": lookback,
     }
     os.environ.update({name: str(value) for name, value in options.items() if value is not None})
     wanted()
+    wanted_window()
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -101,6 +101,7 @@ def list_models(folders: Folders) -> list[dict[str, Any]]:
             row |= {
                 "kind": manifest.kind.value,
                 "interval": manifest.interval,
+                "lookback": manifest.window if manifest.hmm_sha256 else None,
                 "origin": manifest.origin.value,
                 "market": manifest.market.value,
                 "symbols": list(manifest.symbols),

@@ -58,6 +58,7 @@ def model_numbers(made: "Candidate") -> dict[str, Any]:
         "sha256": made.sha256,
         "card": f"{card_markdown(manifest)}\n\n{page}",
         "kind": manifest.kind.value,
+        "lookback": manifest.window if manifest.hmm_sha256 else None,
         "validation_accuracy": manifest.metrics.get("validation", {}).get("accuracy"),
         "test_accuracy": tests.get("accuracy"),
         "gates": [_gate_row(gate) for gate in manifest.gates],

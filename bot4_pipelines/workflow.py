@@ -23,13 +23,14 @@ from bot4_pipelines.step_numbers import (
     search_numbers,
 )
 from bot4_pipelines.steps import Made, Outcome
-from bot4_pipelines.training.schedule import Schedule
+from bot4_pipelines.training.schedule import Schedule, wanted_window
 from bot4_pipelines.triggers import DAY_MS, reference_path, trained_on
 from bot4_pipelines.workbench import TRAINING, ids_of, promoted_pair
 from bot4_runtime import __version__
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.candle import interval_ms
 from bot4_runtime.domain.errors import DataError
+from bot4_runtime.regime.manifest import WINDOW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,16 +145,18 @@ class Workflow(CandleSteps, EvidenceSteps):
             from_model: sha256, or its start, of an archived LSTM to go on from.
 
         Raises:
+            ConfigError: ``BOT4_LOOKBACK`` cannot be.
             DataError: there are no labels, too few of them, or the HMM learnt from other candles.
             ModelError: the model to go on from is none that may be.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
-        before = self.records.find("lstm_candidate")
-        if before is not None and before.stamp == lstm_stamp(labels.content, Schedule.FULL):
+        before, window = self.records.find("lstm_candidate"), wanted_window()
+        full = lstm_stamp(labels.content, Schedule.FULL, window=window)
+        if before is not None and before.stamp == full:
             plain = not iterations and not from_model
             schedule = Schedule.FULL if plain else schedule
-        stamp = lstm_stamp(labels.content, schedule, iterations, from_model)
+        stamp = lstm_stamp(labels.content, schedule, iterations, from_model, window)
 
         def work() -> Made:
             from bot4_pipelines.training.candidates import make_lstm
@@ -170,6 +173,7 @@ class Workflow(CandleSteps, EvidenceSteps):
                     interval=str(self._candles.numbers["interval"]),
                     cuts=material.cuts,
                     held_out=tuple(material.held_out),
+                    window=window,
                 )
             had = trained_on(
                 [*material.series.values(), *material.held_out.values()],
@@ -177,7 +181,7 @@ class Workflow(CandleSteps, EvidenceSteps):
                 features.finished_ms - round(1000 * features.seconds),
             )
             settings = LstmSettings.of(
-                schedule, iterations=iterations, continued=start is not None
+                schedule, iterations=iterations, continued=start is not None, window=window
             )
             made = make_lstm(material, hmm.content, self._registry, settings, self.report, start)
             return made.sha256, model_numbers(made) | {"trained_on": had}, made.images
@@ -217,16 +221,16 @@ class Workflow(CandleSteps, EvidenceSteps):
             seeds: how many.
 
         Raises:
-            ConfigError: fewer than 2 seeds.
+            ConfigError: fewer than 2 seeds, or a ``BOT4_LOOKBACK`` that cannot be.
             DataError: there is no candidate, or there are too few candles.
         """
         from bot4_pipelines.training.candidates import hmm_parameters
         from bot4_pipelines.training.schedule import LstmSettings
         from bot4_pipelines.training.seeds import seed_spread
 
+        settings = LstmSettings.of(schedule, iterations=iterations, window=wanted_window())
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         params = hmm_parameters(self._registry, hmm.content)
-        settings = LstmSettings.of(schedule, iterations=iterations)
         told = seed_spread(self._material(), params, settings, seeds, self.report)
         return {"schedule": schedule, "hmm_sha256": hmm.content, **told}
 
@@ -321,8 +325,9 @@ class Workflow(CandleSteps, EvidenceSteps):
 
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
-        base = search_settings(iterations, seed)
-        study = digest("search", labels.content, source_sha256(*TRAINING), iterations, seed)
+        base = search_settings(iterations, seed, wanted_window())
+        asked = (iterations, seed, base.window)
+        study = digest("search", labels.content, source_sha256(*TRAINING), *asked)
         began = time.monotonic()
         folder = self.folders.work / "search" / study[:16]
         if trials:
@@ -407,6 +412,14 @@ class Workflow(CandleSteps, EvidenceSteps):
         return self._steps.run(name, stamp, work, there)
 
 
-def lstm_stamp(labels: str, schedule: Schedule, iterations: int = 0, from_model: str = "") -> str:
+def lstm_stamp(
+    labels: str,
+    schedule: Schedule,
+    iterations: int = 0,
+    from_model: str = "",
+    window: int = WINDOW,
+) -> str:
     """Return what an LSTM candidate is made from: labels, code, and how it learns."""
-    return digest("lstm", labels, source_sha256(*TRAINING), schedule, iterations, from_model)
+    return digest(
+        "lstm", labels, source_sha256(*TRAINING), schedule, iterations, from_model, window
+    )

@@ -171,7 +171,7 @@ def hindsight_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     metadata={"dagster/column_schema": input_schema()},
 )
 def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Two LSTM layers of 128 over 50 candles, pooled over symbols.
+    """Two LSTM layers of 128 over the last candles (BOT4_LOOKBACK, 50), pooled over symbols.
 
     Calibrated, exported to ONNX and judged against the HMM filter, static cuts and a random walk.
     A candidate trades nothing.

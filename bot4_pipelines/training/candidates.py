@@ -47,7 +47,6 @@ from bot4_runtime.features.schema import TREND_WINDOW, feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
 from bot4_runtime.regime.lookahead import MAX_POOL, LookAhead
 from bot4_runtime.regime.manifest import (
-    WINDOW,
     Cuts,
     GoldenVector,
     HmmDefinition,
@@ -351,13 +350,14 @@ def make_lstm(
         ModelKind.LSTM,
         feature_names=INPUT_NAMES,
         metrics=metrics,
-        golden=(golden_of(learnt.graph, {"features": _golden_windows(rows)}),),
+        golden=(golden_of(learnt.graph, {"features": _golden_windows(rows, settings.window)}),),
         scaler=Scaler(
             mean=tuple(fit.scaler.mean.tolist()),
             scale=tuple(fit.scaler.deviation.tolist()),
             clip=CLIP,
         ),
         temperature=fit.temperature,
+        window=settings.window,
         hmm_sha256=hmm_sha256,
         unseen=learnt.unseen,
         continued_from="" if start is None else start.sha256,
@@ -398,17 +398,17 @@ def hmm_parameters(registry: ModelRegistry, sha256: str) -> HmmParameters:
     return definition.parameters()
 
 
-def _golden_windows(rows: Sequence[SymbolRows], count: int = 4) -> np.ndarray:
-    """Take real windows, evenly spread over the first symbol, float32[count, 50, 28].
+def _golden_windows(rows: Sequence[SymbolRows], window: int, count: int = 4) -> np.ndarray:
+    """Take real windows, evenly spread over the first symbol, float32[count, window, 28].
 
     Raises:
         DataError: there is no whole window.
     """
-    ends = window_ends(rows[0].table.valid, WINDOW)
+    ends = window_ends(rows[0].table.valid, window)
     if not len(ends):
-        raise DataError(f"{rows[0].symbol} has no {WINDOW} contiguous valid rows")
+        raise DataError(f"{rows[0].symbol} has no {window} contiguous valid rows")
     picked = ends[np.linspace(0, len(ends) - 1, count).astype(int)]
-    windows = rows[0].inputs[picked[:, None] + np.arange(1 - WINDOW, 1)]
+    windows = rows[0].inputs[picked[:, None] + np.arange(1 - window, 1)]
     return np.asarray(windows, dtype=np.float32)
 
 

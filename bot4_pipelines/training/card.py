@@ -104,9 +104,11 @@ def _markdown(rows: Mapping[str, tuple[str, ...]], head: tuple[str, ...]) -> str
 def _facts(manifest: Manifest) -> dict[str, str]:
     """Say what the model was made from: candles, symbols, dates of the splits, code."""
     cuts = manifest.cuts
+    reads = f"the last {manifest.window} candles" if manifest.hmm_sha256 else "candle by candle"
     return {
         "candles": f"{manifest.origin.value} {manifest.market.value} {manifest.interval}, "
         + ", ".join(manifest.symbols),
+        "reads": reads,
         "training": f"{_day(cuts.train_start_ms)} to {_day(cuts.validation_start_ms)}",
         "validation": f"{_day(cuts.validation_start_ms)} to {_day(cuts.test_start_ms)}",
         "test": f"{_day(cuts.test_start_ms)} to {_day(cuts.end_ms)}",

@@ -26,7 +26,7 @@ from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.features.batch import FeatureTable, compute
 from bot4_runtime.features.schema import LOOKBACK
 from bot4_runtime.regime.comparison import Comparison
-from bot4_runtime.regime.manifest import WINDOW, Manifest
+from bot4_runtime.regime.manifest import Manifest
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.regime.registry import NOTHING, ModelRegistry
 
@@ -156,7 +156,7 @@ def compare(
 def _right(
     series: CandleSeries, start_ms: int, end_ms: int, *pairs: ModelPair
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Let both pairs name one symbol's candles.
+    """Let both pairs name one symbol's candles: those on which the longer window is whole.
 
     Returns:
         Where the first is right, the second is right, and both name the same, float64[rows] each;
@@ -166,7 +166,7 @@ def _right(
     table = compute(near)
     part = slice(int(np.searchsorted(near.open_time_ms, start_ms)), len(near))
     labels = hindsight_labels(table.z, reference_hmm(), [part])
-    ends = window_ends(table.valid, WINDOW)
+    ends = window_ends(table.valid, max(pair.deciding.window for pair in pairs))
     rows = ends[(inside(len(near), scored(part)) & (labels >= 0))[ends]][::STRIDE]
     named = [_named(pair, near, table, part, rows) for pair in pairs]
     right = [(one == labels[rows]).astype(np.float64) for one in named]

@@ -8,7 +8,7 @@ from bot4_pipelines.training.dataset import INPUT_NAMES, Scaler
 from bot4_pipelines.training.lstm_export import graph_weights
 from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.regime.archive import MODEL, ModelArchive
-from bot4_runtime.regime.manifest import Cuts, Manifest, ModelKind
+from bot4_runtime.regime.manifest import WINDOW, Cuts, Manifest, ModelKind
 from bot4_runtime.regime.registry import ModelRegistry
 
 
@@ -34,6 +34,7 @@ def start_from(
     interval: str,
     cuts: Cuts,
     held_out: tuple[str, ...] = (),
+    window: int = WINDOW,
 ) -> Start:
     """Read where to go on from; the model may have expired, but must hold otherwise.
 
@@ -43,22 +44,29 @@ def start_from(
         interval: of the candles to train on.
         cuts: of the training to come.
         held_out: symbols the next model is to be judged on as unseen.
+        window: candles the next model is to read.
 
     Raises:
-        ModelError: there is no such LSTM, it does not hold, is of another interval or other
-            inputs, or has learnt from candles that the next model is to be judged on.
+        ModelError: there is no such LSTM, it does not hold, is of another interval, other
+            inputs or another window, or has learnt from candles that the next model is to be
+            judged on.
     """
     archive = ModelArchive(registry.root)
     sha256 = archive.whole(prefix)
     manifest = registry.verify(sha256).manifest
-    _check(sha256, manifest, interval, cuts, held_out)
+    _check(sha256, manifest, interval, cuts, held_out, window)
     assert manifest.scaler is not None  # _check  # noqa: S101
     scaler = Scaler(np.array(manifest.scaler.mean), np.array(manifest.scaler.scale))
     return Start(sha256, graph_weights(archive.read(sha256, MODEL)), scaler)
 
 
 def _check(
-    sha256: str, manifest: Manifest, interval: str, cuts: Cuts, held_out: tuple[str, ...]
+    sha256: str,
+    manifest: Manifest,
+    interval: str,
+    cuts: Cuts,
+    held_out: tuple[str, ...],
+    window: int,
 ) -> None:
     seen = sorted(set(held_out) & set(manifest.symbols))
     problem = ""
@@ -66,6 +74,8 @@ def _check(
         problem = "it is no LSTM"
     elif manifest.feature_names != INPUT_NAMES or manifest.interval != interval:
         problem = f"it reads other inputs, or candles of {manifest.interval}, not {interval}"
+    elif manifest.window != window:
+        problem = f"it reads {manifest.window} candles, not {window} (BOT4_LOOKBACK)"
     elif manifest.cuts.validation_start_ms > cuts.validation_start_ms:
         problem = "it was trained on candles that the next model is to be judged on"
     elif seen:

@@ -12,7 +12,6 @@ from bot4_pipelines.training.dataset import CANDLE_FEATURES, SymbolRows
 from bot4_pipelines.training.soft_labels import trend_returns
 from bot4_runtime.regime.hmm import STATES
 from bot4_runtime.regime.lookahead import LookAhead
-from bot4_runtime.regime.manifest import WINDOW
 
 _BATCH: Final = 512
 
@@ -23,9 +22,18 @@ class Session(Protocol):
     def run(self, outputs: Any, inputs: Mapping[str, Any]) -> Sequence[Any]:
         """Run the graph."""
 
+    def get_inputs(self) -> Sequence[Any]:
+        """Return what it asks for, each with its shape."""
+
+
+def window_of(session: Session) -> int:
+    """Return how many rows an open LSTM reads; the loader has held its manifest against it."""
+    (features,) = session.get_inputs()
+    return int(features.shape[1])
+
 
 def lstm_estimates(session: Session, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Ask the LSTM about windows of exactly `WINDOW` rows.
+    """Ask the LSTM about windows of exactly as many rows as it reads.
 
     Args:
         session: the open file.
@@ -37,7 +45,7 @@ def lstm_estimates(session: Session, inputs: np.ndarray, ends: np.ndarray) -> np
     """
     found = np.full((len(inputs), STATES), np.nan)
     rows = inputs.astype(np.float32)
-    back = np.arange(1 - WINDOW, 1)
+    back = np.arange(1 - window_of(session), 1)
     for begin in range(0, len(ends), _BATCH):
         at = ends[begin : begin + _BATCH]
         found[at] = session.run(None, {"features": rows[at[:, None] + back]})[0]

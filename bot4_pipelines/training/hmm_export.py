@@ -19,13 +19,13 @@ from bot4_runtime.regime.lookahead import BLOCK_LENGTH_KEY, BLOCKS_KEY, MAX_POOL
 from bot4_runtime.regime.manifest import (
     METADATA_KEY,
     OPSET,
-    WINDOW,
     GoldenVector,
     Manifest,
     Tensor,
 )
 
 IR_VERSION: Final = 8
+_SWEEP: Final = 50
 
 
 def hmm_graph(
@@ -144,8 +144,8 @@ def _step(helper: Any, types: Any) -> Any:
 
 def hmm_golden(onnx_bytes: bytes, params: HmmParameters) -> tuple[GoldenVector, ...]:
     """Run the graph over windows that visit all five states, and write down what it says."""
-    sweep = np.concatenate([np.linspace(-2.5, 2.5, WINDOW), np.linspace(2.5, -2.5, WINDOW)])
-    z = np.stack([sweep, np.roll(sweep, WINDOW // 2)])[:, :, None]
+    sweep = np.concatenate([np.linspace(-2.5, 2.5, _SWEEP), np.linspace(2.5, -2.5, _SWEEP)])
+    z = np.stack([sweep, np.roll(sweep, _SWEEP // 2)])[:, :, None]
     prior = np.repeat(params.log_stationary[None], 2, axis=0)
     return (golden_of(onnx_bytes, {"obs": z, "log_prior": prior}),)
 

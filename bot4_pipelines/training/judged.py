@@ -17,7 +17,12 @@ import numpy as np
 from bot4_pipelines.training.baselines import LAG, FittedBaselines
 from bot4_pipelines.training.cuts import scored
 from bot4_pipelines.training.dataset import SymbolRows, inside, window_ends
-from bot4_pipelines.training.estimates import Session, lookahead_estimates, lstm_estimates
+from bot4_pipelines.training.estimates import (
+    Session,
+    lookahead_estimates,
+    lstm_estimates,
+    window_of,
+)
 from bot4_pipelines.training.labels import filtered_regimes, hindsight_labels
 from bot4_pipelines.training.scoring import (
     BLOCK,
@@ -31,7 +36,6 @@ from bot4_pipelines.training.scoring import (
 )
 from bot4_runtime.regime.hmm import STATES, HmmParameters
 from bot4_runtime.regime.lookahead import LookAhead
-from bot4_runtime.regime.manifest import WINDOW
 
 HMM: Final = "hmm"
 LSTM: Final = "lstm"
@@ -119,7 +123,7 @@ def judge(
     estimates = {HMM: Estimate.of(filtered_regimes(z, params, [part]))}
     named = np.zeros(n, dtype=bool)
     if session is not None:
-        ends = window_ends(rows.table.valid, WINDOW)
+        ends = window_ends(rows.table.valid, window_of(session))
         ends = ends[judged[ends]][::stride]
         named[ends] = True
         estimates[LSTM] = Estimate.of(lstm_estimates(session, rows.inputs, ends))

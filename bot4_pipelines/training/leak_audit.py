@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bot4_pipelines.progress import Report
 from bot4_pipelines.training.dataset import symbol_rows, window_ends
-from bot4_pipelines.training.estimates import Session, lstm_estimates
+from bot4_pipelines.training.estimates import Session, lstm_estimates, window_of
 from bot4_pipelines.training.labels import filtered_regimes
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.errors import DataError
@@ -27,7 +27,6 @@ from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.features.batch import FeatureTable, compute
 from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK
 from bot4_runtime.regime.hmm import SCORE_NAMES, HmmParameters
-from bot4_runtime.regime.manifest import WINDOW
 
 MOMENTS: Final = 6
 """Moments audited a symbol."""
@@ -186,7 +185,7 @@ def _seen(
     filtered = filtered_regimes(table.z, params, [slice(0, len(table))])
     columns |= _by_regime("HMM filter", filtered)
     if session is not None:
-        ends = window_ends(table.valid, WINDOW)
+        ends = window_ends(table.valid, window_of(session))
         ends = ends[ends <= last][-ASKED:]
         columns |= _by_regime("LSTM", lstm_estimates(session, rows.inputs, ends))
     return {name: column[: last + 1] for name, column in columns.items()}

@@ -1,10 +1,16 @@
-"""How long and how the LSTM learns: two named schedules over one recipe."""
+"""How long and how the LSTM learns: two named schedules over one recipe, for any window.
 
+``BOT4_LOOKBACK`` says how many candles a model to be trained reads; what is trained already says
+so itself, in its manifest.
+"""
+
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.regime.manifest import WINDOW
+from bot4_runtime.regime.manifest import LEAST_WINDOW, MOST_WINDOW, WINDOW
 
 
 class Schedule(StrEnum):
@@ -82,7 +88,12 @@ class LstmSettings:
 
     @classmethod
     def of(
-        cls, schedule: Schedule, *, iterations: int = 0, continued: bool = False
+        cls,
+        schedule: Schedule,
+        *,
+        iterations: int = 0,
+        continued: bool = False,
+        window: int = WINDOW,
     ) -> "LstmSettings":
         """Return a named schedule.
 
@@ -90,10 +101,46 @@ class LstmSettings:
             schedule: which.
             iterations: other than the schedule's own; 0 keeps them.
             continued: for weights that have learnt already: a quarter of the learning rate.
+            window: candles the network is shown when it is used.
         """
-        settings = cls()
+        settings = cls().reading(window)
         if schedule is Schedule.FULL:
-            settings = cls(iterations=3_000, batch=24, check_every=500)
+            settings = replace(settings, iterations=3_000, batch=24, check_every=500)
         if continued:
             settings = replace(settings, learning_rate=0.25 * settings.learning_rate)
         return replace(settings, iterations=iterations) if iterations else settings
+
+    def reading(self, window: int) -> "LstmSettings":
+        """Return the same recipe for a network that is shown `window` candles.
+
+        The place at which it will be asked lies inside the segments it learns from, as far before
+        their end as at 50 candles, and past the candles whose loss does not count.
+        """
+        return replace(
+            self,
+            window=window,
+            segment=max(self.segment, self.segment + window - self.window),
+            warm=self.warm * window // self.window,
+        )
+
+
+def wanted_window(environment: Mapping[str, str] | None = None) -> int:
+    """Read how many candles a model to be trained is to read.
+
+    Args:
+        environment: ``BOT4_LOOKBACK``; the process's when None.
+
+    Raises:
+        ConfigError: it is no number that can be.
+    """
+    said = (os.environ if environment is None else environment).get("BOT4_LOOKBACK", "").strip()
+    if not said:
+        return WINDOW
+    window = int(said) if said.isascii() and said.isdecimal() and len(said) <= 4 else 0
+    if not LEAST_WINDOW <= window <= MOST_WINDOW:
+        raise ConfigError(
+            f"BOT4_LOOKBACK (--lookback) is {said!r}; expected a whole number of candles from "
+            f"{LEAST_WINDOW} to {MOST_WINDOW} that the LSTM reads: choose one of them, or leave "
+            f"it out for {WINDOW}"
+        )
+    return window

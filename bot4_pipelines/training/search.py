@@ -32,6 +32,7 @@ from bot4_pipelines.training.dataset import (
 from bot4_pipelines.training.lstm import fit_lstm
 from bot4_pipelines.training.schedule import LstmSettings
 from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.regime.manifest import WINDOW
 from bot4_runtime.regime.registry import ModelRegistry
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def search_data(
     return data, np.eye(CLASSES, dtype=np.float32)[np.maximum(data.labels, 0)]
 
 
-def search_settings(iterations: int, seed: int) -> LstmSettings:
+def search_settings(iterations: int, seed: int, window: int = WINDOW) -> LstmSettings:
     """Return what trials have in common; `LOOKS` looks each, in its second half.
 
     Raises:
@@ -332,7 +333,9 @@ def search_settings(iterations: int, seed: int) -> LstmSettings:
     if iterations < 2 * LOOKS:
         raise ConfigError(f"a trial needs at least {2 * LOOKS} iterations; got {iterations}")
     every = iterations // (2 * LOOKS)
-    return LstmSettings(iterations=iterations, seed=seed, check_every=every, patience=LOOKS + 1)
+    return LstmSettings(
+        iterations=iterations, seed=seed, check_every=every, patience=LOOKS + 1
+    ).reading(window)
 
 
 def _plain(settings: LstmSettings) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from bot4_runtime.features.schema import FEATURE_NAMES, LOOKBACK, ROOT_W, TREND_
 from bot4_runtime.regime.hmm import STATES, ViterbiScores, viterbi_scores
 from bot4_runtime.regime.loader import LSTM_COLUMNS
 from bot4_runtime.regime.lookahead import LookAhead
-from bot4_runtime.regime.manifest import WINDOW
+from bot4_runtime.regime.manifest import MOST_WINDOW
 from bot4_runtime.regime.pair import ModelPair
 
 SUM_TOLERANCE: Final = 1e-4
 """How far from 1 a posterior may sum."""
-_KEPT_TRENDS: Final = LOOKBACK + WINDOW
+_KEPT_TRENDS: Final = LOOKBACK + MOST_WINDOW
 _ROOM: Final = 1_024
 _PLAIN: Final = len(FEATURE_NAMES)
 
@@ -37,7 +37,10 @@ Probabilities = tuple[float, float, float, float, float]
 
 
 class _Memory:
-    """What is remembered of one symbol's run: trends, returns, the rows of the LSTM's window."""
+    """What is remembered of one symbol's run: trends, returns, rows for the longest window.
+
+    Of any pair: the next one's LSTM may read more candles than this one's.
+    """
 
     __slots__ = ("end", "leading", "log_prior", "returns", "rows", "scores", "trends", "valid")
 
@@ -66,7 +69,7 @@ class _Memory:
         z = np.array(self.trends)
         again = viterbi_scores(z, params)
         self.leading = again[-1]
-        count = min(self.valid, WINDOW, len(z))
+        count = min(self.valid, MOST_WINDOW, len(z))
         self.rows[self.end - count : self.end, _PLAIN:] = again[len(z) - count :]
         for emission in params.log_emissions(z):
             self.scores.follow(emission)
@@ -85,8 +88,8 @@ class _Memory:
     def append(self, values: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> None:
         """Take a valid row into the window."""
         if self.end == _ROOM:
-            self.rows[: WINDOW - 1] = self.rows[_ROOM - WINDOW + 1 :]
-            self.end = WINDOW - 1
+            self.rows[: MOST_WINDOW - 1] = self.rows[_ROOM - MOST_WINDOW + 1 :]
+            self.end = MOST_WINDOW - 1
         row = self.rows[self.end]
         row[:_PLAIN] = values
         row[_PLAIN:] = scores
@@ -100,9 +103,9 @@ class _Memory:
         gaps = np.expm1(self.leading)[None]
         return _distribution(ahead.posterior(np.array([self.returns]), gaps))
 
-    def window(self) -> npt.NDArray[np.float32]:
-        """Return the last rows as one batch, float32[1, 50, F + 5]; a view."""
-        return self.rows[None, self.end - WINDOW : self.end]
+    def window(self, length: int) -> npt.NDArray[np.float32]:
+        """Return the last rows as one batch, float32[1, length, F + 5]; a view."""
+        return self.rows[None, self.end - length : self.end]
 
 
 class RegimeDetector:
@@ -174,10 +177,11 @@ class RegimeDetector:
         if pair.lstm is None:
             source, model, answer = _SOURCES[self._mode], pair.hmm, hmm
         else:
-            if memory.valid < WINDOW:
-                return None
             source, model = EstimateSource.LSTM, pair.lstm
-            named = _distribution(model.run({"features": memory.window()})[0])
+            length = model.manifest.window
+            if memory.valid < length:
+                return None
+            named = _distribution(model.run({"features": memory.window(length)})[0])
             if named is None:
                 self.faults += 1
                 return None

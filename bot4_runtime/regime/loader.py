@@ -21,9 +21,10 @@ from bot4_runtime.features.schema import FEATURE_NAMES, TREND_WINDOW, feature_sc
 from bot4_runtime.regime.hmm import SCORE_NAMES, STATES, HmmParameters, forward_filter
 from bot4_runtime.regime.manifest import (
     FORMAT,
+    LEAST_WINDOW,
     METADATA_KEY,
+    MOST_WINDOW,
     OPSET,
-    WINDOW,
     Manifest,
     ModelKind,
     decode_manifest,
@@ -36,12 +37,9 @@ LSTM_COLUMNS: Final[tuple[str, ...]] = (*FEATURE_NAMES, *SCORE_NAMES)
 
 _FREE: Final = None
 _Ports = dict[str, tuple[str, tuple[int | None, ...]]]
-_INPUTS: Final[dict[ModelKind, _Ports]] = {
-    ModelKind.HMM: {
-        "obs": ("tensor(double)", (_FREE, _FREE, 1)),
-        "log_prior": ("tensor(double)", (_FREE, STATES)),
-    },
-    ModelKind.LSTM: {"features": ("tensor(float)", (_FREE, WINDOW, len(LSTM_COLUMNS)))},
+_HMM_INPUTS: Final[_Ports] = {
+    "obs": ("tensor(double)", (_FREE, _FREE, 1)),
+    "log_prior": ("tensor(double)", (_FREE, STATES)),
 }
 _OUTPUTS: Final[dict[ModelKind, _Ports]] = {
     ModelKind.HMM: {
@@ -119,13 +117,20 @@ def _verified(data: bytes, manifest_json: bytes, sha256: str, now_ms: int | None
             "restore manifest.json or promote another model",
         )  # fmt: skip
     for side, ports, expected in (
-        ("inputs", session.get_inputs(), _INPUTS[manifest.kind]),
+        ("inputs", session.get_inputs(), _inputs(manifest)),
         ("outputs", session.get_outputs(), _OUTPUTS[manifest.kind]),
     ):
         _check_ports(sha256, side, ports, expected)
     model = LoadedModel(sha256, manifest, session)
     _check_golden(model)
     return model
+
+
+def _inputs(manifest: Manifest) -> _Ports:
+    """Return what the graph must ask for: of an LSTM, as many rows as its manifest says."""
+    if manifest.kind is ModelKind.HMM:
+        return _HMM_INPUTS
+    return {"features": ("tensor(float)", (_FREE, manifest.window, len(LSTM_COLUMNS)))}
 
 
 def _refusal(sha256: str, what: str, found: object, expected: object, remedy: str) -> ModelError:
@@ -159,6 +164,11 @@ def _check_manifest(manifest: Manifest, sha256: str, now_ms: int | None) -> None
         raise _refusal(sha256, "the trend window", window, TREND_WINDOW, again)
     if manifest.kind is ModelKind.LSTM and not manifest.hmm_sha256:
         raise _refusal(sha256, "the LSTM's HMM", "not named", "a sha256", again)
+    if manifest.kind is ModelKind.LSTM and not LEAST_WINDOW <= manifest.window <= MOST_WINDOW:
+        raise _refusal(
+            sha256, "the LSTM's window", f"{manifest.window} candles",
+            f"{LEAST_WINDOW} to {MOST_WINDOW}", "train with a lookback within (BOT4_LOOKBACK)",
+        )  # fmt: skip
 
 
 def _check_structure(data: bytes, sha256: str) -> None:
@@ -248,7 +258,7 @@ def _distance(found: npt.NDArray[Any], wanted: npt.NDArray[np.float64] | None) -
 
 
 def _golden_inputs(model: LoadedModel, recorded: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    expected = _INPUTS[model.manifest.kind]
+    expected = _inputs(model.manifest)
     arrays = {
         name: recorded[name].array().astype(_DTYPES[dtype])
         for name, (dtype, _) in expected.items()

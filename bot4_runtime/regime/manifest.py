@@ -22,7 +22,10 @@ FORMAT: Final = 1
 OPSET: Final = 17
 """The one ONNX operator set that models are written in."""
 WINDOW: Final = 50
-"""Valid rows, the current one included, that the LSTM reads."""
+"""Valid rows, the current one included, that an LSTM reads if its manifest says nothing else."""
+LEAST_WINDOW: Final = 10
+MOST_WINDOW: Final = 180
+"""A session shows its models 700 candles before it decides; 512 of them make the first row."""
 METADATA_KEY: Final = "manifest"
 """Where the manifest lies in the ONNX file's metadata."""
 
@@ -162,6 +165,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data_sha256: over the training candles.
         scaler: of the LSTM.
         temperature: the LSTM's logits are divided by it.
+        window: valid rows, the current one included, that the LSTM reads; an HMM goes from
+            candle to candle and has no use for it.
         definition: of the HMM.
         hmm_sha256: for an LSTM, the HMM file whose labels and scores it was trained with.
         metrics: by section ``train validation test baselines_validation baselines_test …``.
@@ -190,6 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     class_order: tuple[str, ...] = REGIME_LABELS
     scaler: Scaler | None = None
     temperature: float | None = None
+    window: int = WINDOW
     definition: HmmDefinition | None = None
     hmm_sha256: str = ""
     unseen: UnseenVerdict | None = None

@@ -50,8 +50,13 @@ def simulated() -> CandleSeries:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Models:
-    """A promoted pair with weights as large as trained ones."""
-    registry = ModelRegistry(tmp_path_factory.mktemp("models"))
+    """A promoted pair that reads 50 candles."""
+    return promoted(tmp_path_factory.mktemp("models"), 50)
+
+
+def promoted(folder: Path, window: int) -> Models:
+    """Promote a pair with weights as large as trained ones."""
+    registry = ModelRegistry(folder)
     rows = symbol_rows(simulated(), PARAMS)
     network = build_network(LstmSettings(), len(INPUT_NAMES)).eval()
     generator = torch.Generator().manual_seed(1)
@@ -74,13 +79,14 @@ def models(tmp_path_factory) -> Models:
         definition=HmmDefinition.of(PARAMS, 72), **common,
     )  # fmt: skip
     hmm = registry.add(seal(graph, manifest), manifest, "")
-    graph = lstm_graph(fit, 50)
-    golden = golden_of(graph, {"features": rows.inputs[None, 600:650].astype(np.float32)})
+    graph = lstm_graph(fit, window)
+    shown = rows.inputs[None, 600 : 600 + window].astype(np.float32)
+    golden = golden_of(graph, {"features": shown})
     manifest = Manifest(
         kind=ModelKind.LSTM, feature_names=INPUT_NAMES, hmm_sha256=hmm, golden=(golden,),
         scaler=Scaler(mean=tuple(fit.scaler.mean.tolist()),
                       scale=tuple(fit.scaler.deviation.tolist()), clip=CLIP),
-        temperature=fit.temperature, **common,
+        temperature=fit.temperature, window=window, **common,
     )  # fmt: skip
     registry.activate("1h", hmm, registry.add(seal(graph, manifest), manifest, ""))
     return registry.load("1h"), fit, network
@@ -104,10 +110,12 @@ class Agreement:
         )
 
 
-def by_torch(fit: LstmFit, network: torch.nn.Module, inputs: np.ndarray, ends: np.ndarray):
+def by_torch(
+    fit: LstmFit, network: torch.nn.Module, inputs: np.ndarray, ends: np.ndarray, window: int
+):
     scaled, found = fit.scaler.apply(inputs), []
     for at in np.array_split(ends, -(-len(ends) // 1_024)):
-        windows = torch.from_numpy(scaled[at[:, None] + np.arange(-49, 1)])
+        windows = torch.from_numpy(scaled[at[:, None] + np.arange(1 - window, 1)])
         with torch.inference_mode():
             found.append(torch.softmax(network(windows)[:, -1] / fit.temperature, dim=1).numpy())
     return np.concatenate(found)
@@ -118,7 +126,8 @@ def assert_parity(series: CandleSeries, models: Models) -> Agreement:
     pair, fit, network = models
     assert pair.lstm is not None
     rows = symbol_rows(series, PARAMS)
-    table, ends = rows.table, window_ends(rows.table.valid, 50)
+    window = pair.lstm.manifest.window
+    table, ends = rows.table, window_ends(rows.table.valid, window)
     by_batch = lstm_estimates(pair.lstm.session, rows.inputs, ends)
     filtered = filtered_regimes(table.z, PARAMS, [slice(0, len(series))])
 
@@ -141,7 +150,7 @@ def assert_parity(series: CandleSeries, models: Models) -> Agreement:
         "z": (trends, table.z, 1e-9),
         "hmm": (hmm[ends], filtered[ends].max(axis=1), 1e-5),
         "lstm": (named, by_batch, 1e-5),
-        "torch": (by_batch[ends], by_torch(fit, network, rows.inputs, ends), 1e-5),
+        "torch": (by_batch[ends], by_torch(fit, network, rows.inputs, ends, window), 1e-5),
     }
     furthest = {}
     for form, (one, other, limit) in pairs.items():
@@ -163,6 +172,22 @@ def test_simulated_candles_are_named_alike_in_all_forms(models: Models) -> None:
 
 def test_a_missing_candle_is_treated_alike_in_all_forms(models: Models) -> None:
     assert_parity(without(simulated(), 600), models)
+
+
+@pytest.mark.parametrize(("window", "gap"), [(10, 600), (20, 600), (80, 600), (180, 700)])
+def test_any_lookback_is_named_alike_in_all_forms(tmp_path: Path, window: int, gap: int) -> None:
+    models = promoted(tmp_path, window)
+    assert assert_parity(simulated(), models).named == 1_200 - 511 - window + 1
+    assert_parity(without(simulated(), gap), models)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("window", [20, 80])
+def test_real_candles_are_named_alike_at_any_lookback(
+    tmp_path: Path, test_data: Path, window: int
+) -> None:
+    (series,) = read_candle_folder(test_data / "spot" / "1h", Market.SPOT, ["ETHUSDT"])
+    assert_parity(series.rows(slice(9_000, 9_900)), promoted(tmp_path, window))
 
 
 @pytest.mark.data

@@ -50,6 +50,8 @@ def run(tmp_path, monkeypatch, capsys):
         (["run", "--interval", "7m"], "is no interval"),
         (["run", "--symbols", "BTC-USDT"], "is no symbol"),
         (["run", "--years", "-1"], "above 0"),
+        (["run", "--lookback", "9"], "from 10 to 180"),
+        (["run", "--lookback", "fifty"], "BOT4_LOOKBACK (--lookback) is 'fifty'"),
         (["dance"], "No such command"),
         (["dev", "--port", "99999999"], "65535"),
     ],

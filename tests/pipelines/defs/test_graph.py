@@ -296,6 +296,32 @@ def test_a_full_candidate_serves_who_asks_for_the_quick_schedule(folders):
         flow.lstm_candidate(Schedule.QUICK, iterations=3)
 
 
+def test_a_candidate_of_another_lookback_serves_nobody(folders, monkeypatch):
+    """Nor does a study; a lookback that cannot be is refused before anything is made."""
+    flow = Workflow(folders, silent)
+    for step, content in (("hmm_candidate", "h" * 64), ("hindsight_labels", "labels")):
+        flow.records.write(record(step, content=content))
+    short = lstm_stamp("labels", Schedule.FULL, window=20)
+    made = record("lstm_candidate", stamp=short, content="l" * 64)
+    flow.records.write(made)
+    (folders.models / "archive" / made.content).mkdir(parents=True)
+    with pytest.raises(DataError, match="'candles'"):
+        flow.lstm_candidate()
+    monkeypatch.setenv("BOT4_LOOKBACK", "20")
+    for schedule in Schedule:
+        assert flow.lstm_candidate(schedule).record == made
+    monkeypatch.setenv("BOT4_LOOKBACK", "500")
+    for step in (flow.lstm_candidate, flow.seed_spread):
+        with pytest.raises(ConfigError, match="BOT4_LOOKBACK"):
+            step()
+    with pytest.raises(ConfigError, match="BOT4_LOOKBACK"):
+        flow.lstm_search(trials=0, workers=1, iterations=600, seed=1)
+    monkeypatch.delenv("BOT4_LOOKBACK")
+    study = flow.lstm_search(trials=0, workers=1, iterations=600, seed=1).record.stamp
+    monkeypatch.setenv("BOT4_LOOKBACK", "20")
+    assert flow.lstm_search(trials=0, workers=1, iterations=600, seed=1).record.stamp != study
+
+
 def test_a_step_without_its_input_names_the_asset_to_materialise(folders):
     flow = Workflow(folders, silent)
     for step in ("features", "hmm_candidate", "hindsight_labels", "lstm_candidate"):

@@ -4,17 +4,22 @@ Makes `gate_numbers` importable for the tests of this folder.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bot4_pipelines.training.candidates import Material
 from bot4_pipelines.training.dataset import SymbolRows, symbol_rows
+from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
 from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.domain.candle import Market, Origin, SeriesId
+from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.hmm import HmmParameters
-from bot4_runtime.regime.manifest import Cuts
+from bot4_runtime.regime.manifest import Cuts, HmmDefinition, Manifest, ModelKind
+from bot4_runtime.regime.registry import ModelRegistry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -82,3 +87,31 @@ def small_market() -> SmallMarket:
 @pytest.fixture(scope="session")
 def make_walk():
     return walk
+
+
+@pytest.fixture(scope="session")
+def material(small_market, make_walk) -> Material:
+    return Material(
+        series={one.id.symbol: one for one in small_market.series},
+        tables={rows.symbol: rows.table for rows in small_market.rows},
+        cuts=small_market.cuts,
+        data_sha256="0" * 64,
+        code_version="test",
+        now_ms=1,
+        held_out={"SOLUSDT": make_walk(6_000, 9, "SOLUSDT")},
+    )
+
+
+@pytest.fixture(scope="session")
+def archive_hmm(material) -> Callable[[ModelRegistry], str]:
+    """Put the HMM of the small market into a registry."""
+    graph = hmm_graph(PARAMS)
+    one = next(iter(material.series.values())).id
+    manifest = Manifest(
+        kind=ModelKind.HMM, schema_id=feature_schema_id(), feature_names=("z",), interval="1h",
+        origin=one.origin, market=one.market, symbols=tuple(material.series),
+        cuts=material.cuts, data_sha256="0" * 64, metrics={},
+        golden=hmm_golden(graph, PARAMS), created_ms=0, expires_ms=2**60,
+        code_version="test", definition=HmmDefinition.of(PARAMS, 72),
+    )  # fmt: skip
+    return lambda registry: registry.add(seal(graph, manifest), manifest, "")

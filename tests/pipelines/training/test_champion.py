@@ -12,12 +12,13 @@ from bot4_pipelines.models import promote_pair
 from bot4_pipelines.records import Folders
 from bot4_pipelines.training import champion as champion_module
 from bot4_pipelines.training.champion import card_section, compare, standing
-from bot4_pipelines.training.dataset import INPUT_NAMES, training_set
+from bot4_pipelines.training.dataset import INPUT_NAMES, symbol_rows, training_set
 from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.lstm import fit_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.promotion import judge_against, promote
 from bot4_pipelines.training.schedule import LstmSettings
+from bot4_runtime.candles.series import CandleSeries
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.domain.candle import Market, Origin
 from bot4_runtime.domain.errors import ModelError
@@ -30,21 +31,26 @@ from bot4_runtime.regime.signature import make_keys
 
 NOW = 30_000_000_000
 HOUR = 3_600_000
+WINDOWS = {"short": 20, "long": 80}
 
 
 @pytest.fixture(scope="module")
 def networks(small_market) -> dict[str, bytes]:
-    """Return three small networks: two trained alike with other seeds, one hardly trained."""
-    data = training_set(
-        small_market.rows, small_market.params, small_market.cuts, segment=100, window=50
-    )
+    """Return small networks: four trained alike, two of them on other windows, one hardly."""
     graphs = {}
-    for name, iterations, seed in (("first", 60, 1), ("second", 60, 2), ("hasty", 3, 3)):
+    for name, iterations, seed in (
+        ("first", 60, 1), ("second", 60, 2), ("hasty", 3, 3), ("short", 60, 4), ("long", 60, 5),
+    ):  # fmt: skip
         settings = LstmSettings(
             iterations=iterations, batch=8, hidden=16, layers=1, segment=100, seed=seed,
             check_every=iterations, check_windows=100, learning_rate=2e-2, averaging=0.9,
+            window=WINDOWS.get(name, 50),
         )  # fmt: skip
-        graphs[name] = lstm_graph(fit_lstm(data, settings), 50)
+        data = training_set(
+            small_market.rows, small_market.params, small_market.cuts, segment=100,
+            window=settings.window,
+        )  # fmt: skip
+        graphs[name] = lstm_graph(fit_lstm(data, settings), settings.window)
     return graphs
 
 
@@ -72,11 +78,11 @@ def archive(registry, small_market, networks):
         hmm = _put(registry, hmm_graph(params), base)
         if not network:
             return hmm, ""
-        graph = networks[network]
-        windows = np.random.default_rng(0).normal(size=(1, 50, len(INPUT_NAMES)))
+        graph, window = networks[network], WINDOWS.get(network, 50)
+        windows = np.random.default_rng(0).normal(size=(1, window, len(INPUT_NAMES)))
         lstm = msgspec.structs.replace(
             base, kind=ModelKind.LSTM, feature_names=INPUT_NAMES, hmm_sha256=hmm,
-            temperature=1.0, definition=None, metrics=lstm_metrics(),
+            temperature=1.0, definition=None, metrics=lstm_metrics(), window=window,
             golden=(golden_of(graph, {"features": windows.astype(np.float32)}),),
         )  # fmt: skip
         return hmm, _put(registry, graph, lstm)
@@ -123,6 +129,55 @@ def test_a_hasty_challenger_is_refused_and_one_of_the_same_quality_is_not(
 
 def card(registry: ModelRegistry, pair: tuple[str, str]) -> str:
     return (registry.root / "archive" / (pair[1] or pair[0]) / "card.html").read_text()
+
+
+def test_pairs_of_other_windows_replace_each_other_by_the_same_rule(
+    registry, archive, candles
+) -> None:
+    """The pair is audited at its own window, and compared where both windows are whole."""
+    first, short, long, hasty = (archive(name) for name in ("first", "short", "long", "hasty"))
+    for pair in (first, short, long):
+        promote(registry, "1h", *pair, NOW, candles=candles)
+        assert registry.current("1h").shas == pair
+    with pytest.raises(ModelError, match="is worse than the champion"):
+        promote(registry, "1h", *hasty, NOW, candles=candles)
+    assert [registry.manifest(lstm).window for _, lstm in (first, short, long)] == [50, 20, 80]
+    found = registry.activations("1h")[-1].champion
+    assert (found.champion_lstm, found.challenger) != (long[1], found.champion)
+    assert found.rows == registry.activations("1h")[1].champion.rows
+
+
+@pytest.mark.parametrize("names", [("short", "long"), ("long", "short")])
+def test_two_windows_are_compared_on_the_rows_where_both_are_whole(
+    registry, archive, small_market, names
+) -> None:
+    """By brute force, beside a gap in the test period that keeps the longer one silent longer."""
+    torn = without(small_market.series[0], 5_200)
+    pairs = [registry.open("1h", *archive(name), NOW) for name in names]
+    found = compare(*pairs, [torn])
+    rows = symbol_rows(torn, small_market.params)
+    part = slice(4_800, len(torn))
+    truth = champion_module.hindsight_labels(rows.table.z, champion_module.reference_hmm(), [part])
+    run, whole = 0, []
+    for at, valid in enumerate(rows.table.valid):
+        run = run + 1 if valid else 0
+        if run >= 80 and part.start + 200 <= at < part.stop - 24 and truth[at] >= 0:
+            whole.append(at)
+    asked = whole[::2]
+    assert found.rows == len(asked) < (1_200 - 224) // 2 - 80
+    right = []
+    for pair in pairs:
+        length = pair.lstm.manifest.window
+        windows = np.array([rows.inputs[at + 1 - length : at + 1] for at in asked])
+        (answers,) = pair.lstm.run({"features": windows.astype(np.float32)})
+        right.append(float((answers.argmax(axis=1) == truth[asked]).mean()))
+    assert [found.challenger, found.champion] == pytest.approx(right, abs=1e-12)
+
+
+def without(series: CandleSeries, gone: int) -> CandleSeries:
+    keep = np.arange(len(series)) != gone
+    names = ("open_time_ms", "open", "high", "low", "close", "volume")
+    return CandleSeries(series.id, *(getattr(series, name)[keep] for name in names))
 
 
 def test_labels_are_of_the_reference_and_rows_of_both_tests_alone(

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 
 from bot4_pipelines.training import lstm as m
-from bot4_pipelines.training.candidates import Material, learn, make_lstm
+from bot4_pipelines.training.candidates import learn, make_lstm
 from bot4_pipelines.training.continued import start_from
 from bot4_pipelines.training.dataset import Scaler
-from bot4_pipelines.training.hmm_export import hmm_golden, hmm_graph, seal
 from bot4_pipelines.training.schedule import LstmSettings, Schedule
 from bot4_runtime.domain.errors import ModelError
-from bot4_runtime.features.schema import feature_schema_id
-from bot4_runtime.regime.manifest import HmmDefinition, Manifest, ModelKind
 from bot4_runtime.regime.registry import ModelRegistry
 
 SETTINGS = LstmSettings(
@@ -28,32 +25,10 @@ def silent(message, share):
 
 
 @pytest.fixture(scope="module")
-def material(small_market, make_walk) -> Material:
-    return Material(
-        series={one.id.symbol: one for one in small_market.series},
-        tables={rows.symbol: rows.table for rows in small_market.rows},
-        cuts=small_market.cuts,
-        data_sha256="0" * 64,
-        code_version="test",
-        now_ms=1,
-        held_out={"SOLUSDT": make_walk(6_000, 9, "SOLUSDT")},
-    )
-
-
-@pytest.fixture(scope="module")
-def archived(small_market, material, tmp_path_factory):
+def archived(material, archive_hmm, tmp_path_factory):
     """A registry with an HMM, and the LSTM trained under it."""
     registry = ModelRegistry(tmp_path_factory.mktemp("models"))
-    graph = hmm_graph(small_market.params)
-    one = small_market.series[0].id
-    manifest = Manifest(
-        kind=ModelKind.HMM, schema_id=feature_schema_id(), feature_names=("z",), interval="1h",
-        origin=one.origin, market=one.market, symbols=tuple(material.series),
-        cuts=material.cuts, data_sha256="0" * 64, metrics={},
-        golden=hmm_golden(graph, small_market.params), created_ms=0, expires_ms=2**60,
-        code_version="test", definition=HmmDefinition.of(small_market.params, 72),
-    )  # fmt: skip
-    hmm = registry.add(seal(graph, manifest), manifest, "")
+    hmm = archive_hmm(registry)
     return registry, hmm, make_lstm(material, hmm, registry, SETTINGS, silent)
 
 
@@ -103,6 +78,7 @@ def test_what_may_not_be_gone_on_from_is_refused_with_its_reason(archived, mater
         ("", {}, "0 archived models"),
         (hmm, {}, "it is no LSTM"),
         (first.sha256, {"interval": "4h"}, "candles of 1h, not 4h"),
+        (first.sha256, {"window": 20}, r"reads 50 candles, not 20 \(BOT4_LOOKBACK\); train anew"),
         (first.sha256, {"cuts": earlier}, "candles that the next model is to be judged on"),
         (first.sha256, {"held_out": ("ETHUSDT",)}, "trained on ETHUSDT, which is held out"),
     ):

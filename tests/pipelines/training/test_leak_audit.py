@@ -1,6 +1,7 @@
 """The audit finds nothing where nothing looks ahead, and names each planted look ahead."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,26 +13,33 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
 from bot4_runtime.features.batch import compute
 from bot4_runtime.features.schema import FEATURE_NAMES
-from bot4_runtime.regime.manifest import WINDOW
+from bot4_runtime.regime.manifest import MOST_WINDOW, WINDOW
 
 
 class Reader:
     """A model that answers with what its window holds, so that every input shows."""
 
+    def __init__(self, window=WINDOW):
+        self.window = window
+
     def run(self, outputs, inputs):
         total = np.nan_to_num(inputs["features"]).sum(axis=(1, 2))
         return [np.stack([total * k for k in range(1, 6)], axis=1)]
 
+    def get_inputs(self):
+        return [SimpleNamespace(shape=["B", self.window, 28])]
 
-def test_nothing_looks_ahead(small_market):
-    found = audit(small_market.series, small_market.params, Reader())
+
+@pytest.mark.parametrize("window", [20, WINDOW, MOST_WINDOW])
+def test_nothing_looks_ahead(small_market, window):
+    found = audit(small_market.series, small_market.params, Reader(window))
     assert found.leaks == ()
     assert found.moments == 12
     assert found.left_out == ()
-    assert found.values == sum(map(numbers_of, small_market.series))
+    assert found.values == sum(numbers_of(one, window) for one in small_market.series)
 
 
-def numbers_of(series):
+def numbers_of(series, window):
     """Count by brute force what there is to compare: the numbers that are not missing."""
     total = 0
     for moment in np.linspace(BEFORE, len(series) - AFTER, 6).astype(int):
@@ -39,7 +47,7 @@ def numbers_of(series):
         rows, run, windows = np.isfinite(table.z), 0, 0
         for valid in table.valid:
             run = run + 1 if valid else 0
-            windows += run >= WINDOW
+            windows += run >= window
         total += np.isfinite(table.values).sum() + 5 * table.valid.sum()  # features, scores
         total += np.isfinite(table.rv).sum() + np.isfinite(table.log_return).sum()
         total += rows.sum() * (1 + 5) + 2 * BEFORE + 5 * min(windows, 64)

@@ -147,6 +147,22 @@ def test_impossible_numbers_are_refused(data, tmp_path):
     assert s.search_settings(600, 1).check_every == 50
 
 
+def test_trials_keep_the_window_that_is_asked_for(data, tmp_path):
+    """A trial's accuracy is that of the same training on that window, and on no other."""
+    assert (s.search_settings(12, 1, 20).window, s.search_settings(12, 1).window) == (20, 50)
+    wider = s.replace(TINY, hidden=16, iterations=40)
+    base = s.replace(wider, window=4)
+    (trial,) = s.search(*data, tmp_path, base, trials=1, workers=1).trials
+    assert "window" not in trial.params
+    learnt = s.read_data(tmp_path / s.DATA, trial.params["soft_share"])
+
+    def best(settings):
+        looks = s.fit_lstm(learnt, s.replace(settings, **trial.params)).history
+        return max(look["validation_accuracy"] for look in looks)
+
+    assert trial.accuracy == best(base) != best(wider)
+
+
 def test_trials_that_all_fail_are_an_error_with_its_reason(data, tmp_path, small_market):
     made, hard = data
     with pytest.raises(DataError, match="all 2 trials failed; the last said"):

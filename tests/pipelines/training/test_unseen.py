@@ -1,5 +1,7 @@
 """Held-out symbols: who they are, when they are scored, what the verdict asks for."""
 
+from types import SimpleNamespace
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from bot4_pipelines.training import unseen as u
 from bot4_pipelines.training.baselines import fit_baselines
 from bot4_pipelines.training.dataset import symbol_rows
 from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.regime.manifest import WINDOW
 
 KNOWN = ("BTCUSDT", "ETHUSDT", "ADAUSDT")
 HOUR = 3_600_000
@@ -76,6 +79,9 @@ class Oracle:
         part = self.answer[self.asked : self.asked + count]
         self.asked += count
         return [part]
+
+    def get_inputs(self):
+        return [SimpleNamespace(shape=["B", WINDOW, 28])]
 
 
 def test_a_model_that_names_the_present_holds_and_one_that_does_not_fails(

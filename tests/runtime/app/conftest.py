@@ -72,7 +72,9 @@ def hmm_file(scale: float, **changes: object) -> tuple[bytes, Manifest]:
     return seal(graph, told), told
 
 
-def lstm_file(hmm_sha256: str, gain: float = 4.0, **changes: object) -> tuple[bytes, Manifest]:
+def lstm_file(
+    hmm_sha256: str, gain: float = 4.0, window: int = WINDOW, **changes: object
+) -> tuple[bytes, Manifest]:
     """Name the state whose Viterbi score is least; with a negative gain, the one least likely."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -87,23 +89,24 @@ def lstm_file(hmm_sha256: str, gain: float = 4.0, **changes: object) -> tuple[by
                 helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
             ],
             "linear",
-            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", WINDOW, width])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", window, width])],
             [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["B", 5])],
             [
                 numpy_helper.from_array(weights, "weights"),
-                numpy_helper.from_array(np.array(WINDOW - 1, dtype=np.int64), "last"),
+                numpy_helper.from_array(np.array(window - 1, dtype=np.int64), "last"),
             ],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
     model.ir_version = 8
     graph = model.SerializeToString()
-    windows = np.random.default_rng(0).normal(size=(2, WINDOW, width)).astype(np.float32)
+    windows = np.random.default_rng(0).normal(size=(2, window, width)).astype(np.float32)
     told = manifest(
         kind=ModelKind.LSTM,
         feature_names=LSTM_COLUMNS,
         hmm_sha256=hmm_sha256,
         temperature=1.0,
+        window=window,
         golden=(golden_of(graph, {"features": windows}),),
         **changes,
     )
@@ -119,11 +122,17 @@ def promote(tmp_path: Path) -> Promote:
     registry = ModelRegistry(tmp_path / "models")
 
     def add(
-        scale: float = 1.0, *, alone: bool = False, gain: float = 4.0, **changes: object
+        scale: float = 1.0,
+        *,
+        alone: bool = False,
+        gain: float = 4.0,
+        window: int = WINDOW,
+        **changes: object,
     ) -> tuple[str, str]:
         hmm = registry.add(*hmm_file(scale, **changes), "<p>hmm</p>")
         changes.pop("blocks", None)
-        lstm = "" if alone else registry.add(*lstm_file(hmm, gain, **changes), "<p>lstm</p>")
+        made = () if alone else lstm_file(hmm, gain, window, **changes)
+        lstm = registry.add(*made, "<p>lstm</p>") if made else ""
         registry.activate("1h", hmm, lstm)
         return hmm, lstm
 

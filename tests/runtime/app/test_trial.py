@@ -229,6 +229,27 @@ def test_a_good_pair_is_tried_adopted_and_kept(desk, promote) -> None:
     assert len(at.told) == 4
 
 
+@pytest.mark.parametrize(("before", "after"), [(50, 20), (20, 80), (80, 180), (180, 10)])
+def test_a_pair_of_another_window_is_tried_adopted_and_gone_back_from(
+    desk, promote, clinic, before, after
+) -> None:
+    """No candle goes unnamed: more rows are kept than the pair that trades has use for."""
+    ill = Illness("not finite", 70)
+    at = desk(window=before)
+    at.hours(1)
+    first, second = at.models.pair, promote(1.1, window=after)
+    clinic.ill[second[1]] = ill
+    at.hours(26)
+    assert at.outcomes() == ["begun", "adopted", "swap"]
+    assert at.told[1].agreement >= 0.6
+    assert [p.lstm.manifest.window for p in (first, at.models.pair)] == [before, after]
+    at.hours(12)
+    assert at.outcomes()[3:] == ["rolled back", "swap"]
+    assert at.models.pair.lstm_sha256 == first.lstm_sha256
+    assert at.named.count(None) == 1, "the answer for which it was left"
+    assert set(at.named) == {first.lstm_sha256, second[1], None}
+
+
 def test_without_a_trial_a_pair_is_taken_up_at_once(desk, promote) -> None:
     at = desk(0)
     at.hours(1)

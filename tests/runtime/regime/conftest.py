@@ -1,7 +1,12 @@
-"""Small real models: an HMM exported by the pipeline, and a linear stand-in for the LSTM."""
+"""Small real models: an HMM exported by the pipeline, and a linear stand-in for the LSTM.
+
+Makes `feature_steps` importable for the tests of this folder.
+"""
 
 import hashlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -23,6 +28,8 @@ from bot4_runtime.regime.manifest import (
     ModelKind,
 )
 from bot4_runtime.regime.registry import ModelRegistry
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 POOL = np.random.default_rng(5).standard_t(5, size=(64, 24)) / 11.0
 CREATED, EXPIRES = 1_700_000_000_000, 1_900_000_000_000
@@ -71,9 +78,14 @@ def hmm_file(scale: float = 1.0, **changes) -> tuple[bytes, Manifest]:
 
 
 def linear_graph(
-    *, opset: int = OPSET, name: str = "features", window: int = WINDOW, gain: float = 4.0
+    *,
+    opset: int = OPSET,
+    name: str = "features",
+    window: int = WINDOW,
+    gain: float = 4.0,
+    row: int = -1,
 ) -> bytes:
-    """Name the state whose Viterbi score is least."""
+    """Name the state whose Viterbi score is least in one row of the window, the last."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.zeros((len(LSTM_COLUMNS), 5), dtype=np.float32)
@@ -89,7 +101,7 @@ def linear_graph(
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["B", 5])],
         [
             numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.array(window - 1, dtype=np.int64), "last"),
+            numpy_helper.from_array(np.array(row % window, dtype=np.int64), "last"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
@@ -98,8 +110,9 @@ def linear_graph(
 
 
 def lstm_file(hmm_sha256: str, graph: bytes | None = None, **changes) -> tuple[bytes, Manifest]:
-    graph = linear_graph() if graph is None else graph
-    windows = np.random.default_rng(0).normal(size=(3, WINDOW, len(LSTM_COLUMNS)))
+    window = changes.get("window", WINDOW)
+    graph = linear_graph(window=window) if graph is None else graph
+    windows = np.random.default_rng(0).normal(size=(3, window, len(LSTM_COLUMNS)))
     fields = {
         "kind": ModelKind.LSTM,
         "feature_names": LSTM_COLUMNS,
