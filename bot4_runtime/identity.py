@@ -17,7 +17,7 @@ from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.trading_state import TradingState
 
 WARM_CANDLES: Final = 700
-"""Candles shown before the first decision: LOOKBACK 512, an LSTM's window, at most 180, and some."""
+"""Candles shown before the first decision: LOOKBACK 512, the longest LSTM window 180, and some."""
 ACCEPTED_DIGITS: Final = 12
 """How much of a settings hash must be named to agree to it."""
 
