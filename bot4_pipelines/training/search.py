@@ -180,6 +180,7 @@ def _one_trial(folder: Path, settings: bytes) -> str:
     base = LstmSettings(**msgspec.json.decode(settings))
     study = open_study(folder, base)
     trial = study.ask()
+    study.sampler = _sampler(base.seed + trial.number)
     began = time.process_time()
     seen: dict[str, Any] = {"iterations": 0, "best": None}
     state, why = optuna.trial.TrialState.COMPLETE, ""
@@ -224,7 +225,10 @@ def _train(trial: "optuna.Trial", base: LstmSettings, folder: Path, seen: dict[s
 
 
 def open_study(folder: Path, base: LstmSettings) -> "optuna.Study":
-    """Open the study of a folder, or begin it; sampler and pruner are this process's own."""
+    """Open the study of a folder, or begin it; sampler and pruner are this process's own.
+
+    A trial is drawn with the seed of its number: trials that begin together differ.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -234,21 +238,17 @@ def open_study(folder: Path, base: LstmSettings) -> "optuna.Study":
         study_name="lstm",
         direction="maximize",
         load_if_exists=True,
-        sampler=_sampler(folder, base),
+        sampler=_sampler(base.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
     )
 
 
-def _sampler(folder: Path, base: LstmSettings) -> "optuna.samplers.TPESampler":
-    """Return a sampler whose draws differ from trial to trial and repeat from search to search."""
+def _sampler(seed: int) -> "optuna.samplers.TPESampler":
     import optuna
 
-    try:
-        lines = (folder / STUDY).read_bytes().count(b"\n")
-    except FileNotFoundError:
-        lines = 0
-    seed = (base.seed + lines) % 2**32
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
+    return optuna.samplers.TPESampler(
+        seed=seed % 2**32, n_startup_trials=STARTUP, constant_liar=True
+    )
 
 
 def _bury_the_unfinished(folder: Path, base: LstmSettings) -> None:

@@ -54,6 +54,17 @@ def test_a_search_makes_the_trials_it_was_asked_for_and_goes_on_later(found, dat
     assert s.known_trials(folder / "none", TINY) == s.SearchResult((), 0, 0)
 
 
+def test_trials_that_begin_together_differ_and_repeat_from_search_to_search(data, tmp_path):
+    """Whatever the workers: a trial's seed is its number's. Later draws follow what is known."""
+    drawn = []
+    for workers in (2, 1):
+        folder = tmp_path / str(workers)
+        done = s.search(*data, folder, TINY, trials=s.STARTUP, workers=workers)
+        drawn.append([one.params for one in done.trials])
+    assert drawn[0] == drawn[1]
+    assert len({one["learning_rate"] for one in drawn[0]}) == s.STARTUP
+
+
 def test_every_trial_says_its_settings_its_accuracy_and_its_cost(found):
     _, _, again, _ = found
     for trial in again.trials:
