@@ -125,9 +125,16 @@ def filling(figures: Figures, fleet: Fleet) -> list[Need]:
     return needs
 
 
+def weights() -> tuple[int, tuple[int, ...]]:
+    """Return what Binance counts for the list of markets, and for each thing a run asks beside."""
+    each = dict(WEIGHT[Market.SPOT])
+    return each.pop("markets"), tuple(each.values())
+
+
 def waits(fleet: Fleet) -> tuple[float, float]:
     """Return the minutes a tick waits for Binance's request weight, and in the daemon's queue."""
-    weight = fleet.series * sum(WEIGHT[Market.SPOT].values()) / WEIGHTS[Market.SPOT]
+    once, each = weights()
+    weight = (once + fleet.series * sum(each)) / WEIGHTS[Market.SPOT]
     return math.ceil(weight), math.ceil(fleet.series / CONCURRENT) * DEQUEUE_S / 60
 
 
@@ -147,7 +154,8 @@ def tick(figures: Figures, fleet: Fleet) -> list[Need]:
     """Return what an hourly tick takes: a run for every series, which asks for its year."""
     run_ms = figures.run_cpu_ms["PostgreSQL"]
     cpu_h = fleet.series * run_ms / 3.6e6
-    weights, most = WEIGHT[Market.SPOT], WEIGHTS[Market.SPOT]
+    once, each = weights()
+    most = WEIGHTS[Market.SPOT]
     weighed, queued = waits(fleet)
     return [
         Need(
@@ -165,7 +173,7 @@ def tick(figures: Figures, fleet: Fleet) -> list[Need]:
         ),
         Need(
             "hourly tick, request weight of Binance",
-            f"{fleet.series:,} x ({' + '.join(map(str, weights.values()))}) / {most:,} a minute "
+            f"({once} + {fleet.series:,} x ({' + '.join(map(str, each))})) / {most:,} a minute "
             "and address",
             weighed,
             "min",

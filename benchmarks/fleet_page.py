@@ -51,8 +51,10 @@ def page(figures: Figures, fleet: Fleet | None = None) -> str:
         "",
         *_needs(needs),
         "",
-        "- **Request weight** of a run is mostly that it asks anew for the list of markets. What "
-        "the daemon itself does to write so many runs into its queue is not in these figures.",
+        "- **Request weight**: the list of markets, 20, is kept for an hour below BOT4_HOME and "
+        "asked for once; each run asks whether Binance answers, for its time and for candles. "
+        "What the daemon itself does to write so many runs into its queue is not in these "
+        "figures.",
         "- **Downloads** are not in the first filling: the archive has no request weight, and "
         "the line decides. No zip is asked for twice.",
         "- **Redis** holds no more than the runs that wait for a worker: the daemon keeps its "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bot4_pipelines.ingest.archive import KLINES, MARK, Archive
+from bot4_pipelines.ingest.markets import MarketList
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress
 from bot4_pipelines.ingest.rate import SharedRate
 from bot4_pipelines.ingest.rest import RestCandles
@@ -47,6 +48,7 @@ def download(
     progress: Callable[[Progress], None],
     budget: Budget,
     rate: SharedRate | None = None,
+    markets: MarketList | None = None,
     held: Mapping[str, tuple[int, int]] | None = None,
 ) -> Downloaded:
     """Download what the plan asks for.
@@ -59,6 +61,7 @@ def download(
         progress: called before each step.
         budget: seconds left for all of it.
         rate: of REST requests, shared by the machine's processes.
+        markets: the symbols that Binance has, as they are kept; None asks.
         held: first and last open time (ms) of what is stored, by symbol: where REST goes on.
 
     Raises:
@@ -70,7 +73,7 @@ def download(
     with contextlib.ExitStack() as stack:
         client = None
         if rest:
-            client = RestCandles(plan.market, rest_url, budget=budget, rate=rate)
+            client = RestCandles(plan.market, rest_url, budget=budget, rate=rate, markets=markets)
             stack.callback(client.close)
         try:
             if client is not None:

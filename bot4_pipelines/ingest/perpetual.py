@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
+from bot4_pipelines.ingest.markets import MarketList
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
 from bot4_pipelines.ingest.rate import machine_rate
 from bot4_pipelines.ingest.reach import Reach, reach_binance
@@ -116,10 +117,11 @@ def ingest_funding(
     faults: list[VenueError] = []
     archive = Archive(cache / ".archive", url) if reached.archive else None
     rate = machine_rate(Market.USDM, rest_url, cache)
+    markets = MarketList(cache, Market.USDM, rest_url)
     with contextlib.ExitStack() as stack:
         client = None
         if reached.rest:
-            client = RestCandles(Market.USDM, rest_url, budget=budget, rate=rate)
+            client = RestCandles(Market.USDM, rest_url, budget=budget, rate=rate, markets=markets)
             stack.callback(client.close)
         try:
             if client is not None:

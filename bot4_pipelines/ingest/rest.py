@@ -6,10 +6,12 @@ budget (`bot4_pipelines.ingest.rate`) first.
 """
 
 import difflib
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from bot4_pipelines.ingest.markets import WAIT_S, MarketList
 from bot4_pipelines.ingest.plan import Budget
 from bot4_pipelines.ingest.rate import TRIES, SharedRate, pause_s, retry_after_s, wait
 from bot4_pipelines.ingest.wanted import DEFAULT_BUDGET_S
@@ -28,11 +30,20 @@ PAGE: Final = 1_000
 TIMEOUT_MS: Final = 8_000
 APIS: Final = {Market.SPOT: ("public", "/api/v3"), Market.USDM: ("fapiPublic", "/fapi/v1")}
 WEIGHT: Final = {
-    Market.SPOT: {"load_markets": 20, "fetch_time": 1, "fetch_ohlcv": 2},
-    Market.USDM: {"load_markets": 1, "fetch_time": 1, "fetch_ohlcv": 5},
+    Market.SPOT: {"ping": 1, "markets": 20, "time": 1, "candles": 2},
+    Market.USDM: {"ping": 1, "markets": 1, "time": 1, "candles": 5, "mark": 5, "funding": 1},
 }
 """What Binance counts for a request; a page of candles has `PAGE` rows."""
-KINDS: Final = {Market.SPOT: "spot", Market.USDM: "linear"}
+PATHS: Final = {
+    "markets": "ExchangeInfo",
+    "time": "Time",
+    "candles": "Klines",
+    "mark": "MarkPriceKlines",
+    "funding": "FundingRate",
+}
+"""ccxt's names of Binance's own endpoints, which need no list of markets first."""
+
+_Answer = TypeVar("_Answer")
 
 
 class RestCandles:
@@ -43,6 +54,7 @@ class RestCandles:
         timeout_ms: of one request.
         budget: seconds that requests, pauses and waits for the rate may take.
         rate: shared by the machine's processes; None counts nothing.
+        markets: the list of symbols that is kept; None asks for one.
     """
 
     def __init__(
@@ -53,24 +65,21 @@ class RestCandles:
         *,
         budget: Budget | None = None,
         rate: SharedRate | None = None,
+        markets: MarketList | None = None,
     ) -> None:
         import ccxt
 
         self.market = market
         self._budget = budget or Budget(DEFAULT_BUDGET_S)
         self._rate = rate
+        self._markets = markets
+        self._known: frozenset[str] = frozenset()
         self._client: Any = ccxt.binance(
             {
                 "enableRateLimit": True,
                 "timeout": timeout_ms,
-                "options": {
-                    "defaultType": KINDS[market],
-                    "fetchMarkets": {"types": [KINDS[market]]},
-                    "fetchCurrencies": False,
-                },
             }
         )
-        self._client.has["fetchCurrencies"] = False
         self._client.requests_trust_env = True
         if base_url is not None:
             api, path = APIS[market]
@@ -81,20 +90,32 @@ class RestCandles:
         self._client.session.close()
 
     def check(self, symbols: tuple[str, ...]) -> None:
-        """Ask Binance for its markets.
+        """See that Binance has these symbols, by a list that is kept for an hour.
 
         Raises:
             VenueUnreachable, LocationRefused: see `fetch`.
             DataError: a symbol is unknown; the nearest are named.
         """
-        known = {str(market["id"]) for market in self._call("load_markets").values()}
+        if not self._known.issuperset(symbols):
+            if self._markets is None:
+                self._known = frozenset(self._listed())
+            else:
+                wait_s = min(WAIT_S, self._budget.left_s)
+                self._known = self._markets.symbols(symbols, self._listed, wait_s)
         for symbol in symbols:
-            if symbol not in known:
-                near = difflib.get_close_matches(symbol, sorted(known), n=3, cutoff=0.5)
+            if symbol not in self._known:
+                near = difflib.get_close_matches(symbol, sorted(self._known), n=3, cutoff=0.5)
                 raise DataError(
                     f"Binance {self.market.value} has no symbol {symbol}; "
                     f"nearest: {' '.join(near) or 'none'}"
                 )
+
+    def _listed(self) -> set[str]:
+        """Ask Binance for its markets."""
+        found = self._read("markets", lambda told: {str(one["symbol"]) for one in told["symbols"]})
+        if not found:
+            raise VenueUnreachable("Binance names no market at all; run again later")
+        return found
 
     def fetch(
         self,
@@ -123,21 +144,24 @@ class RestCandles:
             DataError: the symbol is unknown.
         """
         self.check((symbol,))
-        name = next(m["symbol"] for m in self._client.markets.values() if m["id"] == symbol)
         step = interval_ms(interval)
         end = min(to_ms, self._venue_ms(to_ms)) // step * step
-        price = {"price": "mark"} if mark else {}
         rows: list[list[float]] = []
         start = -(-from_ms // step) * step
         while start < end and not budget.spent:
-            page = self._call("fetch_ohlcv", name, interval, start, PAGE, price)
+            page = self._read(
+                "mark" if mark else "candles",
+                lambda told: [_candle(row, mark=mark) for row in told],
+                symbol=symbol,
+                interval=interval,
+                startTime=start,
+                limit=PAGE,
+            )
             rows += [row for row in page if start <= row[0] < end]
             if not page:
                 break
             start = max(int(page[-1][0]) + step, start + step)
-        table = np.array([[*row[:5], row[5] or 0.0] for row in rows], dtype=np.float64).reshape(
-            -1, 6
-        )
+        table = np.array(rows, dtype=np.float64).reshape(-1, 6)
         times = table[:, 0].astype(np.int64)
         return RawCandles(symbol, f"REST {symbol} {interval}", times, *table[:, 1:].T.copy())
 
@@ -148,36 +172,56 @@ class RestCandles:
             VenueError, DataError: as `fetch`.
         """
         self.check((symbol,))
-        name = next(m["symbol"] for m in self._client.markets.values() if m["id"] == symbol)
-        rows: list[dict[str, Any]] = []
+        rows: list[tuple[int, float]] = []
         start = from_ms
         while start < to_ms and not budget.spent:
-            page = self._call("fetch_funding_rate_history", name, start, PAGE)
-            rows += [row for row in page if start <= row["timestamp"] < to_ms]
+            page = self._read(
+                "funding",
+                lambda told: [
+                    (int(row["fundingTime"]), float(row["fundingRate"])) for row in told
+                ],
+                symbol=symbol,
+                startTime=start,
+                limit=PAGE,
+            )
+            rows += [row for row in page if start <= row[0] < to_ms]
             if len(page) < PAGE:
                 break
-            start = int(page[-1]["timestamp"]) + 1
-        times = [int(row["timestamp"]) for row in rows]
-        return funding_of(symbol, times, [float(row["fundingRate"]) for row in rows])
+            start = page[-1][0] + 1
+        return funding_of(symbol, [row[0] for row in rows], [row[1] for row in rows])
 
     def _venue_ms(self, ours_ms: int) -> int:
         try:
-            return int(self._call("fetch_time"))
+            return self._read("time", lambda told: int(told["serverTime"]))
         except LocationRefused:
             raise
         except VenueError:
             return ours_ms
 
-    def _call(self, method: str, *arguments: object) -> Any:
+    def _read(self, kind: str, read: Callable[[Any], _Answer], **parameters: object) -> _Answer:
+        """Ask, and read the answer.
+
+        Raises:
+            VenueUnreachable: it is not what was asked for.
+        """
+        told = self._call(kind, **parameters)
+        try:
+            return read(told)
+        except (TypeError, ValueError, LookupError) as error:
+            raise VenueUnreachable(
+                f"Binance's answer to {kind} cannot be read ({type(error).__name__}: {error}); "
+                "run again later"
+            ) from error
+
+    def _call(self, kind: str, **parameters: object) -> Any:
         """Ask; what may pass is asked again, after a pause that doubles or that Binance says."""
         import ccxt
 
         for attempt in range(1, TRIES + 1):
-            known = method == "load_markets" and self._client.markets
-            if self._rate is not None and not known:
-                self._rate.take(WEIGHT[self.market].get(method, 1), self._budget)
+            if self._rate is not None:
+                self._rate.take(WEIGHT[self.market][kind], self._budget)
             try:
-                return self._once(method, *arguments)
+                return self._once(kind, parameters)
             except VenueUnreachable as error:
                 asked = retry_after_s(
                     (self._client.last_response_headers or {}).get("Retry-After")
@@ -190,11 +234,11 @@ class RestCandles:
                 wait(pause_s(attempt, asked if busy else None), self._budget, str(error))
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
-    def _once(self, method: str, *arguments: object) -> Any:
+    def _once(self, kind: str, parameters: dict[str, object]) -> Any:
         import ccxt
 
         try:
-            return getattr(self._client, method)(*arguments)
+            return getattr(self._client, f"{APIS[self.market][0]}Get{PATHS[kind]}")(parameters)
         except ccxt.BaseError as error:
             text = str(error)
             if " 451 " in text or "restricted location" in text.lower():
@@ -204,4 +248,9 @@ class RestCandles:
                 ) from error
             if isinstance(error, ccxt.NetworkError):
                 raise VenueUnreachable(f"Binance does not answer: {text[:200]}") from error
-            raise VenueRefused(f"Binance refused {method}: {text[:200]}") from error
+            raise VenueRefused(f"Binance refused {kind}: {text[:200]}") from error
+
+
+def _candle(row: Any, *, mark: bool) -> list[float]:
+    """Read a candle: open time, prices, volume; marks have none."""
+    return [float(row[0]), *map(float, row[1:5]), 0.0 if mark else float(row[5])]

@@ -17,6 +17,7 @@ import numpy as np
 
 from bot4_pipelines.ingest.archive import ARCHIVE_URL, Archive
 from bot4_pipelines.ingest.download import OVERLAP, download
+from bot4_pipelines.ingest.markets import MarketList
 from bot4_pipelines.ingest.plan import Budget, DownloadPlan, Progress, plan_download
 from bot4_pipelines.ingest.quality import (
     Finding,
@@ -399,6 +400,7 @@ def _ingest_binance(
         progress=progress,
         budget=budget,
         rate=machine_rate(plan.market, source.rest_url, store.root),
+        markets=MarketList(store.root, plan.market, source.rest_url),
         held=held,
     )
     reports = [

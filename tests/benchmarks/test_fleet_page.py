@@ -99,8 +99,11 @@ def test_an_hourly_tick_is_a_run_a_series():
     assert needs["hourly tick, CPU of the workers"] == pytest.approx(20 * 0.24 / 60)
     apart = needs["the same where each run is a process of its own"]
     assert apart == pytest.approx(20 * 1.74 / 60)
-    weight = 20 * sum(WEIGHT[Market.SPOT].values()) / WEIGHTS[Market.SPOT]
+    assert WEIGHT[Market.SPOT] == {"ping": 1, "markets": 20, "time": 1, "candles": 2}
+    weight = (20 + 20 * (1 + 1 + 2)) / WEIGHTS[Market.SPOT]  # the list of markets once
     assert needs["hourly tick, request weight of Binance"] == math.ceil(weight) == 1
+    large = values(tick(figures(), Fleet(symbols=5_000, intervals=("1h",))))
+    assert large["hourly tick, request weight of Binance"] == math.ceil(20_020 / 3_000) == 7
     assert needs["hourly tick, the daemon's queue"] == pytest.approx(2 * 5 / 60)
     assert needs["hourly tick, 1 workers, a core each"] == 1  # the weight
     slow = values(tick(figures(run_cpu_ms={"PostgreSQL": 60_000.0}), FLEET))

@@ -129,11 +129,11 @@ def test_a_ban_by_rest_holds_back_every_process_of_the_machine(binance, tmp_path
     client.check(("BTCUSDT",))
     fake.answers = [(429, "0.2")]
     began = time.monotonic()
-    assert client._call("fetch_time") == NOW
+    assert client._call("time") == {"serverTime": NOW}
     assert time.monotonic() - began > 0.18
     fake.answers = [(418, "900")]
     with pytest.raises(VenueUnreachable, match="the next try is due in 900 s"):
-        client._call("fetch_time")
+        client._call("time")
     client.close()
     other = SharedRate(RequestBudget(tmp_path / "rate.json"))
     with pytest.raises(VenueUnreachable, match=r"banned us; the next try is due in [89]"):
@@ -207,10 +207,10 @@ def test_rest_errors_are_mapped_once(binance) -> None:
     fake.rest_status = 500
     assert client._venue_ms(7) == 7
     with pytest.raises(VenueUnreachable):
-        client._call("fetch_time")
+        client._call("time")
     fake.rest_status = 400
     with pytest.raises(VenueRefused):
-        client._call("fetch_ohlcv", "BTC/USDT", "1h")
+        client._call("candles", symbol="BTCUSDT", interval="1h")
     fake.rest_status = None
     fake.rows["BTCUSDT"] = fake.rows["BTCUSDT"][:3]
     assert len(client.fetch("BTCUSDT", "1h", START, NOW, Budget(5))) == 3
