@@ -22,10 +22,9 @@ from bot4_pipelines.defs.checks import (
     EVIDENCE_CHECKS,
     HMM_CHECKS,
     LSTM_CHECKS,
+    candidate_results,
     candle_results,
     evidence_results,
-    gate_results,
-    lstm_results,
 )
 from bot4_pipelines.defs.metadata import (
     CANDLE_SCHEMA,
@@ -247,7 +246,7 @@ def interval_hmm(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # 
     pooled = pool.flow.records.need("candles", "series_candles").numbers
     metadata = metadata_of(outcome) | {"pool": dg.MetadataValue.json(pooled["by_symbol"])}
     return dg.MaterializeResult(
-        metadata=metadata, check_results=[*gate_results(outcome), complete]
+        metadata=metadata, check_results=[*candidate_results(outcome), complete]
     )
 
 
@@ -282,7 +281,9 @@ def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.M
             config.schedule, iterations=config.iterations, from_model=config.from_model
         ),
     )
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=lstm_results(outcome))
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=candidate_results(outcome)
+    )
 
 
 @dg.asset(

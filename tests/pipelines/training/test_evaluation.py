@@ -439,7 +439,7 @@ def test_figures_are_told_for_validation_later_candles_and_unseen_symbols(
 def test_every_goal_is_judged_and_the_missed_ones_are_named(figures) -> None:
     numbers, _ = figures
     goals = {(goal["range"], goal["goal"]): goal for goal in numbers["goals"]}
-    assert len(goals) == len(numbers["goals"]) == 3 * 8 + 1
+    assert len(goals) == len(numbers["goals"]) == 3 * 8 + 3
     looked = goals["test", "HMM look-ahead accuracy"]
     assert looked["met"] == (looked["value"] >= 0.95)
     lstm = goals["validation", "LSTM accuracy"]
@@ -448,6 +448,7 @@ def test_every_goal_is_judged_and_the_missed_ones_are_named(figures) -> None:
     overfit = goals["validation", "LSTM training accuracy above validation"]
     assert overfit["value"] is None
     assert not overfit["met"]
+    assert goals["validation", "HMM mean refit agreement"]["needs"] == 0.95
     assert len(numbers["missed"]) == sum(not goal["met"] for goal in goals.values())
 
 
