@@ -29,8 +29,9 @@ from bot4_runtime.regime.pair import ModelPair
 
 WARM_UP: Final = 4 * LOOKBACK
 """Candles before a range that features are computed from; more change nothing that is shown."""
-LSTM_WINDOWS: Final = 24_000
-"""Most windows that the LSTM is asked about in one range, about: some ten seconds."""
+LSTM_WINDOWS: Final = 100_000
+"""Most windows that the LSTM is asked about in one range, about: some thirty seconds. Where
+windows are left out, delays cannot be told."""
 NUMBERS: Final = ("accuracy", "balanced_accuracy", "macro_f1", "near", "far", "delay", "ece")
 SAYS: Final = (
     "Accuracy is how often a causal estimate names what hindsight names; it predicts nothing. On "

@@ -265,6 +265,12 @@ def test_looking_ahead_beats_the_filter_and_knows_how_good_it_is(report) -> None
     assert "calibrated" in report["limit"]["definition"]
 
 
+def test_eleven_months_of_ten_symbols_and_a_year_of_five_leave_no_candle_out() -> None:
+    """Delays need every candle: these are what later, unseen candles and validation hold."""
+    assert e.LOOKAHEAD_ROWS >= 10 * 335 * 24
+    assert evaluation_report_module.LSTM_WINDOWS >= 5 * 366 * 24
+
+
 def test_many_candles_are_looked_ahead_from_here_and_there(
     registry, small_market, monkeypatch
 ) -> None:
