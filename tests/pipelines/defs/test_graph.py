@@ -14,7 +14,7 @@ import pytest
 import bot4_pipelines
 from bot4_pipelines.definitions import defs
 from bot4_pipelines.defs import audits, automation, checks, evaluation, sensors
-from bot4_pipelines.defs.fleet import FLEET_ASSETS
+from bot4_pipelines.defs.fleet_models import FLEET_ASSETS
 from bot4_pipelines.defs.metadata import metadata_of
 from bot4_pipelines.ingest.quality_codes import BLOCKING
 from bot4_pipelines.progress import listening, reporter
