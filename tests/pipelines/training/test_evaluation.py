@@ -5,9 +5,12 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn import metrics as sk
 
+from bot4_pipelines.models import evaluate_folder
+from bot4_pipelines.records import Folders
 from bot4_pipelines.training import evaluation as e
 from bot4_pipelines.training import evaluation_report as evaluation_report_module
 from bot4_pipelines.training import judged as j
@@ -20,6 +23,8 @@ from bot4_pipelines.training.hmm_export import golden_of, hmm_golden, hmm_graph,
 from bot4_pipelines.training.lstm import LstmFit, train_lstm
 from bot4_pipelines.training.lstm_export import lstm_graph
 from bot4_pipelines.training.schedule import LstmSettings
+from bot4_runtime.candles.series import COLUMNS
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError, ModelError
 from bot4_runtime.features.schema import feature_schema_id
 from bot4_runtime.regime.manifest import (
@@ -318,6 +323,30 @@ def test_symbols_can_be_chosen_and_what_is_not_there_is_said(
         e.evaluate_candles(registry, small_market.series, 5_900 * HOUR)
     with pytest.raises(ModelError, match="no models are promoted"):
         e.evaluate_candles(ModelRegistry(tmp_path), small_market.series)
+
+
+def test_a_folder_is_scored_whole_and_what_is_wrong_with_its_candles_is_told(
+    registry, small_market, tmp_path
+) -> None:
+    given, later = [], 400_000 * HOUR  # files of the 1970s are nobody's
+    for series, factor in zip(small_market.series, (1.0, 3.0), strict=True):
+        columns = {name: getattr(series, name).copy() for name in COLUMNS}
+        for name in ("open", "high", "low", "close"):
+            columns[name][5_000] *= factor
+        moved = series.open_time_ms + later
+        given.append(type(series)(series.id, moved, *columns.values()))
+        times = pl.Series(moved).cast(pl.Datetime("ms", "UTC"))
+        frame = pl.DataFrame({"timestamp": times, **columns})
+        frame.write_parquet(tmp_path / f"{series.id.symbol}.parquet")
+    folders = Folders(tmp_path / "home", registry.root)
+    document = evaluate_folder(folders, tmp_path, Market.SPOT, None, SINCE + later)
+    told = document.pop("findings")
+    assert document == e.evaluate_candles(registry, given, SINCE + later)
+    spikes = [one for one in told if one["code"] == "SPIKE"]
+    assert [(one["symbol"], one["severity"], one["rows"]) for one in spikes] == [
+        (given[1].id.symbol, "ERROR", 1)
+    ]
+    assert "BTCUSDT" not in spikes[0]["says"]
 
 
 def test_an_hmm_without_its_lstm_is_not_evaluated(registry, small_market, tmp_path) -> None:
