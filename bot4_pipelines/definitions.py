@@ -5,7 +5,8 @@ import dagster as dg
 from bot4_pipelines.defs.assets import ASSETS
 from bot4_pipelines.defs.audits import AUDITS
 from bot4_pipelines.defs.automation import JOBS, SCHEDULES
-from bot4_pipelines.defs.fleet import FLEET_ASSETS, FLEET_JOBS, FLEET_SCHEDULES, FLEET_SENSORS
+from bot4_pipelines.defs.fleet import FLEET_SENSORS
+from bot4_pipelines.defs.fleet_models import FLEET_ASSETS, FLEET_JOBS, FLEET_SCHEDULES
 from bot4_pipelines.defs.sensors import SENSORS
 
 defs = dg.Definitions(

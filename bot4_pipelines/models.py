@@ -125,13 +125,30 @@ def evaluate_folder(
 ) -> dict[str, Any]:
     """Score the promoted models on a folder of candle files.
 
+    Returns:
+        What `evaluate_candles` returns, and ``findings``: what quality rules say of the candles.
+        No candle is left out of the scores for it.
+
     Raises:
         DataError: files are unreadable, a symbol is not there, or nothing can be scored.
         ModelError: no models are promoted for the files' interval.
     """
+    from bot4_pipelines.ingest.quality import judge_series
     from bot4_pipelines.training.evaluation import evaluate_candles
     from bot4_runtime.candles.files import read_candle_folder
     from bot4_runtime.regime.registry import ModelRegistry
 
     series = read_candle_folder(folder, market, symbols)
-    return evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
+    document = evaluate_candles(ModelRegistry(folders.models), series, since_ms, symbols)
+    document["findings"] = [
+        {
+            "symbol": one.id.symbol,
+            "severity": finding.severity.value,
+            "code": finding.code.value,
+            "rows": finding.count,
+            "says": finding.message,
+        }
+        for one in series
+        for finding in judge_series(one)
+    ]
+    return document

@@ -46,7 +46,7 @@ def model_numbers(made: "Candidate") -> dict[str, Any]:
     from bot4_pipelines.training.goals import judge_goals
 
     manifest = made.manifest
-    goals = judge_goals(manifest.metrics) if manifest.kind.value == "lstm" else []
+    goals = judge_goals(manifest.kind, manifest.metrics)
     page = f"The page with every plot: `models/archive/{made.sha256}/card.html`"
     kept = {
         name: section

@@ -224,6 +224,10 @@ def print_evaluation(document: Mapping[str, Any], console: Console) -> None:
         row = value.get("pooled", value) if isinstance(value, Mapping) else {"accuracy": value}
         table.add_row(name.replace("_", " "), *_measured(row, columns))
     console.print(table)
+    for finding in document.get("findings", []):
+        if finding["severity"] != "INFO":
+            words = f"{finding['severity']} {finding['code']}: {finding['says']}"
+            console.print(words, markup=False, highlight=False)
     console.print(
         "Accuracy is agreement with hindsight about the present; it predicts nothing: random "
         "walks, which have no regimes, are named as well (random walk hmm)."

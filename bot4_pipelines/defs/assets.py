@@ -13,10 +13,9 @@ from bot4_pipelines.defs.checks import (
     EVIDENCE_CHECKS,
     HMM_CHECKS,
     LSTM_CHECKS,
+    candidate_results,
     candle_results,
     evidence_results,
-    gate_results,
-    lstm_results,
 )
 from bot4_pipelines.defs.evaluation import evaluation
 from bot4_pipelines.defs.metadata import (
@@ -140,7 +139,9 @@ def hmm_candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  #
     trades nothing.
     """
     outcome = _workflow(context).hmm_candidate()
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=gate_results(outcome))
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=candidate_results(outcome)
+    )
 
 
 @dg.asset(
@@ -179,7 +180,9 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     outcome = _workflow(context).lstm_candidate(
         config.schedule, iterations=config.iterations, from_model=config.from_model
     )
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=lstm_results(outcome))
+    return dg.MaterializeResult(
+        metadata=metadata_of(outcome), check_results=candidate_results(outcome)
+    )
 
 
 @dg.asset(

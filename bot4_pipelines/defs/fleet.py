@@ -1,10 +1,11 @@
 """The same pipeline in partitions, for many series, many intervals and many machines.
 
 `series_candles` is partitioned by series (``SYMBOL_INTERVAL``) and year, `series_features` by
-series, the models by interval. Beside the graph of `defs.assets`, which makes the models of one
-interval on one machine at one click; both read one candle store. Mark prices, funding and the
-table of candles are here alone. Series and intervals are dynamic partitions:
-``BOT4_SYMBOLS`` and ``BOT4_INTERVALS`` add them, through the sensor `fleet_partitions`.
+series; the models, by interval, are `defs.fleet_models`'s. Beside the graph of `defs.assets`,
+which makes the models of one interval on one machine at one click; both read one candle store.
+Mark prices, funding and the table of candles are here alone. Series and intervals are dynamic
+partitions: ``BOT4_SYMBOLS`` and ``BOT4_INTERVALS`` add them, through the sensor
+`fleet_partitions`.
 """
 
 import os
@@ -16,33 +17,16 @@ from datetime import timedelta
 
 import dagster as dg
 
-from bot4_pipelines.defs.assets import LstmConfig
-from bot4_pipelines.defs.checks import (
-    CANDLE_CHECKS,
-    EVIDENCE_CHECKS,
-    HMM_CHECKS,
-    LSTM_CHECKS,
-    candle_results,
-    evidence_results,
-    gate_results,
-    lstm_results,
-)
-from bot4_pipelines.defs.metadata import (
-    CANDLE_SCHEMA,
-    LABEL_SCHEMA,
-    OWNERS,
-    feature_schema,
-    metadata_of,
-)
-from bot4_pipelines.defs.policies import AT_MOST_2_H
+from bot4_pipelines.defs.checks import CANDLE_CHECKS, candle_results
+from bot4_pipelines.defs.metadata import CANDLE_SCHEMA, OWNERS, feature_schema, metadata_of
+from bot4_pipelines.defs.policies import AT_MOST_2_H, CANDLES_FRESH, STORE_POOL
 from bot4_pipelines.defs.restated import RESTATED, restated_result
 from bot4_pipelines.export import export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
-from bot4_pipelines.ingest.wanted import interval_name, symbol_name, wanted
+from bot4_pipelines.ingest.wanted import symbol_name, wanted
 from bot4_pipelines.progress import reporter
 from bot4_pipelines.records import Folders
 from bot4_pipelines.steps import Outcome
-from bot4_pipelines.workflow import Workflow
 from bot4_runtime.domain.candle import INTERVALS_MS, Market
 from bot4_runtime.domain.errors import Bot4Error, StoreBusy, VenueUnreachable
 
@@ -81,12 +65,13 @@ DISK_RETRIES = dg.RetryPolicy(max_retries=2, delay=2.0, backoff=dg.Backoff.EXPON
 _CHEAP = dg.BackfillPolicy.single_run()
 
 
-def _fleet(context: dg.AssetExecutionContext) -> Fleet:
+def fleet_of(context: dg.AssetExecutionContext) -> Fleet:
+    """Return the parts of the pipeline, told to the asset's log."""
     step = context.asset_key.to_user_string()
     return Fleet(Folders.from_environment(), reporter(step, context.log.info))
 
 
-def _checks_of(asset: str, specs: Sequence[dg.AssetCheckSpec]) -> list[dg.AssetCheckSpec]:
+def checks_of(asset: str, specs: Sequence[dg.AssetCheckSpec]) -> list[dg.AssetCheckSpec]:
     """Return the checks that an asset of `defs.assets` has too, for a partitioned one."""
     return [
         dg.AssetCheckSpec(
@@ -97,7 +82,7 @@ def _checks_of(asset: str, specs: Sequence[dg.AssetCheckSpec]) -> list[dg.AssetC
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Let only what may pass by itself be tried again."""
     try:
         yield
@@ -114,8 +99,10 @@ def _told() -> Iterator[None]:
     kinds={"binance", "parquet"},
     partitions_def=series_years,
     backfill_policy=_CHEAP,
+    pool=STORE_POOL,
     retry_policy=NETWORK_RETRIES,
-    check_specs=_checks_of("series_candles", [*CANDLE_CHECKS, RESTATED]),
+    check_specs=checks_of("series_candles", [*CANDLE_CHECKS, RESTATED]),
+    freshness_policy=CANDLES_FRESH,
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
 def series_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -124,7 +111,7 @@ def series_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  
     From the same source as `candles`; a series of a longer interval is made of a shorter one
     where only that is there. A backfill over many partitions is one run.
     """
-    return _years_of(context, _fleet(context).candles)
+    return _years_of(context, fleet_of(context).candles)
 
 
 @dg.asset(
@@ -133,8 +120,9 @@ def series_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  
     kinds={"binance", "parquet"},
     partitions_def=series_years,
     backfill_policy=_CHEAP,
+    pool=STORE_POOL,
     retry_policy=NETWORK_RETRIES,
-    check_specs=_checks_of("series_mark", [*CANDLE_CHECKS, RESTATED]),
+    check_specs=checks_of("series_mark", [*CANDLE_CHECKS, RESTATED]),
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
 def series_mark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -142,7 +130,7 @@ def series_mark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # t
 
     From the folder BOT4_MARK_DIR when it is set, else Binance's public data.
     """
-    return _years_of(context, _fleet(context).mark)
+    return _years_of(context, fleet_of(context).mark)
 
 
 @dg.asset(
@@ -151,6 +139,7 @@ def series_mark(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # t
     kinds={"binance", "parquet"},
     partitions_def=perpetuals,
     backfill_policy=_CHEAP,
+    pool=STORE_POOL,
     retry_policy=NETWORK_RETRIES,
     metadata={"dagster/column_schema": FUNDING_SCHEMA},
 )
@@ -159,12 +148,12 @@ def funding_rates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  #
 
     From the folder BOT4_FUNDING_DIR when it is set, else Binance's public data.
     """
-    fleet = _fleet(context)
-    with _told():
+    fleet = fleet_of(context)
+    with told():
         for key in sorted(map(str, context.partition_keys)):
             done = fleet.funding(symbol_name(key, "the partition"))
-            told = asdict(done) | {"notes": list(done.notes)}
-            context.add_asset_metadata(told, partition_key=key)
+            numbers = asdict(done) | {"notes": list(done.notes)}
+            context.add_asset_metadata(numbers, partition_key=key)
     return dg.MaterializeResult()
 
 
@@ -175,13 +164,15 @@ def funding_rates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  #
     deps=[series_candles],
     partitions_def=series,
     backfill_policy=_CHEAP,
+    pool=STORE_POOL,
     retry_policy=DISK_RETRIES,
+    freshness_policy=CANDLES_FRESH,
     metadata={"dagster/column_schema": feature_schema()},
 )
 def series_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The feature table of one series, from all its years: what `features` does, one by one."""
-    fleet = _fleet(context)
-    with _told():
+    fleet = fleet_of(context)
+    with told():
         for key in sorted(map(str, context.partition_keys)):
             outcome = fleet.features(SeriesPart.of(key))
             context.add_asset_metadata(metadata_of(outcome), partition_key=key)
@@ -195,6 +186,7 @@ def series_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult: 
     deps=[series_candles],
     partitions_def=series,
     backfill_policy=_CHEAP,
+    pool=STORE_POOL,
     retry_policy=DISK_RETRIES,
     metadata={"dagster/column_schema": CANDLE_SCHEMA},
 )
@@ -204,8 +196,8 @@ def candle_table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # 
     Optional: it needs a PostgreSQL database, named by BOT4_EXPORT_URL. With TimescaleDB the table
     is a hypertable.
     """
-    fleet = _fleet(context)
-    with _told():
+    fleet = fleet_of(context)
+    with told():
         url = export_url()
         for key in sorted(map(str, context.partition_keys)):
             done = export_candles(fleet.series(SeriesPart.of(key)), url)
@@ -213,124 +205,12 @@ def candle_table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # 
     return dg.MaterializeResult()
 
 
-@dg.asset(
-    group_name="fleet_models",
-    owners=OWNERS,
-    kinds={"hmmlearn", "onnx"},
-    deps=[dg.AssetDep(series_features, partition_mapping=dg.AllPartitionMapping())],
-    partitions_def=intervals,
-    retry_policy=DISK_RETRIES,
-    check_specs=[
-        *_checks_of("interval_hmm", HMM_CHECKS),
-        dg.AssetCheckSpec(
-            "pool_complete",
-            asset="interval_hmm",
-            description="Every known series of the interval has candles; those that have none are "
-            "named and left out.",
-        ),
-    ],
-)
-def interval_hmm(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The HMM candidate of one interval, fitted on all its series that have candles."""
-    interval = _interval(context)
-    with _told():
-        known = [SeriesPart.of(key) for key in context.instance.get_dynamic_partitions("series")]
-        pool = _fleet(context).pool(interval, known)
-        outcome = pool.flow.hmm_candidate()
-    complete = dg.AssetCheckResult(
-        check_name="pool_complete",
-        passed=not pool.waiting,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(pool.waiting.values()) or "all series take part",
-        metadata={"left_out": sorted(pool.waiting)},
-    )
-    pooled = pool.flow.records.need("candles", "series_candles").numbers
-    metadata = metadata_of(outcome) | {"pool": dg.MetadataValue.json(pooled["by_symbol"])}
-    return dg.MaterializeResult(
-        metadata=metadata, check_results=[*gate_results(outcome), complete]
-    )
-
-
-@dg.asset(
-    group_name="fleet_models",
-    owners=OWNERS,
-    kinds={"numpy", "parquet"},
-    deps=[interval_hmm],
-    partitions_def=intervals,
-    retry_policy=DISK_RETRIES,
-    metadata={"dagster/column_schema": LABEL_SCHEMA},
-)
-def interval_labels(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Hindsight labels of an interval's series under its candidate HMM."""
-    return dg.MaterializeResult(metadata=metadata_of(_step(context, Workflow.hindsight_labels)))
-
-
-@dg.asset(
-    group_name="fleet_models",
-    owners=OWNERS,
-    kinds={"pytorch", "onnx"},
-    deps=[interval_hmm, interval_labels],
-    partitions_def=intervals,
-    retry_policy=DISK_RETRIES,
-    check_specs=_checks_of("interval_lstm", LSTM_CHECKS),
-)
-def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The LSTM candidate of one interval, pooled over its series and judged."""
-    outcome = _step(
-        context,
-        lambda flow: flow.lstm_candidate(
-            config.schedule, iterations=config.iterations, from_model=config.from_model
-        ),
-    )
-    return dg.MaterializeResult(metadata=metadata_of(outcome), check_results=lstm_results(outcome))
-
-
-@dg.asset(
-    group_name="fleet_models",
-    owners=OWNERS,
-    kinds={"onnx"},
-    deps=[interval_hmm, interval_lstm],
-    partitions_def=intervals,
-)
-def interval_models(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The pair that trades an interval: both candidates judged again, then promoted."""
-    return dg.MaterializeResult(metadata=metadata_of(_step(context, Workflow.promoted_models)))
-
-
-@dg.asset(
-    group_name="fleet_models",
-    owners=OWNERS,
-    kinds={"numpy", "json"},
-    deps=[interval_models],
-    partitions_def=intervals,
-    retry_policy=DISK_RETRIES,
-    check_specs=_checks_of("interval_evidence", EVIDENCE_CHECKS),
-)
-def interval_evidence(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """What following each built-in rule brought on an interval's series, net of costs."""
-    outcome = _step(context, Workflow.evidence_records)
-    return dg.MaterializeResult(
-        metadata=metadata_of(outcome), check_results=evidence_results(outcome)
-    )
-
-
-def _interval(context: dg.AssetExecutionContext) -> str:
-    with _told():
-        return interval_name(context.partition_key, "the partition")
-
-
-def _step(context: dg.AssetExecutionContext, step: Callable[[Workflow], Outcome]) -> Outcome:
-    """Run a step of an interval's models."""
-    with _told():
-        return step(_fleet(context).models(_interval(context)))
-
-
 def _years_of(
     context: dg.AssetExecutionContext, ingest: Callable[[SeriesPart, int], Outcome]
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Ingest a run's partitions one by one; its checks speak of all of them."""
     outcomes = []
-    with _told():
+    with told():
         for key in sorted(map(str, context.partition_keys)):
             name, _, year = key.partition("|")
             outcome = ingest(SeriesPart.of(name), int(year))
@@ -341,30 +221,18 @@ def _years_of(
     )
 
 
-FLEET_ASSETS = [
+SERIES_ASSETS = [
     series_candles,
     series_features,
     candle_table,
     series_mark,
     funding_rates,
-    interval_hmm,
-    interval_labels,
-    interval_lstm,
-    interval_models,
-    interval_evidence,
 ]
 
 fleet_candles = dg.define_asset_job(
     "fleet_candles",
     selection=dg.AssetSelection.assets(series_candles),
     description="One year of one series.",
-)
-
-fleet_models = dg.define_asset_job(
-    "fleet_models",
-    selection=dg.AssetSelection.groups("fleet_models"),
-    description="HMM, labels, LSTM, promotion and evidence of one interval.",
-    tags=AT_MOST_2_H,
 )
 
 
@@ -432,6 +300,6 @@ def fleet_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     return dg.SensorResult(dynamic_partitions_requests=requests)
 
 
-FLEET_JOBS = [fleet_candles, fleet_models]
-FLEET_SCHEDULES = [fleet_candles_hourly]
+SERIES_JOBS = [fleet_candles]
+SERIES_SCHEDULES = [fleet_candles_hourly]
 FLEET_SENSORS = [fleet_partitions]

@@ -17,7 +17,11 @@ import numpy.typing as npt
 
 from bot4_pipelines.training.cuts import scored, split_slices
 from bot4_pipelines.training.hmm import LEAST_ROWS, fit_hmm, known_runs
-from bot4_pipelines.training.labels import filtered_regimes, hindsight_labels
+from bot4_pipelines.training.labels import (
+    filtered_regimes,
+    hindsight_labels,
+    smoothed_regimes,
+)
 from bot4_runtime.features.schema import TREND_WINDOW
 from bot4_runtime.regime.hmm import STATES, HmmParameters
 from bot4_runtime.regime.manifest import Cuts, HmmDefinition, Metrics
@@ -55,7 +59,8 @@ def definition_metrics(
 
     Returns:
         Sections ``train``, ``validation`` and ``test``, each with ``accuracy`` of the causal
-        filter against hindsight, and ``definition``.
+        filter against hindsight, and ``definition``; there ``label_probability_<split>`` is how
+        probable the smoother finds the hindsight labels: how sure hindsight is of itself.
 
     Raises:
         DataError: a symbol has no candles in a split.
@@ -76,7 +81,7 @@ def definition_metrics(
         for name, trend in trends.items()
     }
     for split in ("train", "validation", "test"):
-        accuracies, shares = [], []
+        accuracies, shares, sure = [], [], []
         for name in trends:
             rows = scored(splits[name][split])
             known = labels[name][rows] >= 0
@@ -84,9 +89,14 @@ def definition_metrics(
             if len(named):
                 accuracies.append(float((filtered[name][rows][known] == named).mean()))
                 shares.append(np.bincount(named, minlength=STATES) / len(named))
+                if split != "train":
+                    smoothed = smoothed_regimes(trends[name].z, params, [splits[name][split]])
+                    sure.append(float(smoothed[rows][known][np.arange(len(named)), named].mean()))
         metrics[split] = {"accuracy": _mean(accuracies)}
         pooled = np.mean(shares, axis=0).tolist() if shares else [None] * STATES
         definition |= {f"share_{k}_{split}": share for k, share in enumerate(pooled)}
+        if split != "train":
+            definition[f"label_probability_{split}"] = _mean(sure)
     dwells = [_dwells(labels[name][splits[name]["train"]]) for name in trends]
     together = np.concatenate(dwells)
     definition["median_dwell"] = float(np.median(together)) if len(together) else None

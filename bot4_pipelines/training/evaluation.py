@@ -34,8 +34,9 @@ from bot4_runtime.regime.lookahead import LookAhead
 from bot4_runtime.regime.manifest import Cuts, Metrics
 from bot4_runtime.regime.registry import ModelRegistry
 
-LOOKAHEAD_ROWS: Final = 40_000
-"""Most rows, all symbols together, that the look-ahead is asked about in one evaluation."""
+LOOKAHEAD_ROWS: Final = 250_000
+"""Most rows, all symbols together, that the look-ahead is asked about in one evaluation: some
+twenty seconds. Where rows are left out, delays cannot be told."""
 BASELINES_SECTION: Final = "fitted_baselines"
 """Section of the LSTM manifest's metrics that holds `FittedBaselines.numbers()`."""
 _LOOK_STRIDE: Final = 3

@@ -1,8 +1,9 @@
-"""What an LSTM should reach beyond its gates; missing a goal is told and blocks nothing."""
+"""What models should reach beyond their gates; missing a goal is told and blocks nothing."""
 
+from collections.abc import Mapping
 from typing import Final
 
-from bot4_runtime.regime.manifest import GateVerdict, Metrics
+from bot4_runtime.regime.manifest import GateVerdict, Metrics, ModelKind
 
 ACCURACY: Final = 0.945
 LEAD: Final = {"hmm_filter": 0.03, "static_cuts": 0.025}
@@ -11,15 +12,30 @@ BALANCED: Final = 0.94
 CALIBRATION: Final = 0.01
 OVERFIT: Final = 0.015
 """By how much training accuracy may be above that of validation."""
+FILTER: Final = 0.90
+LOOK_AHEAD: Final = 0.95
+REFITS: Final[Mapping[str, float]] = {"least_refit_agreement": 0.90, "mean_refit_agreement": 0.95}
+"""How alike an HMM fitted on other years and symbols should name validation in hindsight."""
 
 
-def judge_goals(metrics: Metrics) -> list[GateVerdict]:
-    """Hold an LSTM's recorded numbers against the goals; a missing number misses."""
+def judge_goals(kind: ModelKind, metrics: Metrics) -> list[GateVerdict]:
+    """Hold a model's recorded numbers against the goals; a missing number misses."""
 
     def known(section: str, name: str) -> float | None:
         return metrics.get(section, {}).get(name)
 
     verdicts = []
+    if kind is ModelKind.HMM:
+        for split in ("validation", "test"):
+            looked = known(f"hmm_lookahead_{split}", "accuracy")
+            verdicts += [
+                _least(f"{split} accuracy", known(split, "accuracy"), FILTER),
+                _least(f"{split} look-ahead accuracy", looked, LOOK_AHEAD),
+            ]
+        return verdicts + [
+            _least(name.replace("_", " "), known("definition", name), least)
+            for name, least in REFITS.items()
+        ]
     for split in ("validation", "test"):
         verdicts += [
             _least(f"{split} accuracy", known(split, "accuracy"), ACCURACY),

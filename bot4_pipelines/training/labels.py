@@ -2,7 +2,8 @@
 
 A label may see the future of its own split, never that of another: the decode starts afresh at
 each split's first candle and ends at its last. The causal filter over the same segments, whose
-agreement with the labels is the HMM's accuracy, is here too.
+agreement with the labels is the HMM's accuracy, is here too, and the smoother, which says how sure
+hindsight is of them.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from bot4_runtime.regime.hmm import (
     STATES,
     HmmParameters,
     forward_filter,
+    smooth,
     viterbi,
     viterbi_scores,
 )
@@ -70,6 +72,20 @@ def filtered_regimes(
     result = np.full((len(z), STATES), np.nan)
     for rows in segments(z, splits):
         result[rows] = forward_filter(z[rows], params)[0]
+    return result
+
+
+def smoothed_regimes(
+    z: npt.NDArray[np.float64], params: HmmParameters, splits: Iterable[slice]
+) -> npt.NDArray[np.float64]:
+    """Smooth each stretch from the stationary prior (smoothed: sees its whole stretch).
+
+    Returns:
+        float64[n, 5], rows sum to 1; NaN where there is no estimate.
+    """
+    result = np.full((len(z), STATES), np.nan)
+    for rows in segments(z, splits):
+        result[rows] = smooth(z[rows], params)
     return result
 
 

@@ -1,11 +1,13 @@
 """The five-state Gaussian HMM on the volatility-normalised trend z, in numpy.
 
 Here: its parameters, the forward filter (what the regime is, from candles up to now), the
-Viterbi decode (what it was, in hindsight), and the causal Viterbi scores that the LSTM reads.
+Viterbi decode and the forward-backward smoother (what it was, in hindsight), and the causal
+Viterbi scores that the LSTM reads.
 Not here: fitting (`bot4_pipelines.training.hmm`) and the ONNX form (`training.hmm_export`).
 
 Source: Rabiner, A tutorial on hidden Markov models, Proc. IEEE 77 (1989), eqs. 19-20 (forward,
-scaled), 32-35 (Viterbi). Checked in tests against hmmlearn and against all paths enumerated.
+scaled), 24-27 (backward, smoothed), 32-35 (Viterbi). Checked in tests against hmmlearn and
+against all paths enumerated.
 """
 
 import math
@@ -142,6 +144,33 @@ def forward_filter(
         prior = state @ transitions
     loglik = float(np.log(scales).sum() + largest.sum())
     return filtered, np.log(prior), loglik
+
+
+def smooth(z: Floats, params: HmmParameters) -> Floats:
+    """Estimate the state at each candle from the whole run (smoothed: uses all of z).
+
+    For hindsight alone: nothing that trades may read it.
+
+    Args:
+        z: float64[T], the trend, one contiguous run that starts from the stationary prior.
+        params: the fitted HMM.
+
+    Returns:
+        float64[T, 5], rows sum to 1; the last row is the filter's.
+
+    Raises:
+        DataError: an observation is not finite.
+    """
+    logs = params.log_emissions(z)
+    emissions = np.exp(logs - logs.max(axis=1, keepdims=True))
+    smoothed = forward_filter(z, params)[0]
+    later = np.ones(STATES)
+    for row in range(len(logs) - 2, -1, -1):
+        later = params.transitions @ (emissions[row + 1] * later)
+        later /= later.sum()
+        joint = smoothed[row] * later
+        smoothed[row] = joint / joint.sum()
+    return smoothed
 
 
 def viterbi(z: Floats, params: HmmParameters) -> Integers:

@@ -1,6 +1,6 @@
 """A drifted series makes a sensor train again, and the challenger it makes, a bad one, is refused.
 
-On the models that the demo promoted: what trades stays as it was, to the byte.
+So it is when its promotion is launched alone afterwards. On the models that the demo promoted: what trades stays as it was, to the byte.
 """
 
 import shutil
@@ -12,6 +12,7 @@ import pytest
 
 from bot4_pipelines.definitions import defs
 from bot4_pipelines.defs import sensors
+from bot4_pipelines.defs.assets import promoted_models
 from bot4_pipelines.records import Folders, Records
 from bot4_pipelines.workflow import Workflow
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
@@ -135,6 +136,11 @@ def test_a_drifted_series_trains_again_and_a_bad_challenger_is_refused(
         assert "promoted_models" not in done
         assert (home.models / "current.json").read_bytes() == before
         assert records.find("training_reference").numbers == promoted
+
+        alone = dg.materialize([promoted_models], instance=instance, raise_on_error=False)
+        (failure,) = [event for event in alone.all_events if event.is_step_failure]
+        assert "is not promoted: " in failure.step_failure_data.error.to_string()
+        assert (home.models / "current.json").read_bytes() == before
 
         with dg.DagsterInstance.ephemeral() as another:  # whatever becomes of that run's record
             assert "all but 0.0 days of these candles" in tick(another).skip_message

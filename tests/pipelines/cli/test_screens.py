@@ -132,7 +132,14 @@ def test_an_evaluation_lists_symbols_and_baselines():
     scored = {"pooled": SPLIT, "symbols": {"BTCUSDT": SPLIT}}
     control = {"pooled": {"accuracy": 0.9055, "macro_f1": 0.8811}}
     baselines = {"majority": {"accuracy": 0.25}, "x": 0.5, "random_walk_hmm": control}
-    text = shown(print_evaluation, {"hmm": scored, "lstm": None, "baselines": baselines})
+    told = [
+        {"severity": severity, "code": code, "says": f"BTCUSDT: {code}"}
+        for severity, code in (("ERROR", "SPIKE"), ("INFO", "GAP"))
+    ]
+    document = {"hmm": scored, "lstm": None, "baselines": baselines, "findings": told}
+    text = shown(print_evaluation, document)
+    assert "ERROR SPIKE: BTCUSDT: SPIKE" in text
+    assert "GAP" not in text
     assert "0.9055" in text
     assert "0.8811" in text
     assert "hmm BTCUSDT" in text

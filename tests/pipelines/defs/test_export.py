@@ -6,7 +6,7 @@ import uuid
 import dagster as dg
 import pytest
 
-from bot4_pipelines.defs import fleet as assets
+from bot4_pipelines.defs import fleet_models as assets
 from bot4_pipelines.export import Exported, _prepare, export_candles, export_url
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.records import Folders

@@ -1,6 +1,7 @@
 """Series by year, features by series, models by interval: in one process, on small markets."""
 
 from base64 import b64encode
+from datetime import UTC, datetime
 
 import dagster as dg
 import numpy as np
@@ -8,11 +9,13 @@ import polars as pl
 import pytest
 
 from bot4_pipelines.definitions import defs
-from bot4_pipelines.defs import fleet as assets
+from bot4_pipelines.defs import fleet as parts
+from bot4_pipelines.defs import fleet_models as assets
 from bot4_pipelines.defs.checks import CANDLE_CHECKS
 from bot4_pipelines.fleet import Fleet, SeriesPart
 from bot4_pipelines.ingest.reach import Reach
-from bot4_pipelines.records import Folders
+from bot4_pipelines.records import Folders, Record
+from bot4_pipelines.steps import Outcome
 from bot4_pipelines.training.schedule import Schedule
 from bot4_pipelines.workflow import Workflow
 from bot4_runtime.candles.resample import resample
@@ -340,9 +343,9 @@ def test_a_series_of_two_origins_is_not_learnt_from(folders, monkeypatch):
 
 def test_what_may_pass_by_itself_is_tried_again_and_nothing_else():
     for passing in (VenueUnreachable, StoreBusy):
-        with pytest.raises(passing), assets._told():
+        with pytest.raises(passing), parts.told():
             raise passing("gone for a moment")
-    with pytest.raises(dg.Failure, match="DataError: torn") as failed, assets._told():
+    with pytest.raises(dg.Failure, match="DataError: torn") as failed, parts.told():
         raise DataError("torn")
     assert not failed.value.allow_retries
 
@@ -351,7 +354,7 @@ def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
 
         def tick():
-            return assets.fleet_partitions(dg.build_sensor_context(instance=instance))
+            return parts.fleet_partitions(dg.build_sensor_context(instance=instance))
 
         assert tick().skip_message == "BOT4_SYMBOLS names no symbol"
         monkeypatch.setenv("BOT4_SYMBOLS", "BTCUSDT,ETHUSDT")
@@ -376,13 +379,11 @@ def test_the_sensor_adds_what_the_settings_name_and_says_why_not(monkeypatch):
 
 
 def test_the_hourly_schedule_asks_for_the_years_that_may_have_new_candles():
-    from datetime import UTC, datetime
-
     with dg.instance_for_test() as instance:
         moment = datetime(2026, 1, 9, 0, 4, tzinfo=UTC)
 
         def tick(moment=moment):
-            return assets.fleet_candles_hourly(
+            return parts.fleet_candles_hourly(
                 dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
             )
 
@@ -405,6 +406,44 @@ def test_the_hourly_schedule_asks_for_the_years_that_may_have_new_candles():
             assert len({request.run_key for request in early}) == 4
 
 
+def test_the_weekly_schedule_trains_every_interval():
+    asked = assets.fleet_models_weekly
+    monday = datetime(2026, 11, 30, 4, 20, tzinfo=UTC)
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=monday)
+        assert "no interval yet" in asked(context).skip_message
+        instance.add_dynamic_partitions("interval", ["4h", "1h"])
+        requests = asked(context)
+        assert [one.partition_key for one in requests] == ["1h", "4h"]
+        assert {one.run_key for one in requests} == {"1h 2026-11-30", "4h 2026-11-30"}
+        assert {one.tags["dagster/max_runtime"] for one in requests} == {"7200"}
+
+
+def test_a_leak_blocks_an_intervals_models(folders, monkeypatch):
+    """The candidate passes its gates and looks ahead; nothing after it is made in its run."""
+    leak = {"symbol": "BTCUSDT", "column": "rsi", "says": "BTCUSDT rsi: 2 rows change"}
+
+    def outcome(**numbers):
+        made = Record(
+            step="x", stamp="s", content="c", finished_ms=1, seconds=0.1, numbers=numbers
+        )
+        return lambda *_, **__: Outcome(made, True, folders.work)
+
+    good = [{"passed": True, "says": "fine"}]
+    monkeypatch.setattr(Workflow, "lstm_candidate", outcome(gates=good, goals=good))
+    monkeypatch.setattr(
+        Workflow, "leak_audit", outcome(leaks=[leak], left_out=[], values_compared=9, moments=2)
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("interval", ["6h"])
+        done = launch(instance, ["interval_lstm", "interval_models"], key="6h")
+    assert not done.success
+    failed = [one for one in done.get_asset_check_evaluations() if not one.passed]
+    assert [(one.check_name, one.blocking) for one in failed] == [("nothing_looks_ahead", True)]
+    assert failed[0].description == leak["says"]
+    assert "interval_models" not in {event.step_key for event in done.get_step_success_events()}
+
+
 def test_fleet_assets_are_described_owned_grouped_and_retried():
     graph = defs.resolve_asset_graph()
     for asset in assets.FLEET_ASSETS:
@@ -413,6 +452,14 @@ def test_fleet_assets_are_described_owned_grouped_and_retried():
         assert node.owners == ["team:bot4"]
         assert node.kinds
         assert node.group_name in {"fleet", "fleet_models", "perpetuals"}
+        assert node.metadata["dagster/column_schema"].columns
+        assert node.pools in ({"store"}, {"training"})
+        if node.group_name == "fleet_models" or asset in (
+            parts.series_candles,
+            parts.series_features,
+        ):
+            stale = node.freshness_policy
+            assert stale.warn_window.to_timedelta() < stale.fail_window.to_timedelta()
         policy = asset.op.retry_policy
         assert asset is assets.interval_models or policy.backoff is dg.Backoff.EXPONENTIAL
     for name in ("series_candles", "series_features"):
@@ -427,6 +474,7 @@ def test_fleet_assets_are_described_owned_grouped_and_retried():
         *(("series_candles", spec.name) for spec in CANDLE_CHECKS if spec.blocking),
         ("interval_hmm", "gates_passed"),
         ("interval_lstm", "gates_passed"),
+        ("interval_lstm", "nothing_looks_ahead"),
     } <= blocking
-    for one in (*assets.FLEET_SCHEDULES, *assets.FLEET_SENSORS):
+    for one in (*assets.FLEET_SCHEDULES, *parts.FLEET_SENSORS):
         assert one.default_status.value == "STOPPED"

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+from hmmlearn.hmm import GaussianHMM
 
 from bot4_pipelines.training.cuts import choose_cuts, scored, split_slices
 from bot4_pipelines.training.definition_gate import (
@@ -166,6 +167,26 @@ def test_the_definitions_numbers_are_what_their_names_say(walks, fit, cuts):
         np.mean(shares, axis=0).tolist()
     )
     assert metrics["definition"]["median_dwell"] == np.median(dwells)
+
+
+def test_hindsight_says_how_sure_it_is_of_its_labels(walks, fit, cuts):
+    """hmmlearn's posterior, which sees the whole run, gives the labels the same probability."""
+    model = GaussianHMM(5, "diag")
+    model.startprob_, model.transmat_ = fit.params.stationary(), fit.params.transitions
+    model.means_, model.covars_ = fit.params.means[:, None], fit.params.variances[:, None]
+    found = definition_metrics(walks, fit.params, cuts, refits=False)["definition"]
+    for split in ("validation", "test"):
+        expected = []
+        for walk in walks.values():
+            part = split_slices(walk.open_time_ms, cuts)[split]
+            known = np.flatnonzero(np.isfinite(walk.z[part])) + part.start
+            assert (np.diff(known) == 1).all()
+            labels = model.predict(walk.z[known, None])
+            posterior = model.predict_proba(walk.z[known, None])
+            inside = np.isin(known, np.arange(len(walk.z))[scored(part)])
+            expected.append(posterior[np.arange(len(known)), labels][inside].mean())
+        assert found[f"label_probability_{split}"] == pytest.approx(np.mean(expected), abs=1e-9)
+    assert "label_probability_train" not in found
 
 
 def test_a_symbol_without_known_trends_gives_no_number_and_no_pass(cuts):

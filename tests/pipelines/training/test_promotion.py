@@ -172,6 +172,38 @@ def test_a_flag_that_says_passed_is_not_believed(registry, candles):
     assert registry.current("1h").hmm_sha256 == good
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_dagsters_promotion_launched_alone_after_a_failed_check_promotes_nothing(
+    tmp_path, registry, monkeypatch
+):
+    """A blocking check ends its own run alone; whoever launches the next asset passes it by."""
+    import dagster as dg
+
+    from bot4_pipelines.defs.assets import promoted_models
+
+    good = archived(registry)
+    registry.activate("1h", good, now_ms=NOW)
+    before = (registry.root / "current.json").read_bytes()
+    metrics = hmm_metrics()
+    metrics["test"]["accuracy"] = 0.5
+    passed = (GateVerdict(name="test accuracy", passed=True, value=0.99, threshold=0.85),)
+    bad = archived(registry, 1, metrics, passed)
+    monkeypatch.setenv("BOT4_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BOT4_MODELS", str(registry.root))
+    flow = Workflow(Folders.from_environment(), lambda *_: None)
+    for step, content in (("candles", "c"), ("hmm_candidate", bad), ("lstm_candidate", bad)):
+        numbers = {"interval": "1h", "gates": [{"passed": False, "says": "test accuracy 0.5"}]}
+        flow.records.write(Record(step=step, stamp="", content=content, finished_ms=1,
+                                  seconds=0.1, numbers=numbers))  # fmt: skip
+    result = dg.materialize([promoted_models], raise_on_error=False)
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "test accuracy 0.5, needs >= 0.85" in failure.step_failure_data.error.to_string()
+    assert (registry.root / "current.json").read_bytes() == before
+    assert flow.records.find("promoted_models") is None
+
+
 def test_rollback_goes_back_along_promotions_and_not_to_what_was_left(registry):
     first, second, third = (archived(registry, number) for number in range(3))
     with pytest.raises(ModelError, match="nothing is promoted"):

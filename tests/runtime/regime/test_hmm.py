@@ -13,6 +13,7 @@ from bot4_runtime.regime.hmm import (
     HmmParameters,
     ViterbiScores,
     forward_filter,
+    smooth,
     viterbi,
     viterbi_scores,
 )
@@ -70,6 +71,20 @@ def test_the_filter_is_the_posterior_over_all_paths(trends, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-4, 4), min_size=1, max_size=4), st.integers(0, 1000))
+def test_the_smoother_is_the_posterior_over_all_paths(trends, seed):
+    params, z = parameters(seed), np.array(trends)
+    mass = np.zeros((len(z), 5))
+    for path in itertools.product(range(5), repeat=len(z)):
+        weight = np.exp(log_probability(path, z, params))
+        for t, state in enumerate(path):
+            mass[t, state] += weight
+    smoothed = smooth(z, params)
+    assert smoothed == pytest.approx(mass / mass.sum(axis=1, keepdims=True), abs=1e-10)
+    assert smoothed[-1] == pytest.approx(forward_filter(z, params)[0][-1], abs=1e-15)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-4, 4), min_size=1, max_size=4), st.integers(0, 1000))
 def test_viterbi_and_its_scores_are_the_best_of_all_paths(trends, seed):
     params, z = parameters(seed), np.array(trends)
     scores = {
@@ -91,6 +106,7 @@ def test_hmmlearn_agrees_on_long_runs():
     filtered, _, loglik = forward_filter(z, params)
     assert loglik == pytest.approx(model.score(z[:, None]), abs=1e-8)
     assert (viterbi(z, params) == model.predict(z[:, None])).all()
+    assert smooth(z, params) == pytest.approx(model.predict_proba(z[:, None]), abs=1e-10)
     for end in (1, 2, 50, 499):  # only the last row of predict_proba is filtered
         last = model.predict_proba(z[: end + 1, None])[-1]
         assert filtered[end] == pytest.approx(last, abs=1e-10)
@@ -140,7 +156,7 @@ def test_extreme_trends_and_near_zero_transitions_stay_finite():
     assert np.isfinite(next_prior).all()
     assert np.isfinite(loglik)
     assert filtered.argmax(axis=1).tolist() == [0, 4, 0, 2, 4]
-    assert filtered[-1] == pytest.approx(hmmlearn_model(params).predict_proba(z[:, None])[-1])
+    assert smooth(z, params) == pytest.approx(hmmlearn_model(params).predict_proba(z[:, None]))
 
 
 def test_the_stationary_distribution_stays_where_it_is():
@@ -156,6 +172,7 @@ def test_an_empty_run_is_no_error():
     assert filtered.shape == (0, 5)
     assert np.exp(prior) == pytest.approx(params.stationary())
     assert loglik == 0.0
+    assert smooth(np.array([]), params).shape == (0, 5)
     assert viterbi(np.array([]), params).shape == (0,)
     assert viterbi_scores(np.array([]), params).shape == (0, len(SCORE_NAMES))
 
@@ -163,7 +180,7 @@ def test_an_empty_run_is_no_error():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_trend_that_is_not_finite_is_refused(bad):
     params = parameters()
-    for use in (forward_filter, viterbi, viterbi_scores):
+    for use in (forward_filter, smooth, viterbi, viterbi_scores):
         with pytest.raises(DataError, match="split at gaps"):
             use(np.array([0.0, bad]), params)
     with pytest.raises(DataError, match="reset at gaps"):
