@@ -37,6 +37,7 @@ class Remote:
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
         local: whether the venue is on this machine, where nothing is at stake.
+        wait: lets that many seconds pass.
     """
 
     venue: BinanceSpot
@@ -45,6 +46,7 @@ class Remote:
     lease: Lease
     source: CandleSource | None = None
     local: bool = False
+    wait: Callable[[float], object] = time.sleep
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""

@@ -172,6 +172,8 @@ def build(
             lease=remote.lease if remote is not None else None,
             commands=_commands(folder, clock, limits) if mode != "replay" else None,
             timer=remote.timer if remote is not None else time.monotonic_ns,
+            wait=remote.wait if remote is not None else time.sleep,
+            withdraw_ms=round(settings.binance.withdraw_s * 1000),
             on_progress=on_progress,
         )
     except BaseException:

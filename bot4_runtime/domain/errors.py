@@ -17,7 +17,8 @@ Bot4Error                     every error of ours; ``exit_code`` is what a comma
    ├─ VenueUnreachable        nothing was sent; safe to retry
    ├─ VenueRefused            the venue said no; not retryable
    │  └─ LocationRefused      HTTP 451: this location is refused; not retryable            (2)
-   └─ OutcomeUnknown          sent, and the result is not known: query, never resend
+   ├─ OutcomeUnknown          sent, and the result is not known: query, never resend
+   └─ OrdersMayRest           a session ended, and the end of its entries is not confirmed
 
 Messages say what happened, what was received, what was expected, and what to do.
 """
@@ -111,3 +112,7 @@ class LocationRefused(VenueRefused):
 
 class OutcomeUnknown(VenueError):
     """The request was sent and its outcome is not known: query, never resend."""
+
+
+class OrdersMayRest(VenueError):
+    """A session ended, and the venue did not confirm that what it had open is safe."""

@@ -113,6 +113,11 @@ class AccountKeeper:
         self._touched: set[str] = set()
 
     @property
+    def venue(self) -> RemoteVenue:
+        """The venue it reads."""
+        return self._venue
+
+    @property
     def hold(self) -> str:
         """Why entries wait; empty when they need not."""
         differences = self._ledger.state.account.differences
