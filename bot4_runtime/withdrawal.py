@@ -17,7 +17,13 @@ from typing import Final, Protocol
 import structlog
 
 from bot4_runtime.clock import NS_PER_MS, Clock
-from bot4_runtime.domain.errors import Bot4Error, InvariantViolated, JournalError, VenueError
+from bot4_runtime.domain.errors import (
+    Bot4Error,
+    InvariantViolated,
+    JournalError,
+    VenueError,
+    WrongAccount,
+)
 from bot4_runtime.domain.events import CancelRequested, JournaledEvent
 from bot4_runtime.domain.order import Order, OrderStatus, Purpose
 from bot4_runtime.exchange.gate import Gate
@@ -124,8 +130,10 @@ class Withdrawal:
         """Call entries back after an error, as well as it still goes, and note what is left.
 
         Where journal and state are sound it goes as in order; else, and when that fails too,
-        entries are cancelled and asked for alone.
+        entries are cancelled and asked for alone. At another account there is nothing of ours.
         """
+        if isinstance(error, WrongAccount):
+            return
         left: list[str] | None = None
         if not isinstance(error, JournalError | InvariantViolated):
             with suppress(Bot4Error):

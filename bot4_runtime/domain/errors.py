@@ -2,6 +2,7 @@
 
 Bot4Error                     every error of ours; ``exit_code`` is what a command ends with
 ├─ ConfigError                a setting is unknown, impossible or contradicts another      (2)
+│  └─ WrongAccount            a journal is bound to another account or venue               (2)
 ├─ DataError                  candles are unreadable, empty or of the wrong kind           (2)
 │  └─ StoreBusy               another writer held a store too long; safe to retry          (2)
 ├─ ModelError                 a model file, manifest or pointer is refused                 (2)
@@ -36,6 +37,10 @@ class ConfigError(Bot4Error):
     """A setting is unknown, impossible, or contradicts another."""
 
     exit_code = 2
+
+
+class WrongAccount(ConfigError):
+    """A journal was begun at another venue or account: what it has open lies there."""
 
 
 class DataError(Bot4Error):

@@ -4,6 +4,7 @@ A calm virtual world whose cancels, and whatever else a test names, fail at the 
 """
 
 import dataclasses
+import functools
 from decimal import Decimal
 
 import pytest
@@ -22,6 +23,7 @@ from bot4_runtime.domain.errors import (
     OutcomeUnknown,
     VenueRefused,
     VenueUnreachable,
+    WrongAccount,
 )
 from bot4_runtime.domain.events import CancelRequested, OrderClosed, SessionEnded
 from bot4_runtime.domain.order import OrderStatus, Purpose, Side
@@ -280,6 +282,28 @@ def test_without_a_sound_state_an_order_nobody_knows_is_given_up_late(resting, m
         ending(resting, Lost)
     assert notes(raised.value) == []
     assert 12_000 < resting.now_ms - END_MS < 20_000
+
+
+def test_at_another_account_nothing_is_asked_for_nor_cancelled(resting):
+    def confirm() -> None:
+        if resting.now_ms > END_MS + 30_000:
+            raise WrongAccount("it was begun at account 77")
+
+    asked_ms = []
+
+    class Watched(EndingWire):
+        def open_orders(self):
+            asked_ms.append(self._world.now_ms)
+            return super().open_orders()
+
+    made = type("Ending", (Watched,), {"tried": []})
+    keeper = functools.partial(simulation.AccountKeeper, confirm=confirm)
+    with pytest.raises(WrongAccount) as raised:
+        live(resting, dataclasses.replace(CALM, wire=made, keeper=keeper))
+    assert made.tried == []
+    assert notes(raised.value) == []
+    assert asked_ms
+    assert max(asked_ms) <= END_MS + 30_000
 
 
 def test_a_journal_that_fails_at_the_very_end_still_ends_entries(resting):
