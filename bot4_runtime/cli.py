@@ -521,7 +521,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except Bot4Error as error:
-        _complain(type(error).__name__, str(error))
+        told = ". ".join([str(error), *getattr(error, "__notes__", ())])
+        _complain(type(error).__name__, told)
         sys.exit(error.exit_code)
     except OSError as error:
         wrong = isinstance(error, WRONG_PATH) or error.errno == errno.EROFS

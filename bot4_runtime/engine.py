@@ -665,10 +665,11 @@ class Engine:
     def _intend(self, approved: RiskApproved, intent: OrderIntent) -> None:
         if intent.purpose in _LEAVING:
             self._last_exit[intent.book, intent.symbol] = intent.intent_no
+        tag = "" if self._parts.venue.in_process else self._state.tag
         intended = OrderIntended(
             ts_event_ns=intent.ts_ns,
             intent=intent,
-            client_id=client_id(self._parts.epoch, intent.intent_no),
+            client_id=client_id(self._parts.epoch, intent.intent_no, tag),
             payload_hash=payload_hash(intent),
         )
         self._ledger.emit(intended)

@@ -14,6 +14,9 @@ Exits do wait for the journal, as all orders: nothing is sent that a restart wou
 it stalls for longer than the store's patience (30 s) the run ends, entries at a venue outside the
 process are called back, and the stops that rest there protect what is held. There is no spool
 beside the journal.
+
+However a run ends, entries at a venue outside the process are called back first, until the venue
+says that they ended (`withdrawal`).
 """
 
 import threading
@@ -26,10 +29,9 @@ import structlog
 
 from bot4_runtime.clock import Clock, ManualClock
 from bot4_runtime.domain.candle import Candle, interval_ms
-from bot4_runtime.domain.errors import Bot4Error, DataError
+from bot4_runtime.domain.errors import Bot4Error, DataError, OrdersMayRest
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
-    CancelRequested,
     JournaledEvent,
     ModelPromoted,
     ModelTrial,
@@ -43,10 +45,8 @@ from bot4_runtime.domain.events import (
     SessionStarted,
 )
 from bot4_runtime.domain.order import (
-    Order,
     OrderIntent,
     OrderStatus,
-    Purpose,
     payload_hash,
 )
 from bot4_runtime.engine import Cancel, Command, Engine, Submit
@@ -59,6 +59,7 @@ from bot4_runtime.identity import WARM_CANDLES, Identity
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
+from bot4_runtime.withdrawal import WITHIN_MS, Withdrawal, held_symbols
 
 MAX_LAG_MS: Final = 120_000
 """How old a candle may be when it is decided on at a venue outside the process."""
@@ -141,6 +142,8 @@ class Session:
         lease: renewed by each commit that orders wait for; the venue asks it before it sends.
         commands: an operator's orders, looked for between candles.
         timer: nanoseconds of a clock that never jumps.
+        wait: lets that many seconds pass.
+        withdraw_ms: how long the end of entries may be waited for when the run ends.
         on_progress: called with (candles done, the candle) after each.
     """
 
@@ -158,6 +161,8 @@ class Session:
         lease: Lease | None = None,
         commands: CommandSource | None = None,
         timer: Callable[[], int] = time.monotonic_ns,
+        wait: Callable[[float], object] = time.sleep,
+        withdraw_ms: int = WITHIN_MS,
         on_progress: Callable[[int, Candle], None] | None = None,
     ) -> None:
         self._identity = identity
@@ -176,6 +181,20 @@ class Session:
         self._hold = ""
         self._on_progress = on_progress
         self._log = structlog.get_logger("session")
+        self._withdrawal = (
+            Withdrawal(
+                ledger,
+                gate,
+                keeper,
+                protect=self._protect,
+                clock=clock,
+                timer=timer,
+                wait=wait,
+                within_ms=withdraw_ms,
+            )
+            if keeper is not None
+            else None
+        )
 
     def run(self, stop: threading.Event, recovery: RecoveryReport) -> SessionResult:
         """Run until the source ends or `stop` is set; snapshot and close in order.
@@ -183,8 +202,10 @@ class Session:
         Raises:
             ConfigError: the journal belongs to another source, strategy or mode, or settings
                 changed that the user did not accept.
+            OrdersMayRest: it ended in order, but for orders whose end the venue did not confirm.
         """
         state = self._store.state
+        left: list[str] = []
         fresh = state.inputs == 0
         start_ms = self._start_ms()
         warm_from_ms = start_ms - WARM_CANDLES * interval_ms(self._source.interval)
@@ -200,22 +221,28 @@ class Session:
             if self._keeper is None:
                 self._replay_unanswered()
             else:
-                self._protect(sorted(self._held()))
+                self._protect(sorted(held_symbols(state)))
             candles, refused = self._trade(start_ms, stop)
-            if self._keeper is not None:
-                self._withdraw()
-        except Bot4Error:
-            self._cancel_entries(self._live_entries())
+            if self._withdrawal is not None:
+                left = self._withdrawal.in_order("the session ends")
+        except Bot4Error as error:
+            if self._withdrawal is not None:
+                self._withdrawal.after(error)
             raise
         self._ledger.emit(
             SessionEnded(
                 ts_event_ns=self._clock.now_ns(),
                 epoch=state.epoch,
-                reason="stopped" if stop.is_set() else "source ended",
+                reason="; ".join(["stopped" if stop.is_set() else "source ended", *left]),
             )
         )
         self._store.wait_durable(self._ledger.commit())
         self._store.create_snapshot()
+        if left:
+            raise OrdersMayRest(
+                f"the session has ended, but {'; '.join(left)}. Look at the venue and cancel or "
+                "sell by hand, or start again with the same command: it looks for them first"
+            )
         return SessionResult(candles, state.state_hash(), recovery, stop.is_set(), refused)
 
     def _trade(self, start_ms: int, stop: threading.Event) -> tuple[int, int]:
@@ -272,10 +299,11 @@ class Session:
             for command in self._commands.poll():
                 self._carry_out(self._engine.obey(command), command.ts_event_ns)
 
-    def _protect(self, symbols: Sequence[str]) -> None:
-        """Give what filled between two candles its stop."""
+    def _protect(self, symbols: Sequence[str]) -> bool:
+        """Give what filled between two candles its stop; return whether anything was ordered."""
         commands = [command for symbol in symbols for command in self._engine.protect(symbol)]
         self._carry_out(commands, self._clock.now_ns())
+        return bool(commands)
 
     def _carry_out(self, commands: Sequence[Command], now_ns: int) -> None:
         """Close the batch and, once it is durable, do what was decided in it."""
@@ -333,35 +361,6 @@ class Session:
                 self._keeper.sent(event.intent_no)
         if self._keeper is not None and isinstance(command, Cancel):
             self._keeper.hurry()
-
-    def _withdraw(self) -> None:
-        """Leave no entry behind that could fill unwatched; stops stay."""
-        entries = self._live_entries()
-        for order in entries:
-            self._ledger.emit(
-                CancelRequested(
-                    ts_event_ns=self._clock.now_ns(),
-                    intent_no=order.intent.intent_no,
-                    reason="the session ends",
-                )
-            )
-        self._store.wait_durable(self._ledger.commit())
-        self._cancel_entries(entries)
-
-    def _cancel_entries(self, entries: Sequence[Order]) -> None:
-        if self._keeper is not None:
-            for order in entries:
-                self._gate.cancel(order, self._clock.now_ns())
-
-    def _live_entries(self) -> list[Order]:
-        return [
-            order
-            for order in self._store.state.all_live_orders()
-            if order.intent.purpose is Purpose.ENTRY
-        ]
-
-    def _held(self) -> set[str]:
-        return {symbol for book in self._store.state.books.values() for symbol in book.positions}
 
     def _replay_unanswered(self) -> None:
         """Hand intents whose outcome was lost with the process to the venue again."""

@@ -284,7 +284,8 @@ class BinanceSection(_Section):
     names one names both. Plain http is for 127.0.0.1 alone. `proxy` is an HTTP proxy,
     ``http://host:port``; `account_uid` is Binance's number of the account that a key must be of,
     0 names none; `real_money` says that mode ``live`` is meant, which this release takes
-    to a venue on loopback alone (`app.live`). Keys are no settings.
+    to a venue on loopback alone (`app.live`). `withdraw_s` is how long a run that ends waits for
+    the venue's word that its entries ended. Keys are no settings.
     """
 
     rest_url: str = ""
@@ -292,6 +293,7 @@ class BinanceSection(_Section):
     proxy: str = ""
     account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
     real_money: bool = False
+    withdraw_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 60.0
 
     def hosts(self, mode: str) -> tuple[str, str]:
         """Return the servers of REST and of the WebSocket API that a mode trades at.

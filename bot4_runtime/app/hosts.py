@@ -4,6 +4,7 @@ Orders and the prices that they are decided on must be of one market: real money
 a venue on loopback. A host that is none of these is refused.
 """
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
@@ -14,6 +15,7 @@ from bot4_runtime.settings import Settings
 
 REAL_MONEY: Final = (".binance.com", ".binance.us", ".binance.vision")
 """Ends of hosts of the real markets; those of `TESTNETS` are looked at first."""
+DOORS: Final = re.compile(r"api(?:\d+|-gcp)?\.(binance\.(?:com|us))")
 TESTNETS: Final = ("testnet.binance.vision", ".testnet.binance.vision")
 
 
@@ -35,6 +37,19 @@ def place_of(url: str) -> Place:
     if host == TESTNETS[0] or host.endswith(TESTNETS[1]):
         return Place.TESTNET
     return Place.REAL if host.endswith(REAL_MONEY) else Place.UNKNOWN
+
+
+def venue_name(url: str) -> str:
+    """Return the venue that an address is of: all of Binance's own doors are one.
+
+    On this machine the port tells one venue from another.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK:
+        return f"127.0.0.1:{parts.port}"
+    door = DOORS.fullmatch(host)
+    return f"api.{door[1]}" if door else host
 
 
 def trades_on_loopback(settings: Settings) -> bool:

@@ -17,12 +17,7 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-UNRELEASED: Final[tuple[str, ...]] = (
-    "a clean stop may leave an entry resting at the venue",
-    "two journals can trade one account",
-    "a journal is not bound to its host and account",
-    "an exit above MARKET_LOT_SIZE is not cut into parts",
-)
+UNRELEASED: Final[tuple[str, ...]] = ("an exit above MARKET_LOT_SIZE is not cut into parts",)
 """Why this release sends no order to a host of real money; README tells it."""
 KEY_CHECK: Final = "Binance key"
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot4_runtime.app.hosts import host_faults, trades_on_loopback
+from bot4_runtime.app.hosts import host_faults, trades_on_loopback, venue_name
 from bot4_runtime.app.live import require_meant
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
@@ -18,7 +18,8 @@ from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.exchange.binance.limits import shared_budget
+from bot4_runtime.exchange.account_claim import AccountClaim, Facts
+from bot4_runtime.exchange.binance.limits import machine_folder, shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
@@ -37,6 +38,9 @@ class Remote:
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
         local: whether the venue is on this machine, where nothing is at stake.
+        wait: lets that many seconds pass.
+        claim: makes a journal's claim to the account, from its facts and its name in words; None
+            where the account is nobody else's.
     """
 
     venue: BinanceSpot
@@ -45,6 +49,8 @@ class Remote:
     lease: Lease
     source: CandleSource | None = None
     local: bool = False
+    wait: Callable[[float], object] = time.sleep
+    claim: Callable[[Facts, str], AccountClaim] | None = None
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -91,10 +97,11 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         )
     lease = Lease()
     clock = LiveClock()
+    signer = signer_from_environment(os.environ)
     venue = BinanceSpot(
         rest_url,
         stream_url,
-        signer_from_environment(os.environ),
+        signer,
         clock,
         may_send=lease.holds,
         budget=None if local else shared_budget(Market.SPOT),
@@ -102,4 +109,17 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
-    return Remote(venue, clock, time.monotonic_ns, lease, local=local)
+
+    def claim(facts: Facts, journal: str) -> AccountClaim:
+        return AccountClaim(
+            venue_name(rest_url),
+            signer.api_key,
+            journal=journal,
+            facts=facts,
+            folder=machine_folder(),
+            ask=venue.account_uid,
+            takeover_ms=lease.takeover_ms,
+            wait=time.sleep,
+        )
+
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local, claim=claim)

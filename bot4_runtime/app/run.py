@@ -37,6 +37,7 @@ class Run:
         bridge: forwards the events to other processes; None when it is off.
         series: writes tables for dashboards; None when it is off.
         notice: hears of promotions; None when Redis is off.
+        claim: to the account at the venue; held from before it is asked until after it.
         remote: the venue outside the process; None where orders stay inside.
     """
 
@@ -51,6 +52,7 @@ class Run:
     bridge: RedisBridge | None = None
     series: Service | None = None
     notice: Service | None = None
+    claim: Service | None = None
     remote: Remote | None = None
 
     def execute(self, stop: threading.Event) -> SessionResult:
@@ -59,7 +61,7 @@ class Run:
         Whatever fails, the journal is closed, and then each service that began is stopped.
         """
         with ExitStack() as services, self.store:
-            for service in (self.bridge, self.series, self.notice, self.remote):
+            for service in (self.bridge, self.series, self.notice, self.claim, self.remote):
                 if service is not None:
                     service.start()
                     services.callback(service.stop)

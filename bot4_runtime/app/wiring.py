@@ -22,6 +22,7 @@ from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.order import Book
 from bot4_runtime.engine import Engine, EngineParts, untold
 from bot4_runtime.event_bus import EventBus
+from bot4_runtime.exchange.account_claim import AccountClaim
 from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.exchange.gate import Gate
 from bot4_runtime.exchange.keeper import AccountKeeper
@@ -43,6 +44,7 @@ from bot4_runtime.signals.validator import SignalValidator, ValidatorSettings
 from bot4_runtime.sources import CandleSource, RecordedSource, wall_ms
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.state.store import StateStore
 from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.telemetry import Metrics
 
@@ -117,6 +119,7 @@ def build(
             catch_up(tier, folder)
         paper = PaperVenue(settings.paper.model(), fees, store.state.marks.get if in_bnb else None)
         venue: Venue = remote.venue if remote is not None else paper
+        claim = _claim(remote, store, f"{settings.runtime.account!r} in {folder.resolve()}")
         if mode != "replay":
             keep_settings(folder, settings)
         metrics = metrics or Metrics()
@@ -168,10 +171,12 @@ def build(
             gate=(gate := Gate(venue, settings.gate_limits(), store.epoch)),
             clock=clock,
             watcher=models if mode != "replay" else None,
-            keeper=_keeper(remote, ledger, gate, source) if remote is not None else None,
+            keeper=_keeper(remote, ledger, gate, source, claim) if remote is not None else None,
             lease=remote.lease if remote is not None else None,
             commands=_commands(folder, clock, limits) if mode != "replay" else None,
             timer=remote.timer if remote is not None else time.monotonic_ns,
+            wait=remote.wait if remote is not None else time.sleep,
+            withdraw_ms=round(settings.binance.withdraw_s * 1000),
             on_progress=on_progress,
         )
     except BaseException:
@@ -193,6 +198,7 @@ def build(
         bridge=bridge,
         series=series,
         notice=notice,
+        claim=claim,
         remote=remote,
     )
 
@@ -211,7 +217,15 @@ def _bridge(settings: Settings, bus: EventBus, metrics: Metrics) -> RedisBridge 
     return bridge
 
 
-def _keeper(remote: Remote, ledger: Ledger, gate: Gate, source: CandleSource) -> AccountKeeper:
+def _claim(remote: Remote | None, store: StateStore, journal: str) -> AccountClaim | None:
+    if remote is None or remote.claim is None:
+        return None
+    return remote.claim(store, f"the journal of {journal}")
+
+
+def _keeper(
+    remote: Remote, ledger: Ledger, gate: Gate, source: CandleSource, claim: AccountClaim | None
+) -> AccountKeeper:
     return AccountKeeper(
         remote.venue,
         ledger,
@@ -220,6 +234,7 @@ def _keeper(remote: Remote, ledger: Ledger, gate: Gate, source: CandleSource) ->
         cancel=gate.cancel,
         clock=remote.clock,
         timer=remote.timer,
+        confirm=claim.confirm if claim is not None else lambda: None,
     )
 
 

@@ -2,6 +2,7 @@
 
 Bot4Error                     every error of ours; ``exit_code`` is what a command ends with
 ├─ ConfigError                a setting is unknown, impossible or contradicts another      (2)
+│  └─ WrongAccount            a journal is bound to another account or venue               (2)
 ├─ DataError                  candles are unreadable, empty or of the wrong kind           (2)
 │  └─ StoreBusy               another writer held a store too long; safe to retry          (2)
 ├─ ModelError                 a model file, manifest or pointer is refused                 (2)
@@ -17,7 +18,8 @@ Bot4Error                     every error of ours; ``exit_code`` is what a comma
    ├─ VenueUnreachable        nothing was sent; safe to retry
    ├─ VenueRefused            the venue said no; not retryable
    │  └─ LocationRefused      HTTP 451: this location is refused; not retryable            (2)
-   └─ OutcomeUnknown          sent, and the result is not known: query, never resend
+   ├─ OutcomeUnknown          sent, and the result is not known: query, never resend
+   └─ OrdersMayRest           a session ended, and the end of its entries is not confirmed
 
 Messages say what happened, what was received, what was expected, and what to do.
 """
@@ -35,6 +37,10 @@ class ConfigError(Bot4Error):
     """A setting is unknown, impossible, or contradicts another."""
 
     exit_code = 2
+
+
+class WrongAccount(ConfigError):
+    """A journal was begun at another venue or account: what it has open lies there."""
 
 
 class DataError(Bot4Error):
@@ -111,3 +117,7 @@ class LocationRefused(VenueRefused):
 
 class OutcomeUnknown(VenueError):
     """The request was sent and its outcome is not known: query, never resend."""
+
+
+class OrdersMayRest(VenueError):
+    """A session ended, and the venue did not confirm that what it had open is safe."""

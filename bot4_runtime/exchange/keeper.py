@@ -77,6 +77,7 @@ class AccountKeeper:
         cancel: the gate's; cancels that had no effect are repeated.
         clock: UTC, held against the venue's.
         timer: nanoseconds of a clock that never jumps.
+        confirm: raises when the account is not this journal's; asked before each whole reading.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class AccountKeeper:
         cancel: Callable[[Order, int], object],
         clock: Clock,
         timer: Callable[[], int],
+        confirm: Callable[[], object] = bool,
     ) -> None:
+        self._confirm = confirm
         self._venue = venue
         self._ledger = ledger
         self._epoch = epoch
@@ -111,6 +114,11 @@ class AccountKeeper:
         self._found: dict[str, Difference] = {}
         self._unclear = False
         self._touched: set[str] = set()
+
+    @property
+    def venue(self) -> RemoteVenue:
+        """The venue it reads."""
+        return self._venue
 
     @property
     def hold(self) -> str:
@@ -237,6 +245,7 @@ class AccountKeeper:
         self._due_ms = self._now_ms() + (URGENT_MS if waits else INTERVAL_MS)
 
     def _read(self) -> None:
+        self._confirm()
         self._measure_clock()
         state = self._ledger.state
         for told in self._venue.open_orders():

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from bot4_runtime.domain.account import Difference, DifferenceKind
-from bot4_runtime.domain.client_id import parse_client_id
+from bot4_runtime.domain.client_id import parse_client_id, tag_of
 from bot4_runtime.domain.events import OrderClosed, OrderEvent, OrderFilled, OrderRejected
 from bot4_runtime.domain.order import Fill, Order, OrderStatus
 from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
@@ -51,6 +51,9 @@ def claim(state: TradingState, epoch: int, told: VenueOrder) -> Claim:
     if name is None:
         return Claim(None, "it was not sent by Bot4")
     sender, intent_no = name
+    tag = tag_of(told.client_id)
+    if tag and tag != state.tag:
+        return Claim(None, f"another journal ({tag}) trades this account, and this is {state.tag}")
     if sender > epoch:
         return Claim(None, f"runtime {sender} trades this account, and this is runtime {epoch}")
     if intent_no >= state.next_intent_no:

@@ -93,6 +93,10 @@ class Course:
         self._calm()
         yield from self._looks(max(at_ms, self._moved_ms), QUIET_S, 1 << 62, stop)
 
+    def pass_time(self, seconds: float) -> None:
+        """Let the market go on for a while, as a session does that waits for its end."""
+        self._move(self._moved_ms + round(seconds * 1000))
+
     def _looks(
         self, from_ms: int, after_s: tuple[int, ...], before_ms: int, stop: threading.Event
     ) -> Iterator[None]:

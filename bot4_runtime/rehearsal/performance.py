@@ -275,7 +275,15 @@ class Rehearsal:
         """Let the engine live once; return why it ended before its time."""
         lease = Lease(self._clock.now_ns)
         client = self._client(server, self._clock, lease, self._source.symbols)
-        self._remote = Remote(client, self._clock, self._clock.now_ns, lease, course, local=True)
+        self._remote = Remote(
+            client,
+            self._clock,
+            self._clock.now_ns,
+            lease,
+            course,
+            local=True,
+            wait=course.pass_time,
+        )
         try:
             run = build(
                 self._settings,

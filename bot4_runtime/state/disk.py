@@ -37,6 +37,14 @@ class Disk(Protocol):
         """Make frames durable, all or none; raises OSError or JournalError when it cannot."""
         ...
 
+    def fact(self, key: str) -> str | None:
+        """Return a fact that is kept beside the events; None when there is none."""
+        ...
+
+    def keep_fact(self, key: str, value: str) -> None:
+        """Make a fact durable in the place of the former one; raises as `write` does."""
+        ...
+
     def release(self, seq: int) -> None:
         """Allow events up to `seq` to be archived; may do nothing."""
         ...
@@ -101,12 +109,14 @@ class MemoryDisk:
         self._epoch = epoch
         self._newest = [epoch]
         self._unique: set[tuple[object, ...]] = set()
+        self._facts: dict[str, str] = {}
         self._fail_at = fail_at
 
     def reopen(self) -> "MemoryDisk":
         """Return the writer of the next epoch on the same medium; this one is passed over."""
         newer = MemoryDisk(epoch=self._newest[-1] + 1)
         newer.frames, newer._unique, newer._newest = self.frames, self._unique, self._newest
+        newer._facts = self._facts
         self._newest.append(newer.epoch)
         return newer
 
@@ -133,13 +143,25 @@ class MemoryDisk:
         self.writes += 1
         if self._fail_at is not None and self.writes >= self._fail_at:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if self._newest[-1] != self._epoch:
-            raise JournalWriteFailed(f"a newer runtime (epoch {self._newest[-1]}) took over")
+        self._check_epoch()
         unique = {key[:-1] for key in (*keys.intents, *keys.trades)}
         if unique & self._unique or len(unique) < len(keys.intents) + len(keys.trades):
             raise JournalWriteFailed("an intent or trade is not unique")
         self._unique |= unique
         self.frames.extend(frames)
+
+    def fact(self, key: str) -> str | None:
+        """Return a fact; None when there is none."""
+        return self._facts.get(key)
+
+    def keep_fact(self, key: str, value: str) -> None:
+        """Keep a fact; raises JournalWriteFailed when a newer writer took over."""
+        self._check_epoch()
+        self._facts[key] = value
+
+    def _check_epoch(self) -> None:
+        if self._newest[-1] != self._epoch:
+            raise JournalWriteFailed(f"a newer runtime (epoch {self._newest[-1]}) took over")
 
     def release(self, seq: int) -> None:
         """Do nothing."""

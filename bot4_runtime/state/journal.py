@@ -85,6 +85,19 @@ class Journal:
         """Why no new exposure may be taken though events are still written; empty when none."""
         return self._disk.distress
 
+    def fact(self, key: str) -> str | None:
+        """Return a fact that is kept beside the events; only before `append`."""
+        return self._disk.fact(key)
+
+    def keep_fact(self, key: str, value: str, timeout_s: float = 30.0) -> None:
+        """Return once a fact is durable.
+
+        Raises:
+            JournalWriteFailed: it cannot become durable, or did not in `timeout_s` seconds.
+        """
+        done = self.after_durable(lambda: self._disk.keep_fact(key, value))
+        self._wait(done.is_set, f"the fact {key!r}", timeout_s)
+
     def release(self, seq: int) -> None:
         """Allow durable events up to `seq` to be archived."""
         self.after_durable(lambda: self._disk.release(seq))

@@ -45,6 +45,7 @@ LONGEST_ACCOUNT: Final = 58
 """Letters of an account name; PostgreSQL cuts names after 63, and two cut ones may be one."""
 
 _PAGE: Final = 64
+_FACT: Final = "fact:"
 _SESSION: Final = (
     "-c synchronous_commit=on -c lock_timeout=5s -c client_min_messages=warning "
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=5"
@@ -219,6 +220,31 @@ class PostgresDisk:
             cursor.executemany(_NEW_FRAME, frames)
             cursor.executemany(_NEW_INTENT, keys.intents)
             cursor.executemany(_NEW_TRADE, keys.trades)
+
+    def fact(self, key: str) -> str | None:
+        """Return a fact that is kept beside the events; None when there is none."""
+        row = self._connection.execute(
+            "SELECT value FROM meta WHERE key = %s", (_FACT + key,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_fact(self, key: str, value: str) -> None:
+        """Commit a fact in the place of the former one, if this epoch still stands.
+
+        Raises:
+            JournalWriteFailed: it could not be committed, or a newer runtime took over.
+        """
+        connection = self._connection
+        try:
+            with connection.transaction():
+                connection.execute("SELECT fence(%s)", (self._epoch,))
+                connection.execute(
+                    "INSERT INTO meta VALUES (%s, %s) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (_FACT + key, value),
+                )
+        except psycopg.Error as error:
+            raise JournalWriteFailed(f"{self._where}: {_said(error)}") from error
 
     def release(self, seq: int) -> None:
         """Do nothing: a server's journal is kept whole, since snapshots lie on this host."""

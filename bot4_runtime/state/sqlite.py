@@ -48,6 +48,7 @@ _DISPOSABLE_PAGE: Final = 16_384
 _TIDY_BYTES: Final = 1 << 20
 _FORCED_TIDY_BYTES: Final = 64 << 20
 _MOVED_AT_ONCE: Final = 1_024
+_FACT: Final = "fact:"
 
 
 class SqliteDisk:
@@ -174,6 +175,27 @@ class SqliteDisk:
         self._log_bytes += 3 * _PAGE + sum(len(frame.body) for frame in frames)
         if self._log_bytes > _FORCED_TIDY_BYTES:
             self._checkpoint()
+
+    def fact(self, key: str) -> str | None:
+        """Return a fact that is kept beside the events; None when there is none."""
+        found = meta(self._sql, _FACT + key)
+        return None if found is None else str(found)
+
+    def keep_fact(self, key: str, value: str) -> None:
+        """Commit a fact in the place of the former one, if this writer's epoch still stands.
+
+        Raises:
+            JournalWriteFailed: it could not be committed, or a newer runtime took over.
+        """
+        sql = self._sql
+        try:
+            self._begin(sql)
+            sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_FACT + key, value))
+            sql.execute("COMMIT")
+        except (sqlite3.Error, JournalWriteFailed) as error:
+            with suppress(sqlite3.Error):
+                sql.rollback()
+            raise JournalWriteFailed(f"{self._path}: {error}") from error
 
     def _commit(self, frames: Sequence[Frame], keys: Keys) -> None:
         sql = self._sql

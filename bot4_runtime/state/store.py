@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import InvariantViolated, JournalCorrupt, JournalError
-from bot4_runtime.domain.events import JournaledEvent, OrderEvent, OrderFilled
+from bot4_runtime.domain.events import JournaledEvent, OrderEvent, OrderFilled, SessionEnded
 from bot4_runtime.domain.order import Book, Fill
 from bot4_runtime.domain.portfolio import Portfolio
 from bot4_runtime.state import snapshot
@@ -113,6 +113,26 @@ class StateStore:
     def distress(self) -> str:
         """Why no new exposure may be taken though events are still written; empty when none."""
         return self._journal.distress or self._no_room
+
+    # --------------------------------------------------------------------- facts
+    def fact(self, key: str) -> str | None:
+        """Return a fact that the journal keeps beside its events; only before the first batch."""
+        return self._journal.fact(key)
+
+    def keep_fact(self, key: str, value: str) -> None:
+        """Return once a fact is durable in the place of the former one.
+
+        Raises:
+            JournalWriteFailed: it cannot become durable, or did not in time.
+        """
+        self._journal.keep_fact(key, value, self._patience_s)
+
+    @property
+    def ended_in_order(self) -> bool:
+        """Whether the journal's last event is the end of a session; only before a batch."""
+        after = max(self._state.seq - 1, 0)
+        last = [event for _, event in self._journal.read(after)]
+        return not last or type(last[-1]) is SessionEnded
 
     # ------------------------------------------------------------------- writing
     def stage(self, event: JournaledEvent) -> bool:

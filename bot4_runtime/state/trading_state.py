@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bot4_runtime.domain.client_id import journal_tag
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.events import (
     OF_WHAT_TRADES,
@@ -176,6 +177,16 @@ class TradingState:
         }
 
     # ------------------------------------------------------------------ reading
+    @property
+    def tag(self) -> str:
+        """What the names of this journal's orders end with; empty before its first session.
+
+        It follows from the first session, which no two journals have in common: orders of
+        another one on the same account are recognised by it.
+        """
+        first = self.first_session
+        return "" if first is None else journal_tag(first.ts_event_ns, first.config_hash)
+
     def live_orders(self, symbol: str, book: Book | None = None) -> list[Order]:
         """Return a symbol's orders that may still fill, oldest intent first."""
         live = self._live.get(symbol)

@@ -463,6 +463,7 @@ def live(world: World, parts: Parts) -> bool:
         ),
         commands=Operator(world, plan, store),
         timer=timer,
+        wait=lambda seconds: world.advance(world.now_ms + round(seconds * 1000)),
         on_progress=referee.after_candle,
     )
     session.run(threading.Event(), recovery)

@@ -13,6 +13,12 @@ import msgspec
 from bot4_runtime.exchange.binance.messages import Id
 
 
+class AccountNumber(msgspec.Struct):
+    """`GET /api/v3/account`, as far as it names the account."""
+
+    uid: Id | None = None
+
+
 class KeyHolder(msgspec.Struct, rename="camel"):
     """`GET /api/v3/account`, as far as it says whose it is."""
 

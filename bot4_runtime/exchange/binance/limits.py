@@ -317,10 +317,14 @@ def shared_budget(
 ) -> RequestBudget:
     """Return the budget of Binance's own servers, which count by this machine's address.
 
-    It lies in the user's folder below this machine's temporary files: it outlives processes.
+    It lies in the machine's folder: it outlives processes.
     """
-    folder = Path(tempfile.gettempdir()) / f"bot4-{os.getuid()}"
-    return RequestBudget(folder / f"rate-{market.value}.json", market, clock_ms)
+    return RequestBudget(machine_folder() / f"rate-{market.value}.json", market, clock_ms)
+
+
+def machine_folder() -> Path:
+    """Return where all processes of this user on this machine meet, whatever their homes are."""
+    return Path(tempfile.gettempdir()) / f"bot4-{os.getuid()}"
 
 
 def pause_ms(retry_after: str | None, message: str, now_ms: int) -> float:

@@ -37,7 +37,7 @@ from bot4_runtime.domain.order import (
 )
 from bot4_runtime.exchange.binance.filters import SymbolRules
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
-from bot4_runtime.exchange.binance.key_rights import KeyHolder, KeyRights, KeyTold
+from bot4_runtime.exchange.binance.key_rights import AccountNumber, KeyHolder, KeyRights, KeyTold
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
@@ -353,6 +353,10 @@ class BinanceSpot:
         held = _meaning(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)
         return held
+
+    def account_uid(self) -> int | None:
+        """Return Binance's number of the account; None when the venue tells none."""
+        return read_answer(self._ask("/api/v3/account", {}), AccountNumber, "the account").uid
 
     def key(self, *, with_rights: bool = True) -> KeyTold:
         """Return whose key it is and what it may do; a testnet does not tell the latter."""

@@ -1,14 +1,17 @@
 """Mode testnet: what fits it and what does not is said before anything is sent."""
 
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from bot4_runtime import app
+from bot4_runtime.app import remote as remote_module
+from bot4_runtime.app.hosts import venue_name
 from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source
-from bot4_runtime.domain.errors import ConfigError, ModelError, VenueUnreachable
+from bot4_runtime.domain.errors import ConfigError, JournalLocked, ModelError, VenueUnreachable
 from bot4_runtime.strategy.protocol import load_strategy
 
 LOOPBACK = {
@@ -108,3 +111,46 @@ def test_its_candles_are_those_of_the_venue_it_trades_at(make_settings, key):
     settings = make_settings(**LOOPBACK)
     with pytest.raises(VenueUnreachable):  # and not those of binance.com
         build_source(settings, app.RunOptions(source="binance"), None)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.binance.com", "api.binance.com"),
+        ("https://api3.binance.com", "api.binance.com"),
+        ("https://api-gcp.binance.com:443", "api.binance.com"),
+        ("https://api1.binance.us", "api.binance.us"),
+        ("https://demo-api.binance.com", "demo-api.binance.com"),
+        ("https://testnet.binance.vision", "testnet.binance.vision"),
+        ("http://127.0.0.1:9", "127.0.0.1:9"),
+        ("http://localhost:10", "127.0.0.1:10"),
+    ],
+)
+def test_all_doors_of_a_venue_are_one(url, name):
+    assert venue_name(url) == name
+
+
+def test_two_accounts_of_this_machine_do_not_trade_with_one_key(
+    make_settings, key, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remote_module, "machine_folder", lambda: tmp_path / "machine")
+    options = app.RunOptions(source="binance")
+    runs = []
+    for account in ("one", "two"):
+        settings = make_settings(**(LOOPBACK | {"BOT4_RUNTIME__ACCOUNT": account}))
+        remote = connect(settings, options, load_strategy("drill"))
+        course = build_source(settings, app.RunOptions(source="simulated:7"), None)
+        run = app.build(
+            settings, options, mode="testnet", folder=tmp_path / account,
+            remote=replace(remote, source=course),
+        )  # fmt: skip
+        runs.append(run)
+    one, two = runs
+    one.claim.start()
+    with pytest.raises(JournalLocked, match=f"'one' in {tmp_path / 'one'} .process") as refused:
+        two.execute(threading.Event())
+    assert "127.0.0.1:9" in str(refused.value)
+    one.claim.stop()
+    with pytest.raises(VenueUnreachable):
+        one.remote.venue.account_uid()
+    one.store.close()

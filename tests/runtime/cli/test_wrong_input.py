@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime import cli
-from bot4_runtime.domain.errors import InvariantViolated
+from bot4_runtime.domain.errors import ConfigError, InvariantViolated
 from bot4_runtime.state.sqlite import AccountLock
 
 DRILL = ("--strategy", "drill")
@@ -248,3 +248,17 @@ def test_an_abort_is_told_by_its_code(command, monkeypatch: pytest.MonkeyPatch) 
         assert (ended.code, ended.words.strip()) == (130, "bot4-runtime: interrupted")
     finally:
         cli.app.registered_commands.pop()
+
+
+def test_what_an_error_leaves_behind_is_told_with_it(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_: object) -> int:
+        error = ConfigError("impossible")
+        error.add_note("When it ended, BTCUSDT b4-1-1 was not confirmed as ended")
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    ended = command("doctor")
+    assert ended.code == 2
+    assert "impossible. When it ended, BTCUSDT b4-1-1 was not confirmed" in ended.words

@@ -451,6 +451,7 @@ def accept(desk: Desk) -> None:
         ("web_7Kx", "not sent by Bot4"),
         ("b4-3-1", "runtime 3 trades this account"),
         ("b4-2-9", "no such intent"),
+        ("b4-1-1-aaaaa", "another journal (aaaaa) trades this account"),
     ],
 )
 def test_an_order_that_is_not_ours_stops_entries_at_once(ready: Desk, name: str, why: str) -> None:

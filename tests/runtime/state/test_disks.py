@@ -4,6 +4,7 @@ import pytest
 from state_scenario import Scenario, candle, fill, intended, session
 
 from bot4_runtime.domain.errors import JournalCorrupt, JournalWriteFailed
+from bot4_runtime.domain.events import SessionEnded
 from bot4_runtime.state.frames import (
     Frame,
     Keys,
@@ -131,3 +132,41 @@ def test_a_damaged_frame_is_refused_at_recovery(open_disk):
     disk.write([frames[0]._replace(body=body[:-1] + bytes([body[-1] ^ 1]))], keys)
     with pytest.raises(JournalCorrupt, match="frame 1 fails its checksum"):
         StateStore(Journal(disk), None).recover()
+
+
+def test_a_fact_is_kept_beside_the_events_and_by_the_newest_writer_alone(open_disk):
+    old = open_disk()
+    assert old.fact("account") is None
+    old.keep_fact("account", "one")
+    old.keep_fact("account", "zwei ß")
+    old.keep_fact("epoch", "no number")  # a name of the journal's own is no trouble
+    new = open_disk()
+    assert (new.fact("account"), new.fact("epoch")) == ("zwei ß", "no number")
+    with pytest.raises(JournalWriteFailed, match="newer runtime"):
+        old.keep_fact("account", "three")
+    assert new.fact("account") == "zwei ß"
+    new.write(*frames_of(1, session(1)))
+    assert open_disk().fact("account") == "zwei ß"
+
+
+def test_a_store_keeps_facts_while_a_batch_is_open_and_tells_how_it_ended(open_disk):
+    store = StateStore(Journal(open_disk()), None)
+    store.recover()
+    assert store.ended_in_order, "nobody ever began"
+    store.stage(session(1))
+    store.keep_fact("account", "one")
+    store.commit()
+    store.wait_durable(store.state.seq)
+    following = StateStore(Journal(open_disk()), None)
+    following.recover()
+    assert following.fact("account") == "one"
+    assert not following.ended_in_order
+    following.append([SessionEnded(ts_event_ns=1, epoch=2, reason="stopped")])
+    following.wait_durable(following.state.seq)
+    with pytest.raises(JournalWriteFailed):
+        store.keep_fact("account", "two")
+    last = StateStore(Journal(open_disk()), None)
+    last.recover()
+    assert last.ended_in_order
+    for each in (following, last):
+        each.close()
