@@ -173,6 +173,10 @@ class SymbolFields(msgspec.Struct, rename="camel"):
     order_types: list[str]
     filters: list[msgspec.Raw]
 
+    def rules(self) -> "SymbolRules":
+        """Return what an order must keep to; raises DataError."""
+        return SymbolRules(self)
+
 
 class SymbolRules:
     """What an order in a symbol must keep to.

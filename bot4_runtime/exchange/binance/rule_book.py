@@ -90,8 +90,9 @@ class RuleBook:
         Raises:
             OutcomeUnknown: a symbol is missing or a rule unreadable; the former ones stay.
         """
+        wanted = frozenset(self._symbols)
         try:
-            rules = {fields.symbol: SymbolRules(fields) for fields in info.symbols}
+            rules = {told.symbol: told.rules() for told in info.symbols if told.symbol in wanted}
         except DataError as error:
             raise OutcomeUnknown(f"the trading rules cannot be read: {error}") from error
         missing = [symbol for symbol in self._symbols if symbol not in rules]
