@@ -33,7 +33,7 @@ from bot4_runtime.exchange.binance.order_entry import OrderEntry
 from bot4_runtime.exchange.binance.order_line import OrderLine
 from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.protocols import UserUpdate, VenueTrade
+from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 PAGE: Final = 1_000
@@ -42,6 +42,7 @@ CANCEL_REJECTED: Final = "-2011"
 INVALID_TIMESTAMP: Final = "-1021"
 
 Meaning_co = TypeVar("Meaning_co", covariant=True)
+Told = TypeVar("Told")
 Parameters = Mapping[str, str | int]
 
 
@@ -363,6 +364,16 @@ class BinanceAccount(ABC):
             if len(rows) < PAGE:
                 return found
 
+    def _if_known(self, path: str, asked: Parameters, shape: type[Told]) -> Told | None:
+        """Ask for one order; None when the venue says that it does not know it."""
+        try:
+            body = self._ask(path, asked)
+        except Refusal as error:
+            if error.code == NO_SUCH_ORDER:
+                return None
+            raise
+        return read_answer(body, shape, "an order")
+
     def clock_error_ms(self) -> float:
         """Return how far the venue's time as we know it may have been off when it was learnt."""
         return self._clock.error_ms
@@ -445,3 +456,13 @@ def meant(fields: _Meaningful[Meaning_co]) -> Meaning_co:
         return fields.meaning()
     except DataError as error:
         raise OutcomeUnknown(f"the venue told something impossible: {error}") from error
+
+
+def asked_for(order: VenueOrder, symbol: str, client_id: str) -> VenueOrder:
+    """Return an order that was asked for; raises OutcomeUnknown when another one was told."""
+    if (order.symbol, order.client_id) != (symbol, client_id):
+        raise OutcomeUnknown(
+            f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
+            f"of {order.symbol}"
+        )
+    return order

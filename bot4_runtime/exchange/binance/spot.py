@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from bot4_runtime.clock import NS_PER_MS, Clock
-from bot4_runtime.domain.errors import DataError, InvariantViolated, OutcomeUnknown
+from bot4_runtime.domain.errors import DataError, InvariantViolated
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent, OrderFilled
 from bot4_runtime.domain.order import (
     Fill,
@@ -19,11 +19,11 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.binance.account import (
-    NO_SUCH_ORDER,
     PAGE,
     BinanceAccount,
     Dialect,
     Request,
+    asked_for,
     meant,
 )
 from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
@@ -148,19 +148,9 @@ class BinanceSpot(BinanceAccount):
     # --------------------------------------------------------------------- looking
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order; None when the venue says that it does not know it."""
-        try:
-            body = self._ask("/api/v3/order", {"symbol": symbol, "origClientOrderId": client_id})
-        except Refusal as error:
-            if error.code == NO_SUCH_ORDER:
-                return None
-            raise
-        order = meant(read_answer(body, OrderFields, f"order {client_id}"))
-        if (order.symbol, order.client_id) != (symbol, client_id):
-            raise OutcomeUnknown(
-                f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
-                f"of {order.symbol}"
-            )
-        return order
+        named: dict[str, str | int] = {"symbol": symbol, "origClientOrderId": client_id}
+        row = self._if_known("/api/v3/order", named, OrderFields)
+        return None if row is None else asked_for(meant(row), symbol, client_id)
 
     def open_orders(self) -> Sequence[VenueOrder]:
         """Return all open orders of the account, ours or not; begins a reading of the account.
