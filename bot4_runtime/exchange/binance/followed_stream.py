@@ -308,8 +308,13 @@ class FollowedStream(ABC):
             elif message.type is aiohttp.WSMsgType.TEXT:
                 if self._take(message.data):
                     stands.set()
-            elif message.type is not aiohttp.WSMsgType.PONG:
+            elif message.type is aiohttp.WSMsgType.PONG:
+                self._ponged(stands)
+            else:
                 raise StreamEnded(message.type.name)
+
+    def _ponged(self, stands: asyncio.Event) -> None:  # noqa: B027 - most ask for none
+        """Take note that the venue answered a ping of ours."""
 
     def _take(self, text: str) -> bool:
         """Read one frame; what cannot be read is counted and passed over."""

@@ -34,6 +34,7 @@ from bot4_runtime.exchange.binance.account import (
     asked_for,
     meant,
 )
+from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_filters import ContractInfo
 from bot4_runtime.exchange.binance.futures_messages import (
@@ -47,6 +48,7 @@ from bot4_runtime.exchange.binance.futures_messages import (
     WalletFields,
     finite,
 )
+from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import positive, read_answer
@@ -61,8 +63,6 @@ CLOSED: Final = "-4108"
 """The symbol is delivered, settled or closed."""
 AS_IT_IS: Final = frozenset({"-4046", "-4059"})
 """Margin type, or position mode, need no change."""
-PING_S: Final = 20.0
-"""The venue pings every three minutes: a line that is silent for longer is asked itself."""
 ALGOS_KEPT: Final = 1_000
 USDM: Final = Dialect(
     time="/fapi/v1/time",
@@ -103,9 +103,10 @@ class BinanceFutures(BinanceAccount):
 
     Args:
         rest_url: ``https://fapi.binance.com``.
-        clock: ours; the venue's is estimated from it.
+        stream_url: ``wss://fstream.binance.com/private``; None follows no user stream.
         holding: how positions are to be held.
-        symbols: those that are traded.
+        silence_s: how long a living user stream may say nothing, pongs included.
+        report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
 
     All others are `BinanceAccount`'s.
@@ -116,6 +117,7 @@ class BinanceFutures(BinanceAccount):
     def __init__(
         self,
         rest_url: str,
+        stream_url: str | None,
         signer: Signer,
         clock: Clock,
         *,
@@ -123,6 +125,8 @@ class BinanceFutures(BinanceAccount):
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
         budget: RequestBudget | None = None,
         order_url: str | None = None,
         symbols: Sequence[str] = (),
@@ -142,9 +146,22 @@ class BinanceFutures(BinanceAccount):
             symbols=symbols,
             proxy=proxy,
         )
+        if stream_url is not None:
+            self._stream = FuturesStream(
+                stream_url,
+                rest_url,
+                signer,
+                self._clock,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+                proxy=proxy,
+            )
         self._symbols = tuple(symbols)
         self._holding = holding
         self._verified = False
+        self._changes = 0
+        """How often the account's settings were changed, by us or by others."""
         self._algos: dict[str, None] = {}
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
 
@@ -245,6 +262,9 @@ class BinanceFutures(BinanceAccount):
         so are the venue's time and the marks.
         """
         self._begin_reading()
+        changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
+        if changes != self._changes:
+            self._changes, self._verified = changes, False
         self._prepare()
         self._learn_marks()
         rows = read_answer(

@@ -93,6 +93,7 @@ def connected(*, by_line=False, secret="secret", reply_s=5.0, **options):
     with hosted(venue) as server:
         client = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
+            None,
             Signer(Secret("key"), Secret(secret)),
             LiveClock(),
             reply_s=reply_s,
@@ -186,7 +187,10 @@ def test_a_stop_is_a_conditional_order_until_it_triggers_and_the_same_order_afte
 def asked_anew(server, name):
     """What a client is told that knows nothing of what was sent before."""
     client = BinanceFutures(
-        f"http://127.0.0.1:{server.port}", Signer(Secret("key"), Secret("secret")), LiveClock()
+        f"http://127.0.0.1:{server.port}",
+        None,
+        Signer(Secret("key"), Secret("secret")),
+        LiveClock(),
     )
     try:
         return client.query(SYMBOL, name)
@@ -392,6 +396,7 @@ def test_what_cannot_be_held_as_wanted_keeps_the_account_from_being_read():
         client.submit(intent(1), "b4-1-1", 0.0)
         other = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
+            None,
             Signer(Secret("key"), Secret("secret")),
             LiveClock(),
             symbols=(SYMBOL,),
@@ -472,7 +477,7 @@ def test_the_rules_here_say_what_the_venue_says(kind, quantity):
         more = {"price": "39000"} if kind is OrderType.LIMIT else {}
         more |= {"stop": "38000"} if kind is OrderType.STOP_MARKET else {}
         asked = intent(1, Side.SELL, kind, quantity, reduces=True, **more)
-        method, fields = order_request(asked, "x", hedge=False)
+        fields = order_request(asked, "x", hedge=False).fields
         broken = client._rules.broken(asked, str(fields["type"]))
         contract = venue.exchange.market(SYMBOL).contract
         most = contract.max_quantity if kind is OrderType.LIMIT else contract.max_market_quantity
@@ -503,15 +508,19 @@ class Canned:
 
 
 def canned(body):
-    client = BinanceFutures("http://127.0.0.1:9", Signer(Secret("k"), Secret("s")), LiveClock())
+    client = BinanceFutures(
+        "http://127.0.0.1:9", None, Signer(Secret("k"), Secret("s")), LiveClock()
+    )
     client._clock.synchronised = True
     client._http = client._entry.http = Canned(body)
     return client
 
 
-ORDER = {"symbol": SYMBOL, "orderId": 5, "clientOrderId": "b4-1-1", "side": "BUY", "status": "NEW", "origQty": "1", "executedQty": "0", "cumQuote": "0", "updateTime": 1, "news": {}}  # fmt: skip
-ALGO = {"symbol": SYMBOL, "algoId": 7, "clientAlgoId": "b4-1-2", "side": "SELL", "algoStatus": "NEW", "quantity": "1", "updateTime": 1, "actualOrderId": ""}  # fmt: skip
-TRADE = {"symbol": SYMBOL, "id": 4, "orderId": 5, "side": "BUY", "price": "1", "qty": "1", "commission": "-0.1", "commissionAsset": "USDT", "time": 1, "maker": True}  # fmt: skip
+# fmt: off
+ORDER = {"symbol": SYMBOL, "orderId": 5, "clientOrderId": "b4-1-1", "side": "BUY", "status": "NEW", "origQty": "1", "executedQty": "0", "cumQuote": "0", "updateTime": 1, "news": {}}
+ALGO = {"symbol": SYMBOL, "algoId": 7, "clientAlgoId": "b4-1-2", "side": "SELL", "algoStatus": "NEW", "quantity": "1", "updateTime": 1, "actualOrderId": ""}
+TRADE = {"symbol": SYMBOL, "id": 4, "orderId": 5, "side": "BUY", "price": "1", "qty": "1", "commission": "-0.1", "commissionAsset": "USDT", "time": 1, "maker": True}
+# fmt: on
 
 
 @pytest.mark.parametrize(
@@ -544,7 +553,7 @@ def test_an_order_that_cannot_be_true_is_not_believed(changed):
         {"clientAlgoId": "other"},
         {"algoStatus": "DREAMING"},
         {"quantity": "NaN"},
-    ],  # fmt: skip
+    ],
 )
 def test_a_conditional_order_that_cannot_be_true_is_not_believed(changed):
     for ask in (
@@ -565,7 +574,7 @@ def test_a_conditional_order_that_cannot_be_true_is_not_believed(changed):
         (12, 12),
         ("12", 12),
         ("x", None),
-    ],  # fmt: skip
+    ],
 )
 def test_what_a_conditional_order_became_is_a_number_or_nothing(told, became):
     from bot4_runtime.exchange.binance.futures_messages import AlgoOrder
@@ -604,7 +613,7 @@ def test_only_so_many_conditional_orders_are_remembered():
     client = canned({})
     for number in range(ALGOS_KEPT + 2):
         client._remember(str(number))
-    assert list(client._algos)[0] == "2"
+    assert next(iter(client._algos)) == "2"
 
 
 def test_the_venues_own_count_of_weight_is_heeded():
