@@ -4,6 +4,7 @@ Each status and code belongs to exactly one of: refused, refused for this locati
 unknown. Source: binance-spot-api-docs, errors.md and rest-api.md, "HTTP return codes".
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -69,8 +70,18 @@ def read_error(body: bytes) -> ErrorFields | None:
         return None
 
 
-def failure(call: str, status: int, error: ErrorFields | None) -> VenueError:
-    """Return what an answer that is no success means; the caller raises it."""
+Judge = Callable[[str, int, ErrorFields | None, bytes], VenueError]
+"""Returns what an answer means that is no success: call, status, its error and its body."""
+
+
+def failure(call: str, status: int, error: ErrorFields | None, _body: bytes = b"") -> VenueError:
+    """Return what an answer that is no success means; the caller raises it.
+
+    Args:
+        call: method and path, or method of the WebSocket API.
+        status: of HTTP, or the WebSocket API's.
+        error: as the venue tells it; None when it cannot be read.
+    """
     if status == 451:
         return LocationRefused(
             "the venue refuses this location (HTTP 451) and would again; market data may still "

@@ -6,9 +6,9 @@ binance-spot-api-docs, filters.md, at a5e0bc3 (2026-07-17).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ TRADING: Final = "TRADING"
 ZERO: Final = Decimal(0)
 MOST: Final = Decimal(10) ** 15
 """Above any amount of an order; up to here remainders are exact."""
-Shape = TypeVar("Shape", bound="_Filter")
+Shape = TypeVar("Shape", bound="Filter")
 
 
 class Ask(NamedTuple):
@@ -67,7 +67,9 @@ class Broken(NamedTuple):
     told: str
 
 
-class _Filter(msgspec.Struct, rename="camel"):
+class Filter(msgspec.Struct, rename="camel"):
+    """A trading rule; its numbers are finite and not negative."""
+
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -76,8 +78,12 @@ class _Filter(msgspec.Struct, rename="camel"):
             ):
                 raise DataError(f"{name} {value} in a trading rule; expected a number from 0 up")
 
+    def common(self) -> "Filter":
+        """Return the rule in the terms that orders are held against."""
+        return self
 
-class PriceFilter(_Filter):
+
+class PriceFilter(Filter):
     """`PRICE_FILTER`; what is 0 is no rule."""
 
     min_price: Decimal
@@ -85,7 +91,7 @@ class PriceFilter(_Filter):
     tick_size: Decimal
 
 
-class LotSize(_Filter):
+class LotSize(Filter):
     """`LOT_SIZE` and `MARKET_LOT_SIZE`; a step of 0 is no rule."""
 
     min_qty: Decimal
@@ -93,14 +99,14 @@ class LotSize(_Filter):
     step_size: Decimal
 
 
-class PercentPrice(_Filter):
+class PercentPrice(Filter):
     """`PERCENT_PRICE`: of the last price, for both sides."""
 
     multiplier_up: Decimal
     multiplier_down: Decimal
 
 
-class PercentPriceBySide(_Filter):
+class PercentPriceBySide(Filter):
     """`PERCENT_PRICE_BY_SIDE`: of the last price."""
 
     bid_multiplier_up: Decimal
@@ -109,14 +115,14 @@ class PercentPriceBySide(_Filter):
     ask_multiplier_down: Decimal
 
 
-class MinNotional(_Filter):
+class MinNotional(Filter):
     """`MIN_NOTIONAL`, in quote."""
 
     min_notional: Decimal
     apply_to_market: bool
 
 
-class Notional(_Filter):
+class Notional(Filter):
     """`NOTIONAL`, in quote."""
 
     min_notional: Decimal
@@ -125,25 +131,25 @@ class Notional(_Filter):
     apply_max_to_market: bool
 
 
-class MaxNumOrders(_Filter):
+class MaxNumOrders(Filter):
     """`MAX_NUM_ORDERS`."""
 
     max_num_orders: int
 
 
-class MaxNumAlgoOrders(_Filter):
+class MaxNumAlgoOrders(Filter):
     """`MAX_NUM_ALGO_ORDERS`: of orders with a stop price."""
 
     max_num_algo_orders: int
 
 
-class MaxPosition(_Filter):
+class MaxPosition(Filter):
     """`MAX_POSITION`, in base."""
 
     max_position: Decimal
 
 
-_KINDS: Final[dict[str, type[_Filter]]] = {
+KINDS: Final[dict[str, type[Filter]]] = {
     "PRICE_FILTER": PriceFilter,
     "LOT_SIZE": LotSize,
     "MARKET_LOT_SIZE": LotSize,
@@ -173,6 +179,10 @@ class SymbolFields(msgspec.Struct, rename="camel"):
     order_types: list[str]
     filters: list[msgspec.Raw]
 
+    def rules(self) -> "SymbolRules":
+        """Return what an order must keep to; raises DataError."""
+        return SymbolRules(self)
+
 
 class SymbolRules:
     """What an order in a symbol must keep to.
@@ -180,9 +190,18 @@ class SymbolRules:
     Args:
         fields: as the venue tells it.
 
+    Attributes:
+        market: of the symbol.
+        at_market: kinds of orders that `MARKET_LOT_SIZE` is for.
+        kinds: rules that are known, by Binance's name.
+
     Raises:
         DataError: a rule that is known cannot be read.
     """
+
+    market: ClassVar[Market] = Market.SPOT
+    at_market: ClassVar[frozenset[str]] = frozenset({"MARKET"})
+    kinds: ClassVar[Mapping[str, type[Filter]]] = KINDS
 
     def __init__(self, fields: SymbolFields) -> None:
         self.symbol = fields.symbol
@@ -190,17 +209,19 @@ class SymbolRules:
         self.base, self.quote = fields.base_asset, fields.quote_asset
         self._digits = fields.base_asset_precision, fields.quote_asset_precision
         self._kinds = frozenset(fields.order_types)
-        self._filters: dict[str, _Filter] = {}
+        self._filters: dict[str, Filter] = {}
         self.unknown: list[str] = []
         """Names of rules that are left to the venue."""
         for raw in fields.filters:
             try:
                 name = msgspec.json.decode(raw, type=_Kind).filter_type
-                shape = _KINDS.get(name)
+                shape = self.kinds.get(name)
                 if shape is None:
                     self.unknown.append(name)
                 else:
-                    self._filters[name] = msgspec.json.decode(raw, type=shape)
+                    rule = msgspec.json.decode(raw, type=shape).common()
+                    sided = isinstance(rule, PercentPriceBySide)
+                    self._filters["PERCENT_PRICE_BY_SIDE" if sided else name] = rule
             except msgspec.MsgspecError as error:
                 raise DataError(
                     f"a trading rule of {fields.symbol} is unreadable: {error}"
@@ -246,7 +267,9 @@ class SymbolRules:
 
     def _quantity(self, ask: Ask, quantity: Decimal) -> Iterator[Broken]:
         yield from self._precision("quantity", quantity, self._digits[0])
-        for name in ("LOT_SIZE", "MARKET_LOT_SIZE") if ask.kind == "MARKET" else ("LOT_SIZE",):
+        for name in (
+            ("LOT_SIZE", "MARKET_LOT_SIZE") if ask.kind in self.at_market else ("LOT_SIZE",)
+        ):
             rule = self._get(name, LotSize)
             if rule is not None and not (
                 rule.min_qty <= quantity <= rule.max_qty and _divides(rule.step_size, quantity)
@@ -342,7 +365,7 @@ class SymbolRules:
         notional = self._get("NOTIONAL", Notional) or self._get("MIN_NOTIONAL", MinNotional)
         return Instrument(
             symbol=self.symbol,
-            market=Market.SPOT,
+            market=self.market,
             base=self.base,
             quote=self.quote,
             tick_size=price.tick_size,

@@ -23,6 +23,7 @@ from bot4_runtime.domain.errors import (
     VenueUnreachable,
 )
 from bot4_runtime.exchange.binance.failures import (
+    Judge,
     Refusal,
     failure,
     heed_silence,
@@ -96,6 +97,7 @@ class HttpConnection:
         budget: what may be asked, shared with others; its own when None.
         account: the API key whose orders are counted.
         proxy: ``http://[user:password@]host:port`` to go through, by CONNECT; None for none.
+        judge: of answers that are no success.
 
     Raises:
         ConfigError: the URL or the proxy is none, or would send keys over the network in the
@@ -110,6 +112,7 @@ class HttpConnection:
         budget: RequestBudget | None = None,
         account: str = "",
         proxy: str | None = None,
+        judge: Judge = failure,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -137,6 +140,7 @@ class HttpConnection:
         self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
         self._budget = budget or RequestBudget(None)
         self._account = account
+        self._failure = judge
 
     def get(
         self, path: str, query: str, headers: Mapping[str, str], lane: Lane = Lane.REDUCE
@@ -241,7 +245,7 @@ class HttpConnection:
         asked_ms = silence_ms(answer.status, error, answer.headers.get("retry-after"), now_ms)
         if asked_ms is not None:
             heed_silence(self._budget, self._account, answer.status, error, asked_ms)
-        raise failure(f"{method} {path}", answer.status, error)
+        raise self._failure(f"{method} {path}", answer.status, error, answer.body)
 
 
 def _why(error: Exception) -> str:

@@ -27,6 +27,7 @@ from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import (
     ErrorFields,
+    Judge,
     failure,
     heed_silence,
     told_pause_ms,
@@ -85,6 +86,8 @@ class OrderLine:
         budget: what may be asked, shared with the other ways to the venue.
         silence_s: how long a living line may say nothing, pings included.
         proxy: ``http://host:port`` to go through; None for none.
+        judge: of answers that are no success.
+        ping_s: of silence after which a pong is asked for; None where the venue pings often.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class OrderLine:
         reply_s: float = REPLY_S,
         silence_s: float = SILENCE_S,
         proxy: str | None = None,
+        judge: Judge = failure,
+        ping_s: float | None = None,
     ) -> None:
         self._url = url
         self._signer = signer
@@ -107,6 +112,8 @@ class OrderLine:
         self._reply_s = reply_s
         self._silence_s = silence_s
         self._proxy = proxy
+        self._failure = judge
+        self._ping_s = ping_s
         self._logs_on = signer.scheme is Scheme.ED25519
         self._door = Doorway(budget, cost("session.logon").weight if self._logs_on else 0)
         self._numbers = count(1)
@@ -265,7 +272,11 @@ class OrderLine:
         """Connect, log on and read until the line ends, which always raises."""
         await self._door.permitted()
         async with session.ws_connect(
-            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
+            self._url,
+            autoping=False,
+            max_msg_size=_MAX_FRAME,
+            proxy=self._proxy,
+            heartbeat=self._ping_s,
         ) as line:
             self._line = line
             if self._logs_on:
@@ -312,7 +323,9 @@ class OrderLine:
         elif reply.status == 200:
             waiting.answer.set_result(bytes(reply.result))
         else:
-            waiting.answer.set_exception(failure(waiting.call, reply.status, reply.error))
+            waiting.answer.set_exception(
+                self._failure(waiting.call, reply.status, reply.error, b"")
+            )
 
     def _answered_session(self, reply: _Reply) -> None:
         """Take the answer to the log-on; an answer to nobody speaks of the whole session."""

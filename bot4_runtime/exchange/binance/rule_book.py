@@ -69,6 +69,7 @@ class RuleBook:
         self._stops: Counter[str] = Counter()
         self._bids: dict[str, Decimal] = {}
         self._held: Mapping[str, Decimal] | None = None
+        self._marks: Mapping[str, Decimal] = {}
 
     def of(self, symbol: str) -> SymbolRules | None:
         """Return a symbol's rules as they were last told."""
@@ -90,8 +91,9 @@ class RuleBook:
         Raises:
             OutcomeUnknown: a symbol is missing or a rule unreadable; the former ones stay.
         """
+        wanted = frozenset(self._symbols)
         try:
-            rules = {fields.symbol: SymbolRules(fields) for fields in info.symbols}
+            rules = {told.symbol: told.rules() for told in info.symbols if told.symbol in wanted}
         except DataError as error:
             raise OutcomeUnknown(f"the trading rules cannot be read: {error}") from error
         missing = [symbol for symbol in self._symbols if symbol not in rules]
@@ -115,6 +117,10 @@ class RuleBook:
     def balances(self, held: Mapping[str, Decimal]) -> None:
         """Take over what the account holds by asset."""
         self._held = held
+
+    def marks(self, told: Mapping[str, Decimal]) -> None:
+        """Take over the prices that bands are measured by, where they are not the last ones."""
+        self._marks = told
 
     def placed(self, intent: OrderIntent) -> None:
         """Count an order that was taken, until the next reading of what is open."""
@@ -156,7 +162,7 @@ class RuleBook:
         if self._held is not None and known:
             owned = self._held.get(rules.base, Decimal(0)) + self._bids.get(symbol, Decimal(0))
         return Surroundings(
-            last=intent.reference_price,
+            last=self._marks.get(symbol, intent.reference_price),
             orders=self._open[symbol] if self._open is not None else None,
             stops=self._stops[symbol] if known else None,
             owned=owned,

@@ -1,0 +1,385 @@
+"""Binance's USD-M perpetuals as a `RemoteVenue`: its words for orders, their answers, the account.
+
+Stops are conditional ("algo") orders with an endpoint of their own; the plain one refuses them.
+One that triggers becomes a plain order, and is told as the one order that was intended. How
+positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read
+and verified; what cannot be set so keeps the account from being read, and entries wait.
+
+What it shares with other markets is `account.BinanceAccount`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.errors import (
+    DataError,
+    InvariantViolated,
+    OutcomeUnknown,
+    VenueRefused,
+)
+from bot4_runtime.domain.events import OrderAccepted, OrderEvent
+from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.domain.order import Order, OrderIntent, OrderType, Side
+from bot4_runtime.exchange.binance.account import (
+    BinanceAccount,
+    Dialect,
+    Parameters,
+    Request,
+    asked_for,
+    meant,
+)
+from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
+from bot4_runtime.exchange.binance.futures_failures import futures_failure
+from bot4_runtime.exchange.binance.futures_filters import ContractInfo
+from bot4_runtime.exchange.binance.futures_messages import (
+    AlgoOrder,
+    ContractOrder,
+    ContractTrade,
+    MarkFields,
+    PositionFields,
+    PositionMode,
+    SymbolSetting,
+    WalletFields,
+    finite,
+)
+from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
+from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
+from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.messages import positive, read_answer
+from bot4_runtime.exchange.binance.order_entry import USDM_REST
+from bot4_runtime.exchange.binance.signing import Signer
+from bot4_runtime.exchange.protocols import VenueOrder
+from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
+
+DUPLICATE: Final = "-4116"
+"""The client id is that of an open order."""
+CLOSED: Final = "-4108"
+"""The symbol is delivered, settled or closed."""
+AS_IT_IS: Final = frozenset({"-4046", "-4059"})
+"""Margin type, or position mode, need no change."""
+ALGOS_KEPT: Final = 1_000
+USDM: Final = Dialect(
+    time="/fapi/v1/time",
+    rules="/fapi/v1/exchangeInfo",
+    info=ContractInfo,
+    named=False,
+    trades="/fapi/v1/userTrades",
+    trade=ContractTrade,
+    rest=USDM_REST,
+    rules_broken=frozenset(
+        {
+            "-1111", "-1121", "-4001", "-4002", "-4003", "-4004", "-4005", "-4013", "-4014",
+            "-4016", "-4023", "-4024", "-4164",
+        }
+    ),
+    judge=futures_failure,
+    ping_s=PING_S,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How positions are to be held.
+
+    Attributes:
+        leverage: that the venue lets a position have; what is traded is risk's to limit.
+        isolated: whether each position has margin of its own.
+        hedge: whether longs and shorts of a symbol are held apart.
+    """
+
+    leverage: int = 3
+    isolated: bool = True
+    hedge: bool = False
+
+
+class BinanceFutures(BinanceAccount):
+    """A USD-M account.
+
+    Args:
+        rest_url: ``https://fapi.binance.com``.
+        stream_url: ``wss://fstream.binance.com/private``; None follows no user stream.
+        holding: how positions are to be held.
+        silence_s: how long a living user stream may say nothing, pongs included.
+        report_s: how long it may take to report an order that the venue answered.
+        budget: what may be asked of the venue; its own when None.
+
+    All others are `BinanceAccount`'s.
+    """
+
+    name = "binance usdm"
+
+    def __init__(
+        self,
+        rest_url: str,
+        stream_url: str | None,
+        signer: Signer,
+        clock: Clock,
+        *,
+        holding: Holding = Holding(),
+        reply_s: float = REPLY_S,
+        window_ms: int = RECV_WINDOW_MS,
+        may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
+        budget: RequestBudget | None = None,
+        order_url: str | None = None,
+        symbols: Sequence[str] = (),
+        proxy: str | None = None,
+    ) -> None:
+        budget = budget or RequestBudget(None, Market.USDM)
+        super().__init__(
+            rest_url,
+            signer,
+            clock,
+            USDM,
+            reply_s=reply_s,
+            window_ms=window_ms,
+            may_send=may_send,
+            budget=budget,
+            order_url=order_url,
+            symbols=symbols,
+            proxy=proxy,
+        )
+        if stream_url is not None:
+            self._stream = FuturesStream(
+                stream_url,
+                rest_url,
+                signer,
+                self._clock,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+                proxy=proxy,
+            )
+        self._symbols = tuple(symbols)
+        self._holding = holding
+        self._verified = False
+        self._changes = 0
+        """How often the account's settings were changed, by us or by others."""
+        self._algos: dict[str, None] = {}
+        """Client ids of conditional orders, the last `ALGOS_KEPT`."""
+
+    # ------------------------------------------------------------------- how it is held
+    def _prepare(self) -> None:
+        """Have positions held as wanted.
+
+        Raises:
+            VenueRefused: they are held otherwise, and the venue does not change it.
+            VenueUnreachable, OutcomeUnknown: it could not be asked.
+        """
+        if self._verified or not self._symbols:
+            return
+        wanted, dual = self._holding, "/fapi/v1/positionSide/dual"
+        if self._mode() is not wanted.hedge:
+            self._set(dual, {"dualSidePosition": str(wanted.hedge).lower()})
+        for symbol in self._otherwise():
+            kind = "ISOLATED" if wanted.isolated else "CROSSED"
+            self._set("/fapi/v1/marginType", {"symbol": symbol, "marginType": kind})
+            self._set("/fapi/v1/leverage", {"symbol": symbol, "leverage": wanted.leverage})
+        if self._mode() is not wanted.hedge or self._otherwise():
+            raise VenueRefused(
+                f"the venue took the settings of {', '.join(self._symbols)} and holds others; "
+                "set position mode, margin type and leverage by hand"
+            )
+        self._verified = True
+
+    def _mode(self) -> bool:
+        body = self._ask("/fapi/v1/positionSide/dual", {})
+        return read_answer(body, PositionMode, "the position mode").dual_side_position
+
+    def _otherwise(self) -> list[str]:
+        """Return the symbols that are not held as wanted."""
+        body = self._ask("/fapi/v1/symbolConfig", {})
+        rows = read_answer(body, list[SymbolSetting], "how symbols are held")
+        wanted = ("ISOLATED" if self._holding.isolated else "CROSSED", self._holding.leverage)
+        told = {row.symbol: (row.margin_type.upper(), row.leverage) for row in rows}
+        return [symbol for symbol in self._symbols if told.get(symbol) != wanted]
+
+    def _set(self, path: str, fields: Parameters) -> None:
+        """Change a setting; that it is so already is no error."""
+        try:
+            self._http.send("POST", path, self._signed(fields), self._headers, Lane.REDUCE)
+        except Refusal as error:
+            if error.code not in AS_IT_IS:
+                raise
+
+    # ---------------------------------------------------------------------- orders
+    def _order(self, intent: OrderIntent, client_id: str) -> Request:
+        return order_request(intent, client_id, hedge=self._holding.hedge)
+
+    def _end(self, order: Order) -> Request:
+        if order.intent.order_type is OrderType.STOP_MARKET:
+            return Request("algoOrder.cancel", {"clientAlgoId": order.client_id})
+        named: dict[str, str | int] = {
+            "symbol": order.intent.symbol,
+            "origClientOrderId": order.client_id,
+        }
+        return Request("order.cancel", named)
+
+    def _placed(self, intent: OrderIntent, client_id: str, body: bytes) -> list[OrderEvent]:
+        """Return the acceptance; what was filled comes with the user stream or by query."""
+        if intent.order_type is OrderType.STOP_MARKET:
+            self._remember(client_id)
+            told = meant(read_answer(body, AlgoOrder, f"the answer to order {client_id}"))
+        else:
+            told = meant(read_answer(body, ContractOrder, f"the answer to order {client_id}"))
+        if (told.symbol, told.client_id) != (intent.symbol, client_id):
+            raise DataError(f"for {told.client_id} of {told.symbol}")
+        return [
+            OrderAccepted(
+                ts_event_ns=told.updated_ms * NS_PER_MS,
+                intent_no=intent.intent_no,
+                venue_order_id=told.venue_order_id,
+            )
+        ]
+
+    def _duplicate(self, error: Refusal) -> bool:
+        return error.code == DUPLICATE
+
+    def _closed(self, error: Refusal) -> bool:
+        return error.code == CLOSED
+
+    # --------------------------------------------------------------------- looking
+    def query(self, symbol: str, client_id: str) -> VenueOrder | None:
+        """Ask for one order, plain or conditional; None when the venue knows neither."""
+        asks = [self._plain, self._conditional]
+        for ask in reversed(asks) if client_id in self._algos else asks:
+            order = ask(symbol, client_id)
+            if order is not None:
+                return order
+        return None
+
+    def open_orders(self) -> Sequence[VenueOrder]:
+        """Return all open orders of the account, ours or not; begins a reading of the account.
+
+        Trading rules that are old, or that an order was refused by, are learnt again first, and
+        so are the venue's time and the marks.
+        """
+        self._begin_reading()
+        changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
+        if changes != self._changes:
+            self._changes, self._verified = changes, False
+        self._prepare()
+        self._learn_marks()
+        rows = read_answer(
+            self._ask("/fapi/v1/openOrders", {}), list[ContractOrder], "the open orders"
+        )
+        waiting = read_answer(
+            self._ask("/fapi/v1/openAlgoOrders", {}), list[AlgoOrder], "the open algo orders"
+        )
+        for algo in waiting:
+            self._remember(algo.client_algo_id)
+        orders = [meant(row) for row in rows] + [meant(algo) for algo in waiting]
+        kinds = [(row.symbol, row.type) for row in rows]
+        kinds += [(algo.symbol, algo.order_type) for algo in waiting]
+        self._rules.open_orders(kinds, orders)
+        return orders
+
+    def balances(self) -> Mapping[str, Decimal]:
+        """Return what is in the wallets, by margin asset; profit that is not realised is not."""
+        body = self._ask("/fapi/v3/balance", {})
+        rows = read_answer(body, list[WalletFields], "the balances")
+        return {row.asset: _amount(row.balance) for row in rows if row.balance}
+
+    def positions(self) -> Mapping[str, Decimal]:
+        """Return what is held, in base, shorts below zero: by base asset."""
+        body = self._ask("/fapi/v3/positionRisk", {})
+        held: dict[str, Decimal] = {}
+        for row in read_answer(body, list[PositionFields], "the positions"):
+            quantity = _amount(row.position_amt)
+            if quantity:
+                base = self._base(row.symbol)
+                held[base] = held.get(base, Decimal(0)) + quantity
+        return held
+
+    def _base(self, symbol: str) -> str:
+        rules = self._rules.of(symbol)
+        if rules is not None:
+            return rules.base
+        try:
+            return split_symbol(symbol)[0]
+        except DataError:  # one that is not traded here; it must be told all the same
+            return symbol
+
+    def _learn_marks(self) -> None:
+        rows = read_answer(
+            self._http.get("/fapi/v1/premiumIndex", "", {}), list[MarkFields], "the marks"
+        )
+        try:
+            self._rules.marks({row.symbol: positive(row.mark_price) for row in rows})
+        except DataError as error:
+            raise OutcomeUnknown(f"the venue told an impossible mark: {error}") from error
+
+    def _remember(self, client_id: str) -> None:
+        self._algos[client_id] = None
+        if len(self._algos) > ALGOS_KEPT:
+            del self._algos[next(iter(self._algos))]
+
+    def _plain(self, symbol: str, client_id: str) -> VenueOrder | None:
+        named: Parameters = {"symbol": symbol, "origClientOrderId": client_id}
+        row = self._if_known("/fapi/v1/order", named, ContractOrder)
+        return None if row is None else asked_for(meant(row), symbol, client_id)
+
+    def _conditional(self, symbol: str, client_id: str) -> VenueOrder | None:
+        """Ask for a conditional order, and for what it became when it triggered."""
+        algo = self._if_known("/fapi/v1/algoOrder", {"clientAlgoId": client_id}, AlgoOrder)
+        if algo is None:
+            return None
+        told = asked_for(meant(algo), symbol, client_id)
+        self._remember(client_id)
+        if algo.became is None:
+            return told
+        named: Parameters = {"symbol": symbol, "orderId": algo.became}
+        row = self._if_known("/fapi/v1/order", named, ContractOrder)
+        if row is None:
+            raise OutcomeUnknown(
+                f"order {client_id} triggered, and the venue does not know yet what it became"
+            )
+        became = msgspec.structs.replace(meant(row), client_id=client_id)
+        return asked_for(became, symbol, client_id)
+
+
+def order_request(intent: OrderIntent, client_id: str, *, hedge: bool) -> Request:
+    """Return an intent in Binance's words; raises InvariantViolated when it is none."""
+    fields: dict[str, str | int] = {
+        "symbol": intent.symbol,
+        "side": intent.side.name,
+        "quantity": f"{intent.quantity:f}",
+    }
+    if hedge:
+        opens_long = (intent.side is Side.BUY) is not intent.reduce_only
+        fields["positionSide"] = "LONG" if opens_long else "SHORT"
+    elif intent.reduce_only:
+        fields["reduceOnly"] = "true"
+    if intent.order_type is OrderType.STOP_MARKET and intent.stop_price is not None:
+        fields |= {
+            "algoType": "CONDITIONAL",
+            "type": "STOP_MARKET",
+            "triggerPrice": f"{intent.stop_price:f}",
+            "clientAlgoId": client_id,
+        }
+        return Request("algoOrder.place", fields)
+    fields |= {"newClientOrderId": client_id, "newOrderRespType": "RESULT"}
+    if intent.order_type is OrderType.LIMIT and intent.price is not None:
+        force = intent.time_in_force.name
+        fields |= {"type": "LIMIT", "price": f"{intent.price:f}", "timeInForce": force}
+    elif intent.order_type is OrderType.MARKET:
+        fields["type"] = "MARKET"
+    else:
+        raise InvariantViolated(
+            f"intent {intent.intent_no} is a {intent.order_type.value} order without its price"
+        )
+    return Request("order.place", fields)
+
+
+def _amount(value: Decimal) -> Decimal:
+    try:
+        return finite(value)
+    except DataError as error:
+        raise OutcomeUnknown(f"the venue told something impossible: {error}") from error
