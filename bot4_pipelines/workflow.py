@@ -134,6 +134,7 @@ class Workflow(CandleSteps, EvidenceSteps):
         *,
         iterations: int = 0,
         from_model: str = "",
+        lookback: int = 0,
     ) -> Outcome:
         """Train, export, judge and archive the LSTM of the candidate HMM.
 
@@ -143,15 +144,16 @@ class Workflow(CandleSteps, EvidenceSteps):
             schedule: how long it learns.
             iterations: training steps other than the schedule's own; 0 keeps them.
             from_model: sha256, or its start, of an archived LSTM to go on from.
+            lookback: candles it reads; 0 takes ``BOT4_LOOKBACK``.
 
         Raises:
-            ConfigError: ``BOT4_LOOKBACK`` cannot be.
+            ConfigError: the lookback cannot be.
             DataError: there are no labels, too few of them, or the HMM learnt from other candles.
             ModelError: the model to go on from is none that may be.
         """
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
         labels = self.records.need("hindsight_labels", "hindsight_labels")
-        before, window = self.records.find("lstm_candidate"), wanted_window()
+        before, window = self.records.find("lstm_candidate"), wanted_window(asked=lookback)
         full = lstm_stamp(labels.content, Schedule.FULL, window=window)
         if before is not None and before.stamp == full:
             plain = not iterations and not from_model
@@ -299,7 +301,9 @@ class Workflow(CandleSteps, EvidenceSteps):
         return self._steps.run("training_reference", stamp, work, [path])
 
     # ------------------------------------------------------------------- search
-    def lstm_search(self, *, trials: int, workers: int, iterations: int, seed: int) -> Outcome:
+    def lstm_search(
+        self, *, trials: int, workers: int, iterations: int, seed: int, lookback: int = 0
+    ) -> Outcome:
         """Try other settings of the LSTM on the validation range; nothing is used by itself.
 
         The pipeline's lock is not held meanwhile: candles keep coming in.
@@ -310,6 +314,7 @@ class Workflow(CandleSteps, EvidenceSteps):
             workers: processes.
             iterations: steps of a trial.
             seed: of sampler and trainings.
+            lookback: candles that every trial reads; 0 takes ``BOT4_LOOKBACK``.
 
         Raises:
             DataError: there are no labels, or every trial failed.
@@ -325,7 +330,7 @@ class Workflow(CandleSteps, EvidenceSteps):
 
         labels = self.records.need("hindsight_labels", "hindsight_labels")
         hmm = self.records.need("hmm_candidate", "hmm_candidate")
-        base = search_settings(iterations, seed, wanted_window())
+        base = search_settings(iterations, seed, wanted_window(asked=lookback))
         asked = (iterations, seed, base.window)
         study = digest("search", labels.content, source_sha256(*TRAINING), *asked)
         began = time.monotonic()

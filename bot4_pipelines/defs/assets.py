@@ -55,24 +55,28 @@ class CandleConfig(dg.Config):
 class LstmConfig(dg.Config):
     """How long the LSTM learns: the schedule, and other iterations than its own when not 0.
 
-    `from_model` is the sha256, or its start, of an archived LSTM to go on from.
+    `from_model` is the sha256, or its start, of an archived LSTM to go on from; `lookback` how
+    many candles it reads, 0 what BOT4_LOOKBACK says.
     """
 
     schedule: Schedule = Schedule.FULL
     iterations: int = 0
     from_model: str = ""
+    lookback: int = 0
 
 
 class SearchConfig(dg.Config):
     """How much is searched: trials in all, processes, steps a trial, the seed of the sampler.
 
-    Without trials those that are there are shown: "Materialize all" starts no search.
+    Each trial reads `lookback` candles, 0 what BOT4_LOOKBACK says. Without trials those that are
+    there are shown: "Materialize all" starts no search.
     """
 
     trials: int = 0
     workers: int = 2
     iterations: int = 600
     seed: int = 20_180_101
+    lookback: int = 0
 
 
 def _workflow(context: dg.AssetExecutionContext) -> Workflow:
@@ -178,7 +182,10 @@ def lstm_candidate(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.
     A candidate trades nothing.
     """
     outcome = _workflow(context).lstm_candidate(
-        config.schedule, iterations=config.iterations, from_model=config.from_model
+        config.schedule,
+        iterations=config.iterations,
+        from_model=config.from_model,
+        lookback=config.lookback,
     )
     return dg.MaterializeResult(
         metadata=metadata_of(outcome), check_results=candidate_results(outcome)
@@ -262,6 +269,7 @@ def lstm_search(context: dg.AssetExecutionContext, config: SearchConfig) -> dg.M
         workers=config.workers,
         iterations=config.iterations,
         seed=config.seed,
+        lookback=config.lookback,
     )
     return dg.MaterializeResult(metadata=metadata_of(outcome))
 

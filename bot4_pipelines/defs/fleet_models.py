@@ -123,7 +123,10 @@ def interval_lstm(context: dg.AssetExecutionContext, config: LstmConfig) -> dg.M
     outcome = _step(
         context,
         lambda flow: flow.lstm_candidate(
-            config.schedule, iterations=config.iterations, from_model=config.from_model
+            config.schedule,
+            iterations=config.iterations,
+            from_model=config.from_model,
+            lookback=config.lookback,
         ),
     )
     audited = leak_result(_step(context, Workflow.leak_audit))

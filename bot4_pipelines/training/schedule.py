@@ -124,23 +124,25 @@ class LstmSettings:
         )
 
 
-def wanted_window(environment: Mapping[str, str] | None = None) -> int:
+def wanted_window(environment: Mapping[str, str] | None = None, *, asked: int = 0) -> int:
     """Read how many candles a model to be trained is to read.
 
     Args:
         environment: ``BOT4_LOOKBACK``; the process's when None.
+        asked: for this training alone; 0 leaves it to the environment.
 
     Raises:
         ConfigError: it is no number that can be.
     """
-    said = (os.environ if environment is None else environment).get("BOT4_LOOKBACK", "").strip()
+    env = os.environ if environment is None else environment
+    said = str(asked) if asked else env.get("BOT4_LOOKBACK", "").strip()
     if not said:
         return WINDOW
     window = int(said) if said.isascii() and said.isdecimal() and len(said) <= 4 else 0
     if not LEAST_WINDOW <= window <= MOST_WINDOW:
         raise ConfigError(
-            f"BOT4_LOOKBACK (--lookback) is {said!r}; expected a whole number of candles from "
-            f"{LEAST_WINDOW} to {MOST_WINDOW} that the LSTM reads: choose one of them, or leave "
-            f"it out for {WINDOW}"
+            f"BOT4_LOOKBACK (--lookback, lookback in Dagster) is {said!r}; expected a whole "
+            f"number of candles from {LEAST_WINDOW} to {MOST_WINDOW} that the LSTM reads: choose "
+            f"one of them, or leave it out for {WINDOW}"
         )
     return window

@@ -51,7 +51,7 @@ def run(tmp_path, monkeypatch, capsys):
         (["run", "--symbols", "BTC-USDT"], "is no symbol"),
         (["run", "--years", "-1"], "above 0"),
         (["run", "--lookback", "9"], "from 10 to 180"),
-        (["run", "--lookback", "fifty"], "BOT4_LOOKBACK (--lookback) is 'fifty'"),
+        (["run", "--lookback", "fifty"], "lookback in Dagster) is 'fifty'"),
         (["dance"], "No such command"),
         (["dev", "--port", "99999999"], "65535"),
     ],

@@ -147,6 +147,7 @@ def test_the_full_schedule_is_the_default_and_another_is_chosen_by_name():
         "schedule": "quick",
         "iterations": 3,
         "from_model": "",
+        "lookback": 0,
     }
     with pytest.raises(dg.DagsterInvalidConfigError, match="LONG"):
         asked("LONG")
@@ -308,9 +309,12 @@ def test_a_candidate_of_another_lookback_serves_nobody(folders, monkeypatch):
     (folders.models / "archive" / made.content).mkdir(parents=True)
     with pytest.raises(DataError, match="'candles'"):
         flow.lstm_candidate()
+    assert flow.lstm_candidate(lookback=20).record == made
     monkeypatch.setenv("BOT4_LOOKBACK", "20")
     for schedule in Schedule:
         assert flow.lstm_candidate(schedule).record == made
+    with pytest.raises(DataError, match="'candles'"):
+        flow.lstm_candidate(lookback=50)
     monkeypatch.setenv("BOT4_LOOKBACK", "500")
     for step in (flow.lstm_candidate, flow.seed_spread):
         with pytest.raises(ConfigError, match="BOT4_LOOKBACK"):
@@ -320,7 +324,11 @@ def test_a_candidate_of_another_lookback_serves_nobody(folders, monkeypatch):
     monkeypatch.delenv("BOT4_LOOKBACK")
     study = flow.lstm_search(trials=0, workers=1, iterations=600, seed=1).record.stamp
     monkeypatch.setenv("BOT4_LOOKBACK", "20")
-    assert flow.lstm_search(trials=0, workers=1, iterations=600, seed=1).record.stamp != study
+    short = flow.lstm_search(trials=0, workers=1, iterations=600, seed=1).record.stamp
+    assert short != study
+    monkeypatch.delenv("BOT4_LOOKBACK")
+    again = flow.lstm_search(trials=0, workers=1, iterations=600, seed=1, lookback=20)
+    assert again.record.stamp == short
 
 
 def test_a_step_without_its_input_names_the_asset_to_materialise(folders):

@@ -48,6 +48,14 @@ def test_fifty_candles_are_read_when_nobody_says_anything() -> None:
     assert wanted_window({}) == wanted_window({"BOT4_LOOKBACK": " "}) == 50
 
 
+def test_one_training_may_ask_for_another(monkeypatch) -> None:
+    monkeypatch.setenv("BOT4_LOOKBACK", "20")
+    assert (wanted_window(asked=80), wanted_window(asked=0)) == (80, 20)
+    for cannot in (-20, 9, 181):
+        with pytest.raises(ConfigError, match=f"is '{cannot}'; expected .* from 10 to 180"):
+            wanted_window(asked=cannot)
+
+
 @pytest.mark.parametrize(
     "said", ["9", "181", "0", "-20", "20.0", "2e1", "many", "٢٠", "9" * 5_000]
 )
