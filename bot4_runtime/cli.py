@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bot4-runtime",
-    help="Bot4's trading process. Paper is the default; mode live is rehearsed on loopback alone.",
+    help="Bot4's trading process. Paper is the default; mode live is real money.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,7 +63,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO 
 @app.command()
 def start(
     mode: Annotated[
-        str | None, typer.Option(help="paper (default), testnet, or live, on loopback alone.")
+        str | None, typer.Option(help="paper (default), testnet, or live (real money).")
     ] = None,
     source: Annotated[
         str | None,

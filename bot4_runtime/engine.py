@@ -10,7 +10,7 @@ protection of what is held, then signals. Exits and stops never wait for a valid
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
@@ -54,7 +54,7 @@ from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.optimizer import OrderToRoute, VenueQuote, suggest_order_type
-from bot4_runtime.intents import entry_intent, reducing_intent
+from bot4_runtime.intents import entry_intent, in_parts, reducing_intent
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.regime.detector import RegimeDetector
 from bot4_runtime.regime.pair import ModelPair
@@ -440,13 +440,17 @@ class Engine:
 
         It had the stop cancelled and was not sent, say. The stop is put back first, so that
         what is held is not bare while exits fail, and the exit repeated at the next look; one
-        that the venue refused, which it may do again, with the next candle.
+        that the venue refused, which it may do again, with the next candle. An exit in parts is
+        owed when one of them ended so, and none may still sell.
         """
         symbol, book = position.symbol, position.book
         last = self._state.orders.get(self._last_exit.get((book, symbol), 0))
-        if last is None or not last.status.terminal or last.status is OrderStatus.FILLED:
+        if last is None:
             return None
-        if last.status is OrderStatus.REJECTED and not last.intent.ts_ns < now_ns:
+        statuses = {order.status for order in self._parts_of(last)}
+        if statuses == {OrderStatus.FILLED} or not all(status.terminal for status in statuses):
+            return None
+        if OrderStatus.REJECTED in statuses and not last.intent.ts_ns < now_ns:
             return None
         stopped = any(o.intent.reduce_only for o in self._state.live_orders(symbol, book))
         number, newest_first = last.intent.intent_no, reversed(self._state.orders.values())
@@ -458,8 +462,15 @@ class Engine:
                 stopped = True  # or tried to be
         return last.intent if stopped else None
 
+    def _parts_of(self, last: Order) -> Iterator[Order]:
+        """Yield an order and those decided together with it, the last first."""
+        number = last.intent.intent_no
+        while (order := self._state.orders.get(number)) is not None and _together(order, last):
+            yield order
+            number -= 1
+
     def _stop_refused(self, position: Position) -> bool:
-        """Whether the venue refused the last stop of what is held.
+        """Whether the venue refused the last stop of what is held, or a part of it.
 
         It does when the stop's price has traded already. What cannot be stopped is sold.
         """
@@ -470,7 +481,9 @@ class Engine:
             if not intent.reduce_only:
                 return False
             if order.status is not OrderStatus.NEVER_PLACED:
-                return intent.purpose is Purpose.STOP and order.status is OrderStatus.REJECTED
+                return intent.purpose is Purpose.STOP and any(
+                    part.status is OrderStatus.REJECTED for part in self._parts_of(order)
+                )
         return False
 
     def _exit(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
@@ -630,6 +643,22 @@ class Engine:
         purpose: Purpose,
         signal_id: str,
     ) -> None:
+        """Sell what is held, or stop it, in as many orders as the venue's rules ask for."""
+        reference = instrument.floor_price(_decimal(candle.close))
+        stop = purpose is Purpose.STOP
+        price = position.stop_price if stop else reference
+        for part in in_parts(instrument, quantity, price, at_market=not stop):
+            self._reduce_by(position, candle, part, reference, purpose, signal_id)
+
+    def _reduce_by(
+        self,
+        position: Position,
+        candle: Candle,
+        quantity: Decimal,
+        reference: Decimal,
+        purpose: Purpose,
+        signal_id: str,
+    ) -> None:
         now_ns = candle.close_time_ms * NS_PER_MS
         intent = reducing_intent(
             self._state.next_intent_no,
@@ -637,7 +666,7 @@ class Engine:
             purpose,
             signal_id,
             quantity=quantity,
-            reference=instrument.floor_price(_decimal(candle.close)),
+            reference=reference,
             ts_ns=now_ns,
         )
         verdict = self._parts.risk.validate(
@@ -751,6 +780,14 @@ def trades_since(book: BookState, total_before: int) -> list[ClosedTrade]:
     """Return a book's round trips closed since it counted `total_before` of them."""
     fresh = book.trades_total - total_before
     return book.closed_trades[-fresh:] if fresh else []
+
+
+def _together(one: Order, other: Order) -> bool:
+    """Whether two orders are parts of what was decided once."""
+    return all(
+        getattr(one.intent, name) == getattr(other.intent, name)
+        for name in ("book", "symbol", "purpose", "signal_id", "ts_ns")
+    )
 
 
 def _decimal(value: float) -> Decimal:

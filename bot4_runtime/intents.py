@@ -1,8 +1,9 @@
 """What we want from a venue, built from what was decided: entries, stops, exits. Pure."""
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
     Book,
     OrderIntent,
@@ -101,3 +102,31 @@ def reducing_intent(
         rule_id=position.rule_id,
         ts_ns=ts_ns,
     )
+
+
+def in_parts(
+    instrument: Instrument, quantity: Decimal, price: Decimal, *, at_market: bool
+) -> list[Decimal]:
+    """Cut what one order may not sell at once into as few parts as can be, alike in size.
+
+    Parts alike leave no rest below the least quantity or notional where that can be avoided.
+    Where it cannot, the largest parts go and the rest stays.
+
+    Args:
+        instrument: whose rules hold.
+        quantity: in base, cut to the step.
+        price: in quote; by it parts are valued.
+        at_market: whether the parts are market orders, else they rest.
+
+    Returns:
+        Quantities that add up to at most `quantity`.
+    """
+    most, step = instrument.largest(price, at_market=at_market), instrument.step_size
+    if most is None or not 0 < most < quantity:
+        return [quantity]
+    count = int((quantity / most).to_integral_value(ROUND_CEILING))
+    steps, more = divmod(int(quantity / step), count)
+    alike = [step * (steps + 1)] * more + [step * steps] * (count - more)
+    if instrument.tradable(alike[-1], price):
+        return alike
+    return [most] * (count - 1)

@@ -1,6 +1,7 @@
 """Mode live: what must hold before a process trades with real money, and what it is about to risk.
 
-This release trades so at a venue on loopback alone, to rehearse it: `UNRELEASED` says why.
+Binance's own hosts are refused while `UNRELEASED` names a reason; a venue on loopback, to rehearse
+it, never is. No order of this release was ever sent to a real market.
 
 Everything is asked for by name, and all that is missing is told at once: the account, that real
 money is meant, a key that trades and does nothing else, from a private file, and a machine on
@@ -17,8 +18,12 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-UNRELEASED: Final[tuple[str, ...]] = ("an exit above MARKET_LOT_SIZE is not cut into parts",)
-"""Why this release sends no order to a host of real money; README tells it."""
+UNRELEASED: Final[tuple[str, ...]] = ()
+"""Why this release sends no order to a host of real money; README tells it while there is any."""
+UNTRIED: Final = (
+    "No order of this release was ever sent to a real market: it was tested against the venue on "
+    "loopback. Begin on the testnet, then with an amount you can lose"
+)
 KEY_CHECK: Final = "Binance key"
 
 
@@ -85,4 +90,5 @@ def at_risk(settings: Settings) -> list[str]:
         f"entries stop after a loss of {day:,.0f} {quote} in a day or {most:,.0f} {quote} from "
         "the highest equity; gaps and slippage come on top of both",
         "stop with Ctrl-C, `bot4-runtime halt` or `bot4-runtime flatten`",
+        UNTRIED,
     ]

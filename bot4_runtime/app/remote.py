@@ -1,8 +1,8 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` on
-loopback (`live` says what must hold, and why not at Binance yet). Neither takes the other's
-hosts, nor reads another market's prices (`hosts`).
+Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
+real money or on loopback (`live` says what must hold). Neither takes the other's hosts, nor reads
+another market's prices (`hosts`).
 """
 
 import os

@@ -28,6 +28,9 @@ QUOTE_ASSETS: Final = (
 )
 """Quote assets by which a Binance symbol is split, in the order they are tried."""
 
+_ROOM: Final = Decimal("0.9")
+"""Share of the largest notional that is used: prices move until an order arrives."""
+
 
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Split ``BTCUSDT`` into ``("BTC", "USDT")``.
@@ -53,6 +56,9 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         min_quantity: least quantity, in base.
         min_notional: least price x quantity, in quote.
         assumed: True when the rules were derived from a price, not told by the venue.
+        max_quantity: most of one order, in base; None for no rule.
+        max_market_quantity: the same of a market order, beside it.
+        max_market_notional: most price x quantity of a market order, in quote; None for no rule.
     """
 
     symbol: str
@@ -64,6 +70,9 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     min_quantity: Decimal
     min_notional: Decimal
     assumed: bool = False
+    max_quantity: Decimal | None = None
+    max_market_quantity: Decimal | None = None
+    max_market_notional: Decimal | None = None
 
     @classmethod
     def assume(cls, symbol: str, market: Market, price: float) -> "Instrument":
@@ -93,6 +102,21 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """Cut a quantity down to the step; zero when it is below the least quantity."""
         cut = _to_multiple(quantity, self.step_size, ROUND_FLOOR)
         return cut if cut >= self.min_quantity else Decimal(0)
+
+    def largest(self, price: Decimal, *, at_market: bool) -> Decimal | None:
+        """Return the most that one order may sell, cut to the step; None for no rule.
+
+        Args:
+            price: by which it will be valued, as well as it is known.
+            at_market: of a market order, else of one that rests.
+        """
+        most = [self.max_quantity]
+        if at_market:
+            most.append(self.max_market_quantity)
+            if self.max_market_notional is not None and price > 0:
+                most.append(self.max_market_notional * _ROOM / price)
+        known = [limit for limit in most if limit is not None]
+        return _to_multiple(min(known), self.step_size, ROUND_FLOOR) if known else None
 
     def floor_price(self, price: Decimal) -> Decimal:
         """Cut a price down to the tick."""

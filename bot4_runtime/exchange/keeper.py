@@ -168,12 +168,24 @@ class AccountKeeper:
         What is left of a position is certain only when every other order that reduces it has
         told all its fills. On a spot market nothing else keeps two of them from selling what
         the account holds beside it, so they are asked for by name, and trades are read, first.
+        Those that were not sent yet, as the parts after this one, need not be asked for.
         """
-        others = self._reducing(intent)
-        if not (intent.reduce_only and others):
+        if not intent.reduce_only:
             return ""
+        others = [o for o in self._reducing(intent) if o.status is not OrderStatus.INTENDED]
+        told = self._sold_by(others, intent.symbol) if others else ""
+        if told:
+            return told
+        position = self._ledger.state.books[intent.book].positions.get(intent.symbol)
+        left = Decimal(0) if position is None else position.quantity
+        left -= sum((order.open_quantity for order in self._reducing(intent)), Decimal(0))
+        if not intent.quantity <= left:
+            return f"{left} {intent.symbol} are left to reduce, not {intent.quantity}"
+        return ""
+
+    def _sold_by(self, others: list[Order], symbol: str) -> str:
+        """Ask what orders sold, and book it; return why that is not certain."""
         self.hurry()
-        symbol = intent.symbol
         try:
             answers = [self._venue.query(symbol, order.client_id) for order in others]
             self._book_symbol(symbol, dict(self._ledger.state.account.trades_through))
@@ -183,12 +195,6 @@ class AccountKeeper:
             order = None if told is None else self._hear(told, None)
             if told is None or order is None or told.filled != order.filled:
                 return f"what was sold of {symbol} is not known yet"
-        state = self._ledger.state
-        position = state.books[intent.book].positions.get(symbol)
-        left = Decimal(0) if position is None else position.quantity
-        left -= sum((order.open_quantity for order in self._reducing(intent)), Decimal(0))
-        if not intent.quantity <= left:
-            return f"{left} {symbol} are left to reduce, not {intent.quantity}"
         return ""
 
     def _reducing(self, intent: OrderIntent) -> list[Order]:

@@ -356,22 +356,35 @@ class SymbolRules:
         return _to_multiple(price, tick, ROUND_CEILING if up else ROUND_FLOOR)
 
     def instrument(self) -> Instrument:
-        """Return the rules as the engine trades by them; raises DataError without their steps."""
+        """Return the rules as the engine trades by them; raises DataError without their steps.
+
+        Steps and least quantities are those of market orders too: what is bought can be sold.
+        """
         price, lot = self._get("PRICE_FILTER", PriceFilter), self._get("LOT_SIZE", LotSize)
         if price is None or lot is None or not (price.tick_size > 0 and lot.step_size > 0):
             raise DataError(
                 f"{self.symbol} tells no tick or no step; expected both from the venue"
             )
-        notional = self._get("NOTIONAL", Notional) or self._get("MIN_NOTIONAL", MinNotional)
+        at_market = self._get("MARKET_LOT_SIZE", LotSize) or LotSize(
+            min_qty=ZERO, max_qty=lot.max_qty, step_size=ZERO
+        )
+        value = self._get("NOTIONAL", Notional)
+        notional = value or self._get("MIN_NOTIONAL", MinNotional)
+        step = _common([each for each in (lot.step_size, at_market.step_size) if each])
         return Instrument(
             symbol=self.symbol,
             market=self.market,
             base=self.base,
             quote=self.quote,
             tick_size=price.tick_size,
-            step_size=lot.step_size,
-            min_quantity=max(lot.min_qty, lot.step_size),
+            step_size=step,
+            min_quantity=max(lot.min_qty, at_market.min_qty, step),
             min_notional=notional.min_notional if notional is not None else ZERO,
+            max_quantity=lot.max_qty,
+            max_market_quantity=at_market.max_qty,
+            max_market_notional=(
+                value.max_notional if value is not None and value.apply_max_to_market else None
+            ),
         )
 
     def _get(self, name: str, shape: type[Shape]) -> Shape | None:

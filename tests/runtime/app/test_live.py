@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime import app
+from bot4_runtime.app import live
 from bot4_runtime.app.hosts import host_faults
 from bot4_runtime.app.live import (
     KEY_CHECK,
@@ -40,15 +41,28 @@ def test_what_says_everything_passes_on_loopback(make_settings):
 
 
 @pytest.mark.parametrize("named", [OWN, REAL])
-def test_hosts_of_real_money_are_not_released_and_the_reasons_are_told(make_settings, named):
+def test_what_says_everything_passes_at_hosts_of_real_money(make_settings, named):
     assert host_faults(make_settings(**named)) == [], "they are the hosts of this mode"
+    require_meant(make_settings(**named), FILE)
+
+
+@pytest.mark.parametrize("named", [OWN, REAL])
+def test_hosts_of_real_money_are_refused_while_there_is_a_reason(
+    make_settings, monkeypatch, named
+):
+    reasons = ("two and two are five", "water runs uphill")
+    monkeypatch.setattr(live, "UNRELEASED", reasons)
     with pytest.raises(ConfigError, match="use mode testnet") as refused:
         require_meant(make_settings(**named), FILE)
+    assert all(reason in str(refused.value) for reason in reasons)
+    require_meant(make_settings(**MEANT), FILE)
+
+
+def test_the_readme_tells_each_reason_and_that_no_order_went_to_a_real_market():
     readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert UNRELEASED
-    for reason in UNRELEASED:
-        assert reason in str(refused.value)
-        assert reason in readme
+    assert all(reason in readme for reason in UNRELEASED)
+    assert "No order of this release was ever sent to a real market" in readme
+    assert "Begin on the testnet" in readme
 
 
 @pytest.mark.parametrize(
@@ -108,7 +122,7 @@ def test_a_check_that_failed_or_a_key_nobody_looked_at_refuses():
 
 def test_what_is_at_risk_is_told_in_money(make_settings):
     told = "\n".join(at_risk(make_settings(**REAL)))
-    for part in ("REAL MONEY at api.binance.com, account 77: 2000.0 USDT in BTCUSDT, ETHUSDT", "2.0% of equity", "leverage 3", "4,000 USDT of entries a minute", "100 USDT in a day", "300 USDT from"):  # fmt: skip
+    for part in ("REAL MONEY at api.binance.com, account 77: 2000.0 USDT in BTCUSDT, ETHUSDT", "2.0% of equity", "leverage 3", "4,000 USDT of entries a minute", "100 USDT in a day", "300 USDT from", "No order of this release was ever sent"):  # fmt: skip
         assert part in told
 
 
@@ -124,8 +138,11 @@ def test_exercises_never_trade_real_money_and_hosts_are_not_mixed(
     with pytest.raises(ConfigError, match="made-up evidence"):
         testnet = OWN | {"BOT4_RUNTIME__MODE": "testnet"}
         connect(make_settings(**testnet), options, load_strategy("drill"))
-    with pytest.raises(ConfigError, match="this release does not trade"):
-        connect(make_settings(**REAL), options, load_strategy("regime_follower"))
+    with pytest.raises(ConfigError, match="made-up evidence"):
+        connect(make_settings(**REAL), options, load_strategy("drill"))
+    remote = connect(make_settings(**REAL), options, load_strategy("regime_follower"))
+    assert not remote.local
+    remote.stop()
     with pytest.raises(ConfigError, match="real_money is false"):
         changed = MEANT | {"BOT4_BINANCE__REAL_MONEY": "false"}
         connect(make_settings(**changed), options, load_strategy("regime_follower"))

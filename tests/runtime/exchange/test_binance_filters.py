@@ -151,6 +151,19 @@ def test_rules_nobody_knows_are_left_to_the_venue_and_unreadable_ones_refused():
             ours(told, filters=[wrong])
     made = ours(told).instrument()
     assert (made.tick_size, made.step_size, made.min_notional, made.assumed) == (D("0.01"), D("0.001"), D(5), False)  # fmt: skip
+    assert made.max_quantity == made.max_market_quantity == D(9_000_000)
+    assert made.max_market_notional == D(90_000_000)
+
+
+def test_what_is_bought_can_be_sold_at_market():
+    told = venue_rules.SymbolRules(symbol="BTCUSDT", base="BTC", quote="USDT", tick_size=D("0.01"), step_size=D("0.002"), min_quantity=D("0.002"), market_min=D("0.01"), market_max=D("7.5"), market_step=D("0.005"))  # fmt: skip
+    made = ours(told).instrument()
+    assert (made.step_size, made.min_quantity) == (D("0.01"), D("0.01"))
+    assert (made.max_quantity, made.max_market_quantity) == (D(9_000_000), D("7.5"))
+    alone = [f for f in told.told()["filters"] if f["filterType"] not in {"MARKET_LOT_SIZE", "NOTIONAL"}]  # fmt: skip
+    made = ours(told, filters=alone).instrument()
+    assert (made.step_size, made.max_market_quantity) == (D("0.002"), D(9_000_000))
+    assert made.max_market_notional is None
 
 
 def test_nan_never_passes():
