@@ -430,7 +430,7 @@ class Engine:
         if unprotected < instrument.min_quantity:
             return
         unprotected = instrument.floor_quantity(unprotected)
-        if instrument.tradable(unprotected, position.stop_price):
+        if instrument.sellable(unprotected, position.stop_price):
             refused = self._stop_refused(position)
             purpose = Purpose.EXIT if refused else Purpose.STOP
             self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)

@@ -130,6 +130,12 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the venue's filters let this quantity through at this price."""
         return quantity >= self.min_quantity and quantity * price >= self.min_notional
 
+    def sellable(self, quantity: Decimal, price: Decimal) -> bool:
+        """Whether so much of what is held can be left: of contracts the least notional is none."""
+        if self.market is Market.USDM:
+            return quantity >= self.min_quantity
+        return self.tradable(quantity, price)
+
 
 def _to_multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
     return (value / step).to_integral_value(rounding=rounding) * step

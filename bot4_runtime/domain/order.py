@@ -159,6 +159,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     """One execution. `trade_id` is the venue's and is unique per (book, symbol).
 
     Attributes:
+        intent_no: what it executes; 0 when the venue closed a position itself.
         price: in quote.
         quantity: in base, positive.
         fee: in `fee_asset`, positive when paid, negative when rebated.

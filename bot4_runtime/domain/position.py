@@ -41,7 +41,8 @@ class ClosedTrade(msgspec.Struct, frozen=True, kw_only=True):
         quantity: largest base quantity held.
         pnl: net profit in quote, all fees included.
         return_net: pnl / (entry_price x quantity).
-        exit_reason: ``signal``, ``stop``, ``emergency`` or ``end``.
+        exit_reason: ``signal``, ``stop``, ``emergency``, ``end``, or ``liquidation`` when
+            the venue closed it itself.
     """
 
     book: Book

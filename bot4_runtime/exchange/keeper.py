@@ -2,14 +2,15 @@
 
 Between candles it folds what the user stream brings; at the start, after a reconnect, every
 30 s and soon after anything unclear it reads the account whole: open orders, each of our live
-orders by name, trades from the last trade read on, balances. A failed reading is repeated and
-entries wait; a difference makes them wait until the operator accepts it. What only absence or
-an amount speaks for is believed when two readings agree on it.
+orders by name, trades from the last trade read on, balances, and of contracts positions. A failed
+reading is repeated and entries wait; a difference makes them wait until the operator accepts it.
+What only absence or an amount speaks for is believed when two readings agree on it. What the
+venue closed itself is booked, and entries wait until the operator accepts that too.
 
 At the start everything that was intended and never answered is UNKNOWN: see `unknown`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final, Protocol
 
@@ -28,8 +29,12 @@ from bot4_runtime.exchange.protocols import RemoteVenue, VenueOrder, VenueTrade
 from bot4_runtime.exchange.reconcile import (
     claim,
     compare_balances,
+    compare_positions,
     ending,
     fill_event,
+    forced,
+    forced_fill,
+    forced_order,
     foreign_order,
     foreign_trade,
     lost_order,
@@ -222,7 +227,12 @@ class AccountKeeper:
             self._due_ms = self._now_ms()
         self._streaming = streaming
         for update in self._venue.poll():
-            self._hear(update.order, update.trade)
+            name, trade = update.order.client_id, update.trade
+            if forced(name):
+                if trade is not None:
+                    self._book_forced(trade, name)
+            else:
+                self._hear(update.order, trade)
         if self._now_ms() >= self._due_ms:
             self._reconcile()
         touched = sorted(self._touched)
@@ -255,7 +265,8 @@ class AccountKeeper:
         self._measure_clock()
         state = self._ledger.state
         for told in self._venue.open_orders():
-            self._hear_whole(told)
+            if not forced(told.client_id):
+                self._hear_whole(told)
         missed = []
         for order in state.all_live_orders():
             answer = self._venue.query(order.intent.symbol, order.client_id)
@@ -268,19 +279,27 @@ class AccountKeeper:
             self._on_missed(state.orders[intent_no])
         for intent_no, told in self._told.items():
             self._settle(state.orders[intent_no], told)
-        balances = dict(self._venue.balances())
+        balances, positions = dict(self._venue.balances()), self._venue.positions()
         after = self._book_trades(dict(through))
         opening = None
         if state.account.opening is None:
-            opening = self._opening(balances)
+            opening = self._opening(balances, positions or {})
             if opening is not None:
                 self._compared_ms = self._now_ms()
         elif after == through and not self._unclear:
-            self._found |= {d.key: d for d in compare_balances(state.account, balances)}
+            self._found |= {d.key: d for d in self._compared_with(balances, positions)}
             self._compared_ms = self._now_ms()
             self._compared = True
         self._unclear |= after != through
         self._conclude(after, opening)
+
+    def _compared_with(
+        self, balances: Mapping[str, Decimal], positions: Mapping[str, Decimal] | None
+    ) -> list[Difference]:
+        state = self._ledger.state
+        if positions is None:
+            return compare_balances(state.account, balances)
+        return compare_positions(state.account, positions, {*self._symbols, *state.instruments})
 
     def _measure_clock(self) -> None:
         before_ns = self._clock.now_ns()
@@ -335,6 +354,12 @@ class AccountKeeper:
         self._ledger.emit(fill_event(order, trade))
         self._touched.add(trade.symbol)
 
+    def _book_forced(self, trade: VenueTrade, name: str) -> None:
+        """Book a trade by which the venue closed a position; entries wait until it is accepted."""
+        self._trip(forced_order(trade, name, forced(name)))
+        self._ledger.emit(forced_fill(trade))
+        self._touched.add(trade.symbol)
+
     def _book_trades(self, through: dict[str, int]) -> dict[str, int]:
         """Read and book all trades after the given ids; return the new ones.
 
@@ -361,6 +386,10 @@ class AccountKeeper:
         state = self._ledger.state
         intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
         if intent_no is None:
+            name = self._venue.name_of(trade)
+            if forced(name):
+                self._book_forced(trade, name)
+                return True
             self._look_for_contradicted(trade.symbol)
             intent_no = state.account.intent_of(trade.symbol, trade.venue_order_id)
         order = None if intent_no is None else state.orders.get(intent_no)
@@ -428,14 +457,18 @@ class AccountKeeper:
         )
 
     # -------------------------------------------------------------- conclusions
-    def _opening(self, balances: dict[str, Decimal]) -> dict[str, Decimal] | None:
+    def _opening(
+        self, balances: dict[str, Decimal], positions: Mapping[str, Decimal]
+    ) -> dict[str, Decimal] | None:
         """Return what the account began with, once two readings agree.
 
         Raises:
-            ConfigError: it holds less quote than the account is to begin with.
+            ConfigError: it holds less quote than the account is to begin with, or a position in
+                what is to be traded, which would be taken for ours.
         """
-        before, self._balances = self._balances, balances
-        if before != balances:
+        whole = {**balances, **positions}
+        before, self._balances = self._balances, whole
+        if before != whole:
             self._unclear = True
             self._failure = FIRST_READING
             return None
@@ -446,7 +479,13 @@ class AccountKeeper:
                 f"{balances.get(first.quote, Decimal(0))} {first.quote}, and initial_cash is "
                 f"{first.initial_cash}; lower paper.initial_cash or fund the account"
             )
-        return balances
+        held = sorted(set(positions) & set(self._symbols))
+        if held:
+            raise ConfigError(
+                f"the account at {self._venue.name} holds positions in {', '.join(held)} that "
+                "nothing here opened; close them, or trade other symbols"
+            )
+        return whole
 
     def _trip(self, found: Difference) -> None:
         """Journal at once what needs no second look: an order that is not ours."""

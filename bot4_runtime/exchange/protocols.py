@@ -138,6 +138,17 @@ class RemoteVenue(Venue, Protocol):
         """Return free plus locked amounts by asset."""
         ...
 
+    def positions(self) -> Mapping[str, Decimal] | None:
+        """Return what is held of contracts, in base, shorts below zero: by symbol.
+
+        None on a spot market, where what is held is in the balances.
+        """
+        ...
+
+    def name_of(self, trade: VenueTrade) -> str:
+        """Return the client id of the order that a trade is of; empty where it is not told."""
+        ...
+
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
         ...

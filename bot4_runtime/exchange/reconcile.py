@@ -5,25 +5,34 @@ Pure: state and what a venue said go in, events and differences come out. The ru
 - A fill is what a trade of the venue says, never what a quantity suggests.
 - An order ends only once all its trades are booked, so that nothing is released too early.
 - What is not ours is a difference and is never taken for ours.
-- Positions follow from trades alone; balances only confirm them.
+- Positions follow from trades alone; balances, or the venue's positions, only confirm them.
+- What the venue closes itself (liquidation, auto-deleveraging) is booked, and told as that.
 
 `keeper` does the asking.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.client_id import parse_client_id, tag_of
 from bot4_runtime.domain.events import OrderClosed, OrderEvent, OrderFilled, OrderRejected
-from bot4_runtime.domain.order import Fill, Order, OrderStatus
+from bot4_runtime.domain.order import Book, Fill, Order, OrderStatus
 from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.state.venue_account import VenueAccount
 
 QUANTUM: Final = Decimal("1e-8")
 """The venue's least amount; balances that differ by less agree."""
+FORCED: Final = {
+    "autoclose-": "the venue liquidated what was held",
+    "adl_autoclose": "the venue closed it against a bankrupt position (auto-deleveraging)",
+    "settlement_autoclose-": "the venue settled what was held, since the contract ends",
+}
+"""How Binance names the orders by which it closes positions itself, and what they mean."""
+BY_THE_VENUE: Final = 0
+"""Intent number of what the venue did itself: no intent has it."""
 NS_PER_MS: Final = 1_000_000
 
 
@@ -76,21 +85,37 @@ def _unlike(order: Order, told: VenueOrder) -> str:
 def fill_event(order: Order, trade: VenueTrade) -> OrderFilled:
     """Return what a trade of the venue means for an order of ours."""
     ts_ns = trade.time_ms * NS_PER_MS
+    intent = order.intent
+    return OrderFilled(ts_event_ns=ts_ns, fill=_fill(trade, intent.intent_no, intent.book, ts_ns))
+
+
+def _fill(trade: VenueTrade, intent_no: int, book: Book, ts_ns: int) -> Fill:
+    return Fill(
+        trade_id=str(trade.trade_id),
+        intent_no=intent_no,
+        book=book,
+        symbol=trade.symbol,
+        side=trade.side,
+        price=trade.price,
+        quantity=trade.quantity,
+        fee=trade.fee,
+        fee_asset=trade.fee_asset,
+        liquidity=trade.liquidity,
+        ts_event_ns=ts_ns,
+    )
+
+
+def forced(client_id: str) -> str:
+    """Say why the venue placed an order itself; empty for one that it did not."""
+    return next((why for name, why in FORCED.items() if client_id.startswith(name)), "")
+
+
+def forced_fill(trade: VenueTrade) -> OrderFilled:
+    """Return what a trade means by which the venue closed a position: nobody intended it."""
+    ts_ns = trade.time_ms * NS_PER_MS
     return OrderFilled(
         ts_event_ns=ts_ns,
-        fill=Fill(
-            trade_id=str(trade.trade_id),
-            intent_no=order.intent.intent_no,
-            book=order.intent.book,
-            symbol=trade.symbol,
-            side=trade.side,
-            price=trade.price,
-            quantity=trade.quantity,
-            fee=trade.fee,
-            fee_asset=trade.fee_asset,
-            liquidity=trade.liquidity,
-            ts_event_ns=ts_ns,
-        ),
+        fill=_fill(trade, BY_THE_VENUE, Book.VALIDATED, ts_ns),
     )
 
 
@@ -162,17 +187,46 @@ def undead_order(order: Order, told: VenueOrder) -> Difference:
     )
 
 
-def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> list[Difference]:
-    """Hold every asset's amount against what is expected.
+def forced_order(told: VenueTrade, name: str, why: str) -> Difference:
+    """An order of the venue's own, which closed what was held."""
+    return Difference(
+        kind=DifferenceKind.ORDER,
+        name=name,
+        ours=Decimal(0),
+        venue=told.quantity,
+        reason=f"{told.side} {told.symbol}: {why}",
+    )
 
-    Assets that differed before are told again when they agree, since what an operator accepts
+
+def compare_positions(
+    account: VenueAccount, positions: Mapping[str, Decimal], symbols: Iterable[str]
+) -> list[Difference]:
+    """Hold what is held of each symbol against what is expected; wallets move by themselves.
+
+    Funding and the profit of others' positions move them too; what was traded tells positions.
+    """
+    return _compare(account, positions, {*symbols, *positions}, "a position that others moved")
+
+
+def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> list[Difference]:
+    """Hold every asset's amount against what is expected."""
+    why = "a deposit, a withdrawal, or trades that are not ours"
+    return _compare(account, balances, account.assets() | set(balances), why)
+
+
+def _compare(
+    account: VenueAccount, held: Mapping[str, Decimal], names: Iterable[str], why: str
+) -> list[Difference]:
+    """Hold amounts against what is expected.
+
+    What differed before is told again when they agree, since what an operator accepts
     is the present difference and no older one.
     """
     told_before = {d.name for d in account.differences if d.kind is DifferenceKind.BALANCE}
     found = []
-    for asset in sorted(account.assets() | set(balances)):
+    for asset in sorted(names):
         ours = account.expected(asset)
-        venue = balances.get(asset, Decimal(0))
+        venue = held.get(asset, Decimal(0))
         if abs(venue - ours) > QUANTUM or asset in told_before:
             found.append(
                 Difference(
@@ -180,7 +234,7 @@ def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> 
                     name=asset,
                     ours=ours,
                     venue=venue,
-                    reason="a deposit, a withdrawal, or trades that are not ours",
+                    reason=why,
                 )
             )
     return found

@@ -248,7 +248,7 @@ class BookState(msgspec.Struct, kw_only=True):
             entry_quantity=trip.entry_quantity,
             exit_quote=trip.exit_quote + fill.price * abs(base_delta),
             exit_quantity=trip.exit_quantity + abs(base_delta),
-            exit_reason=trip.exit_reason if intent is None else _EXIT_REASONS[intent.purpose],
+            exit_reason=_exit_reason(fill, intent, trip),
         )
         self.positions[fill.symbol] = msgspec.structs.replace(
             held,
@@ -343,6 +343,12 @@ class BookState(msgspec.Struct, kw_only=True):
             exposure=exposure,
             leverage=leverage,
         )
+
+
+def _exit_reason(fill: Fill, intent: OrderIntent | None, trip: Trip) -> str:
+    if intent is not None:
+        return _EXIT_REASONS[intent.purpose]
+    return trip.exit_reason if fill.intent_no else "liquidation"
 
 
 def base_asset(symbol: str, instrument: Instrument | None) -> str:

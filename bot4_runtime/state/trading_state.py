@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.client_id import journal_tag
 from bot4_runtime.domain.errors import InvariantViolated
 from bot4_runtime.domain.events import (
@@ -438,7 +439,8 @@ class TradingState:
                 )
             self._filled(order, fill.quantity, fill.price * fill.quantity)
         if fill.book is Book.VALIDATED:
-            self.account.booked(fill, base, book.quote)
+            contract = instrument is not None and instrument.market is Market.USDM
+            self.account.booked(fill, fill.symbol if contract else base, book.quote)
         before = book.positions.get(fill.symbol)
         book.fill(fill, intent, base, fee_price)
         if before is not None and before.quantity * fill.side.sign < 0:
@@ -533,7 +535,7 @@ class TradingState:
         done = not left
         if instrument is not None and not done:
             done = left < instrument.step_size or (
-                not instrument.tradable(left, price) and not self.live_orders(symbol, book.book)
+                not instrument.sellable(left, price) and not self.live_orders(symbol, book.book)
             )
         if done:
             book.close(symbol, ts_ns, base_asset(symbol, instrument))

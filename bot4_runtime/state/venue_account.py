@@ -23,7 +23,7 @@ class VenueAccount(msgspec.Struct, kw_only=True):
     Attributes:
         opening: what the venue held of each asset before our first trade, operator's
             adjustments included; None until it was read.
-        flows: what our fills and their fees moved, by asset.
+        flows: what our fills and their fees moved, by asset; of contracts, by symbol.
         trades_through: trade id up to which all trades were read, by symbol.
         intents: intent numbers by ``SYMBOL|venue order id``, the last 4,000.
         differences: what the last comparison found, unless accepted since.
@@ -57,7 +57,13 @@ class VenueAccount(msgspec.Struct, kw_only=True):
             del self.intents[next(iter(self.intents))]
 
     def booked(self, fill: Fill, base: str, quote: str) -> None:
-        """Move what an execution moved."""
+        """Move what an execution moved.
+
+        Args:
+            fill: the execution.
+            base: what its quantity is of: an asset, or of a contract its symbol.
+            quote: asset of its price.
+        """
         flows = self.flows
         gross = fill.price * fill.quantity
         bought = fill.side is Side.BUY

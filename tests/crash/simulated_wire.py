@@ -196,6 +196,12 @@ class SimulatedWire:
             return {}
         return {asset: amount for asset, amount in self._exchange.balances.items() if amount}
 
+    def positions(self) -> None:
+        return None
+
+    def name_of(self, trade: VenueTrade) -> str:
+        return ""
+
     def server_time_ms(self) -> int:
         self._ask("time")
         return self._world.now_ms - RTT_MS // 2

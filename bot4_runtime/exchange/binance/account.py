@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from bot4_runtime.clock import Clock
@@ -363,6 +364,14 @@ class BinanceAccount(ABC):
                 found.append(trade)
             if len(rows) < PAGE:
                 return found
+
+    def positions(self) -> Mapping[str, Decimal] | None:
+        """Return None: what is held is in the balances."""
+        return None
+
+    def name_of(self, trade: VenueTrade) -> str:
+        """Return nothing: whose a trade is, the names of our own orders tell."""
+        return ""
 
     def _if_known(self, path: str, asked: Parameters, shape: type[Told]) -> Told | None:
         """Ask for one order; None when the venue says that it does not know it."""

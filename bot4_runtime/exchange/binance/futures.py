@@ -24,7 +24,6 @@ from bot4_runtime.domain.errors import (
     VenueRefused,
 )
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent
-from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.order import Order, OrderIntent, OrderType, Side
 from bot4_runtime.exchange.binance.account import (
     BinanceAccount,
@@ -54,7 +53,7 @@ from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
 from bot4_runtime.exchange.binance.signing import Signer
-from bot4_runtime.exchange.protocols import VenueOrder
+from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 DUPLICATE: Final = "-4116"
@@ -288,24 +287,24 @@ class BinanceFutures(BinanceAccount):
         return {row.asset: _amount(row.balance) for row in rows if row.balance}
 
     def positions(self) -> Mapping[str, Decimal]:
-        """Return what is held, in base, shorts below zero: by base asset."""
+        """Return what is held, in base, shorts below zero: by symbol, both sides together."""
         body = self._ask("/fapi/v3/positionRisk", {})
         held: dict[str, Decimal] = {}
         for row in read_answer(body, list[PositionFields], "the positions"):
             quantity = _amount(row.position_amt)
             if quantity:
-                base = self._base(row.symbol)
-                held[base] = held.get(base, Decimal(0)) + quantity
+                held[row.symbol] = held.get(row.symbol, Decimal(0)) + quantity
         return held
 
-    def _base(self, symbol: str) -> str:
-        rules = self._rules.of(symbol)
-        if rules is not None:
-            return rules.base
-        try:
-            return split_symbol(symbol)[0]
-        except DataError:  # one that is not traded here; it must be told all the same
-            return symbol
+    def name_of(self, trade: VenueTrade) -> str:
+        """Return the client id of the order that a trade is of, be it the venue's own."""
+        named: Parameters = {"symbol": trade.symbol, "orderId": trade.venue_order_id}
+        row = self._if_known("/fapi/v1/order", named, ContractOrder)
+        return "" if row is None else row.client_order_id
+
+    def account_uid(self) -> int | None:
+        """Return None: this market does not tell the account's number."""
+        return None
 
     def _learn_marks(self) -> None:
         rows = read_answer(

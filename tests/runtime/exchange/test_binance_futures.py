@@ -135,7 +135,7 @@ def test_a_market_order_is_accepted_and_its_fills_are_told_by_trades_alone(by_li
         assert (trade.price, trade.quantity) == (D("40000.1"), D("0.01"))
         assert (trade.fee_asset, trade.liquidity) == ("USDT", Liquidity.TAKER)
         assert client.balances() == {"USDT": D(10_000) - trade.fee}
-        assert client.positions() == {"BTC": D("0.01")}
+        assert client.positions() == {SYMBOL: D("0.01")}
         told = client.query(SYMBOL, "b4-1-7")
         assert (told.status, told.filled, told.spent) == (OrderStatus.FILLED, D("0.01"), D("400.001"))  # fmt: skip
 
@@ -207,7 +207,7 @@ def test_a_stop_is_cancelled_and_may_be_cancelled_again(by_line):
             assert client.cancel(ordered(stop(2), "b4-1-2"), 5) == []
         for told in (client.query(SYMBOL, "b4-1-2"), asked_anew(server, "b4-1-2")):
             assert told.status is OrderStatus.CANCELED
-        assert client.positions() == {"BTC": D("0.01")}
+        assert client.positions() == {SYMBOL: D("0.01")}
 
 
 def test_a_stop_whose_order_is_refused_at_the_trigger_is_told_as_rejected():
@@ -368,7 +368,7 @@ def test_in_hedge_mode_a_position_is_opened_stopped_and_closed():
     with connected(holding=Holding(hedge=True)) as (_venue, client, _server):
         client.submit(intent(1), "b4-1-1", 0.0)
         client.submit(stop(2), "b4-1-2", 0.0)
-        assert client.positions() == {"BTC": D("0.01")}
+        assert client.positions() == {SYMBOL: D("0.01")}
         client.cancel(ordered(stop(2), "b4-1-2"), 5)
         (accepted,) = client.submit(intent(3, Side.SELL, reduces=True), "b4-1-3", 0.0)
         assert isinstance(accepted, OrderAccepted)
@@ -488,7 +488,7 @@ def test_positions_of_what_is_not_traded_are_told_too():
     with connected() as (_venue, client, _server):
         told = [{"symbol": "SOLUSDT", "positionAmt": "-3"}, {"symbol": "ODD", "positionAmt": "1"}]
         client._ask = lambda *_: msgspec.json.encode(told)
-        assert client.positions() == {"SOL": D(-3), "ODD": D(1)}
+        assert client.positions() == {"SOLUSDT": D(-3), "ODD": D(1)}
 
 
 # ---------------------------------------------------------------------- odd messages

@@ -57,6 +57,8 @@ class Venue:
         self.open: list[VenueOrder] = []
         self.done: list[VenueTrade] = []
         self.held = {"USDT": Decimal(10_000)}
+        self.contracts: dict[str, Decimal] | None = None
+        self.names: dict[str, str] = {}
         self.updates: list[UserUpdate] = []
         self.alive = True
         self.skew_ms = 0
@@ -83,6 +85,12 @@ class Venue:
         if self.fails is not None:
             raise self.fails
         return dict(self.held)
+
+    def positions(self) -> dict[str, Decimal] | None:
+        return self.contracts
+
+    def name_of(self, trade: VenueTrade) -> str:
+        return self.names.get(trade.venue_order_id, "")
 
     def server_time_ms(self) -> int:
         return self.clock.now_ns() // MS + self.skew_ms
