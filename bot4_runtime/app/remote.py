@@ -18,7 +18,7 @@ from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.exchange.binance.limits import shared_budget
+from bot4_runtime.exchange.binance.limits import RequestBudget, shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
@@ -37,6 +37,7 @@ class Remote:
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
         local: whether the venue is on this machine, where nothing is at stake.
+        budget: what may be asked of the venue, by the account and for candles together.
     """
 
     venue: BinanceSpot
@@ -45,6 +46,7 @@ class Remote:
     lease: Lease
     source: CandleSource | None = None
     local: bool = False
+    budget: RequestBudget | None = None
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -91,15 +93,16 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         )
     lease = Lease()
     clock = LiveClock()
+    budget = RequestBudget(None) if local else shared_budget(Market.SPOT)
     venue = BinanceSpot(
         rest_url,
         stream_url,
         signer_from_environment(os.environ),
         clock,
         may_send=lease.holds,
-        budget=None if local else shared_budget(Market.SPOT),
+        budget=budget,
         order_url=stream_url,
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     )
-    return Remote(venue, clock, time.monotonic_ns, lease, local=local)
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local, budget=budget)

@@ -82,7 +82,10 @@ def build(
         remote = connect(settings, options, strategy)
     registry = ModelRegistry(settings.models)
     source = (remote.source if remote is not None else None) or build_source(
-        settings, options, registry if strategy.needs_models else None
+        settings,
+        options,
+        registry if strategy.needs_models else None,
+        remote.budget if remote is not None else None,
     )
     start_ms = source.start_ms if source.start_ms is not None else wall_ms()
     clock = _clock(options, remote, start_ms)

@@ -1,4 +1,4 @@
-"""A strategy that trades every other minute, so that an hour holds many orders. No strategy."""
+"""A strategy that enters every other minute, so that an hour holds many orders. No strategy."""
 
 import zlib
 
@@ -6,7 +6,7 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 
 RULE = "soak"
-CYCLE = 4
+CYCLE = 2
 """Candles from one entry of a symbol to the next; it is left after half of them."""
 
 

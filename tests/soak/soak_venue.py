@@ -18,13 +18,13 @@ from bot4_runtime.venue.tape import candle_prints
 KEY = "soak"
 INTERVAL = "1m"
 STEP_MS = interval_ms(INTERVAL)
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
+SYMBOLS = ("ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "LTCUSDT")
 LONGEST_S = 15.0
 """Of anything that lasts: an hour is to hold many faults."""
 OFTENER = 5
 """Than in the venue's time: a minute of the clock holds few orders."""
-LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED}
-"""What would leave little of the hour to trade in."""
+LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED, Fault.RESTRICTED}
+"""What would leave little of the hour to trade in; a refused location ends the engine by right."""
 
 
 class SoakVenue:

@@ -50,6 +50,7 @@ class BinanceSource:
         base_url: replaces Binance's REST host, for a proxy or a venue on loopback, which has
             a request count of its own; Binance's is shared with the machine's processes.
         proxy: ``http://host:port`` to go through; None for none.
+        budget: of the account that trades at the same host; None for that of the host.
     """
 
     origin = Origin.REAL
@@ -64,6 +65,7 @@ class BinanceSource:
         clock: Clock,
         base_url: str | None = None,
         proxy: str | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         self.label = "binance"
         self.symbols = tuple(sorted(symbols))
@@ -76,8 +78,10 @@ class BinanceSource:
             plain = base_url is not None and base_url.startswith("http:")
             name = "http_proxy" if plain else "https_proxy"
             setattr(self._client, name, checked_proxy(proxy))
-        local = urlsplit(base_url or "").hostname in LOOPBACK
-        self._budget = RequestBudget(None, market) if local else shared_budget(market)
+        if budget is None:
+            local = urlsplit(base_url or "").hostname in LOOPBACK
+            budget = RequestBudget(None, market) if local else shared_budget(market)
+        self._budget = budget
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
         self._refused: dict[str, DataError] = {}
         self._log = structlog.get_logger("binance")

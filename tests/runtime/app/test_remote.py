@@ -2,14 +2,21 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from bot4_runtime import app
 from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source
+from bot4_runtime.clock import LiveClock
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, ModelError, VenueUnreachable
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.rules import SymbolRules
 
 LOOPBACK = {
     "BOT4_RUNTIME__MODE": "testnet",
@@ -108,3 +115,28 @@ def test_its_candles_are_those_of_the_venue_it_trades_at(make_settings, key):
     settings = make_settings(**LOOPBACK)
     with pytest.raises(VenueUnreachable):  # and not those of binance.com
         build_source(settings, app.RunOptions(source="binance"), None)
+
+
+def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(
+    make_settings, key, tmp_path
+):
+    instrument = Instrument.assume("BTCUSDT", Market.SPOT, 40_000.0)
+    venue = Loopback(LiveClock(), [(SymbolRules.of(instrument), Decimal(40_000))])
+    with hosted(venue) as server:
+        settings = make_settings(
+            **LOOPBACK
+            | {
+                "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT"]',
+                "BOT4_BINANCE__REST_URL": f"http://127.0.0.1:{server.port}",
+                "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            }
+        )
+        options = app.RunOptions(source="binance")
+        run = app.build(settings, options, mode="testnet", folder=tmp_path / "run")
+        try:
+            assert list(run.source.history(0, 60_000)) == []
+            run.remote.budget.stay_away(60_000)
+            with pytest.raises(VenueUnreachable, match="nothing was asked"):
+                run.source.history(0, 60_000)
+        finally:
+            run.store.close()
