@@ -162,7 +162,9 @@ def told(measured):
         "",
         "Written by `make soak` (an hour; `MINUTES=10` for less): `bot4-runtime start --mode "
         "testnet` as a process against a venue on the same machine, whose faults change every "
-        "minute. The market is SIMULATED, the strategy enters each symbol every other minute and leaves it in the next.",
+        "minute. The market is SIMULATED: it rises, so that no row of losses ends the trading, and "
+        "falls every tenth minute, so that stops are hit. The strategy enters each symbol every "
+        "other minute and leaves it in the next.",
         "",
         f"Measured {datetime.now(UTC):%Y-%m-%d} for {measured['minutes']:g} minutes, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Memory is the resident set "

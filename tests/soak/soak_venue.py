@@ -27,6 +27,40 @@ LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED, Fault.RESTRICTED}
 """What would leave little of the hour to trade in; a refused location ends the engine by right."""
 
 
+RISE, FALL = 1.004, 0.985
+"""By what prices move within a minute besides their noise, and within each tenth one instead. A
+position held for a minute pays its commissions, so that no row of losses ends the trading; and
+what is held in a fall is sold by its stop."""
+FALLS_EVERY = 10
+
+
+class SoakMarket:
+    """The invented market, rising and falling from its session's begin on."""
+
+    def __init__(self, seed):
+        self._source = SimulatedSource(seed=seed, interval=INTERVAL, symbols=SYMBOLS, speed=None)
+
+    def history(self, from_ms, to_ms):
+        """Candles with open times in [from_ms, to_ms), merged over symbols."""
+        for candle in self._source.history(from_ms, to_ms):
+            number = (candle.open_time_ms - SIMULATED_START_MS) // STEP_MS
+            before, after = height(number), height(number + 1)
+            opened, closed = candle.open * before, candle.close * after
+            yield msgspec.structs.replace(
+                candle,
+                open=opened,
+                high=max(opened, closed, candle.high * before),
+                low=min(opened, closed, candle.low * before),
+                close=closed,
+            )
+
+
+def height(minutes):
+    """Return what the session's rises and falls have made of a price."""
+    falls, rises = divmod(max(minutes, 0), FALLS_EVERY)
+    return (RISE ** (FALLS_EVERY - 1) * FALL) ** falls * RISE**rises
+
+
 class SoakVenue:
     """Builds the venue and moves it with the machine's clock.
 
@@ -39,7 +73,7 @@ class SoakVenue:
     def __init__(self, deposits, hours, seed):
         self.seed = seed
         self.sink = MemorySink()
-        self._source = SimulatedSource(seed=seed, interval=INTERVAL, symbols=SYMBOLS, speed=None)
+        self._source = SoakMarket(seed)
         self._shift_ms = wall_ms() // STEP_MS * STEP_MS - SIMULATED_START_MS
         end_ms = SIMULATED_START_MS + round(hours * 3_600_000)
         firsts = list(self._source.history(SIMULATED_START_MS, SIMULATED_START_MS + STEP_MS))

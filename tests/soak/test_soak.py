@@ -3,11 +3,13 @@
 import importlib.util
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from bot4_runtime.rehearsal.verdict import Outcome
+from bot4_runtime.sources import SIMULATED_START_MS
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -47,6 +49,21 @@ def test_what_happened_too_seldom_shows_nothing(name: str) -> None:
     assert "Verdict: inconclusive. Too little happened to show anything." in page
     assert soak_main.outcome(few | {"violations": ["a"]}) is Outcome.VIOLATED
     assert soak_main.outcome(few | {"memory_growth": math.nan}) is Outcome.VIOLATED
+
+
+def test_the_market_pays_for_holding_and_hits_stops_every_tenth_minute() -> None:
+    market = sys.modules["soak_venue"].SoakMarket(4)
+    step_ms, begin_ms = 60_000, SIMULATED_START_MS
+    candles = [c for c in market.history(begin_ms - step_ms, begin_ms + 20 * step_ms)
+               if c.symbol == "BTCUSDT"]  # fmt: skip
+    for before, after in pairwise(candles):
+        after.check()
+        assert after.open == pytest.approx(before.close, rel=1e-4)
+    moves = [candle.close / candle.open - 1 for candle in candles[1:]]
+    assert all(move > 0.002 for move in moves[:9]), "more than two commissions"
+    assert moves[9] < -0.01, "below a stop"
+    assert moves[19] < -0.01
+    assert candles[0].close == pytest.approx(candles[0].open, rel=0.01)
 
 
 def test_the_venues_candles_end_with_the_one_that_forms() -> None:
