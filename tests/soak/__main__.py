@@ -44,6 +44,7 @@ CALM_S = 80.0
 """Without faults and entries at the end, until all that is unclear has cleared up."""
 FLAT = 0.05
 """Share by which memory may grow from the second quarter of the time to the last."""
+RISK = {f"BOT4_RISK__{name.upper()}": str(value) for name, value in LOOSE.items()}
 LEAST = {"minutes": 60, "orders_held_by_venue": 60, "trades": 30, "faults": 120}
 """What must have happened, for anything to be shown."""
 
@@ -164,7 +165,7 @@ def told(measured):
         "testnet` as a process against a venue on the same machine, whose faults change every "
         "minute. The market is SIMULATED: it rises, so that no row of losses ends the trading, and "
         "falls every tenth minute, so that stops are hit. The strategy enters each symbol every "
-        "other minute and leaves it in the next.",
+        "third minute and leaves it in the next.",
         "",
         f"Measured {datetime.now(UTC):%Y-%m-%d} for {measured['minutes']:g} minutes, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Memory is the resident set "
@@ -192,7 +193,7 @@ def _started(home, port, log):
         "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{port}/ws-api/v3",
         "BOT4_BINANCE_API_KEY": KEY,
         "BOT4_BINANCE_SECRET": KEY,
-        **{f"BOT4_RISK__{name.upper()}": str(value) for name, value in LOOSE.items()},
+        **RISK,
         "PYTHONPATH": f"{HERE}:{ROOT}",
     }
     words = ["start", "--mode", "testnet", "--source", "binance", "--interval", INTERVAL,

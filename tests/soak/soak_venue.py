@@ -27,15 +27,15 @@ LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED, Fault.RESTRICTED}
 """What would leave little of the hour to trade in; a refused location ends the engine by right."""
 
 
-RISE, FALL = 1.004, 0.985
+RISE, FALL = 1.006, 0.975
 """By what prices move within a minute besides their noise, and within each tenth one instead. A
-position held for a minute pays its commissions, so that no row of losses ends the trading; and
-what is held in a fall is sold by its stop."""
+position held for a minute pays its commissions, and all of them pay for the falls, in which what
+is held is sold by its stop: no row of losses or record of them ends the trading."""
 FALLS_EVERY = 10
 
 
 class SoakMarket:
-    """The invented market, rising and falling from its session's begin on."""
+    """The invented market, rising and falling all the time."""
 
     def __init__(self, seed):
         self._source = SimulatedSource(seed=seed, interval=INTERVAL, symbols=SYMBOLS, speed=None)
@@ -56,8 +56,8 @@ class SoakMarket:
 
 
 def height(minutes):
-    """Return what the session's rises and falls have made of a price."""
-    falls, rises = divmod(max(minutes, 0), FALLS_EVERY)
+    """Return what rises and falls have made of a price since the session's begin."""
+    falls, rises = divmod(minutes, FALLS_EVERY)
     return (RISE ** (FALLS_EVERY - 1) * FALL) ** falls * RISE**rises
 
 
