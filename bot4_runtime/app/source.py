@@ -12,7 +12,7 @@ from bot4_runtime.candles.simulated import DEFAULT_SEED, EPOCH_MS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, Origin, interval_ms
-from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams, over_aiohttp
 from bot4_runtime.exchange.binance.limits import RequestBudget
@@ -156,10 +156,19 @@ def polled_candles(
 
 
 def _binance(settings: Settings, budget: RequestBudget | None) -> CandleSource:
-    """Build what brings Binance's candles: streams with REST beside them, or REST alone."""
+    """Build what brings Binance's candles: streams with REST beside them, or REST alone.
+
+    Whether the venue knows the symbols is asked at once, or, where a venue outside the process
+    may hold positions or this address is to be silent, with the first candles, as often as it
+    takes: `bot4_runtime.patience`.
+    """
     symbols = settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS
     polled = polled_candles(settings, symbols, budget)
-    polled.check()
+    try:
+        polled.check()
+    except VenueUnreachable:
+        if settings.runtime.mode == "paper" and not polled.held_off:
+            raise
     hosts = settings.stream_hosts()
     if settings.source.feed == "poll" or hosts is None:
         return polled

@@ -59,6 +59,7 @@ def build(
     mode: str,
     folder: Path,
     on_progress: Callable[[int, Candle], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
     metrics: Metrics | None = None,
     remote: Remote | None = None,
 ) -> Run:
@@ -71,6 +72,7 @@ def build(
             it began with.
         folder: where journal and snapshots lie.
         on_progress: called with (candles done, the candle) after each.
+        on_wait: told why nothing begins yet.
         metrics: counts the events; its own when None.
         remote: of modes ``testnet`` and ``live``; the one that the settings name when None.
 
@@ -176,6 +178,7 @@ def build(
             commands=_commands(folder, clock, limits) if mode != "replay" else None,
             timer=remote.timer if remote is not None else time.monotonic_ns,
             on_progress=on_progress,
+            on_wait=on_wait,
         )
     except BaseException:
         store.close()

@@ -6,7 +6,6 @@ must query it. Nothing here retries, waits for a fill, or guesses.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
@@ -15,6 +14,7 @@ from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import (
     DataError,
     InvariantViolated,
+    LocationRefused,
     OutcomeUnknown,
     VenueError,
     VenueRefused,
@@ -160,10 +160,18 @@ class BinanceSpot:
         """Learn the venue's time and rules, open the line and begin to follow the user stream.
 
         A venue that does not answer now is asked again before the first signature.
+
+        Raises:
+            LocationRefused: HTTP 451.
         """
-        with suppress(VenueError):
+        try:
             self._clock.synchronise(self.server_time_ms)
             self._learn_rules()
+        except LocationRefused:
+            self._http.close()
+            raise
+        except VenueError:
+            pass
         if self._line is not None:
             self._line.start()
         if self._stream is not None:

@@ -113,8 +113,9 @@ def test_a_venue_that_is_away_is_no_error_of_its_client(make_settings, key):
 
 def test_its_candles_are_those_of_the_venue_it_trades_at(make_settings, key):
     settings = make_settings(**LOOPBACK)
+    source = build_source(settings, app.RunOptions(source="binance"), None)
     with pytest.raises(VenueUnreachable):  # and not those of binance.com
-        build_source(settings, app.RunOptions(source="binance"), None)
+        source.history(0, 60_000)
 
 
 def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(
