@@ -425,6 +425,7 @@ def _execute(
                 mode=mode,
                 folder=folder,
                 on_progress=on_progress,
+                on_wait=lambda why: stderr.print(why, markup=False, highlight=False),
                 metrics=metrics,
             )
             progress.update(task, total=run.total)

@@ -56,6 +56,7 @@ from bot4_runtime.exchange.keeper import AccountKeeper
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.fees.tier import TierFold
 from bot4_runtime.identity import WARM_CANDLES, Identity
+from bot4_runtime.patience import patiently
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import RecoveryReport, StateStore
 from bot4_runtime.state.trading_state import TradingState
@@ -145,6 +146,7 @@ class Session:
         wait: lets that many seconds pass.
         withdraw_ms: how long the end of entries may be waited for when the run ends.
         on_progress: called with (candles done, the candle) after each.
+        on_wait: told why nothing begins yet.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Session:
         wait: Callable[[float], object] = time.sleep,
         withdraw_ms: int = WITHIN_MS,
         on_progress: Callable[[int, Candle], None] | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self._identity = identity
         self._source = source
@@ -180,6 +183,7 @@ class Session:
         self._newest_ms = 0
         self._hold = ""
         self._on_progress = on_progress
+        self._on_wait = on_wait
         self._log = structlog.get_logger("session")
         self._withdrawal = (
             Withdrawal(
@@ -418,7 +422,8 @@ class Session:
         """Show the engine what came before: up to the start, or to each symbol's cursor."""
         cursor = self._store.state.cursor
         to_ms = start_ms if fresh else max(cursor.values()) + 1
-        for candle in self._source.history(warm_from_ms, to_ms):
+        history = patiently(lambda: self._source.history(warm_from_ms, to_ms), stop, self._on_wait)
+        for candle in history or ():
             if stop.is_set():
                 return  # half warm; a stopped source yields nothing to decide on
             if fresh or candle.open_time_ms <= max(cursor.get(candle.symbol, -1), start_ms - 1):

@@ -19,7 +19,7 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.account_claim import AccountClaim, Facts
-from bot4_runtime.exchange.binance.limits import machine_folder, shared_budget
+from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder, shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
@@ -41,6 +41,7 @@ class Remote:
         wait: lets that many seconds pass.
         claim: makes a journal's claim to the account, from its facts and its name in words; None
             where the account is nobody else's.
+        budget: what may be asked of the venue, by the account and for candles together.
     """
 
     venue: BinanceSpot
@@ -51,6 +52,7 @@ class Remote:
     local: bool = False
     wait: Callable[[float], object] = time.sleep
     claim: Callable[[Facts, str], AccountClaim] | None = None
+    budget: RequestBudget | None = None
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -98,13 +100,14 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     lease = Lease()
     clock = LiveClock()
     signer = signer_from_environment(os.environ)
+    budget = RequestBudget(None) if local else shared_budget(Market.SPOT)
     venue = BinanceSpot(
         rest_url,
         stream_url,
         signer,
         clock,
         may_send=lease.holds,
-        budget=None if local else shared_budget(Market.SPOT),
+        budget=budget,
         order_url=stream_url,
         proxy=named.proxy or None,
         symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
@@ -122,4 +125,4 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             wait=time.sleep,
         )
 
-    return Remote(venue, clock, time.monotonic_ns, lease, local=local, claim=claim)
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local, claim=claim, budget=budget)

@@ -12,9 +12,10 @@ from bot4_runtime.candles.simulated import DEFAULT_SEED, EPOCH_MS
 from bot4_runtime.candles.store import CandleStore
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, Origin, interval_ms
-from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams, over_aiohttp
+from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.binance.streamed import StreamedSource
@@ -33,12 +34,21 @@ DEFAULT_BINANCE_SYMBOLS: Final = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
 
 
 def build_source(
-    settings: Settings, options: RunOptions, registry: ModelRegistry | None
+    settings: Settings,
+    options: RunOptions,
+    registry: ModelRegistry | None,
+    budget: RequestBudget | None = None,
 ) -> CandleSource:
     """Build the source a command names.
 
     Without a start of its own, recorded candles begin where the models' training and
     validation end; for strategies without models, once the windows are warm.
+
+    Args:
+        settings: of the runtime.
+        options: what the command adds.
+        registry: of models; None for strategies without.
+        budget: of the account that trades, see `polled_candles`.
 
     Raises:
         ConfigError: the source is unknown, an option does not fit it, or a symbol is quoted in
@@ -52,7 +62,7 @@ def build_source(
             "choose a later --to or an earlier --from"
         )
     _require_quote(settings.runtime.symbols, settings.runtime)
-    source = _source(settings, options, registry)
+    source = _source(settings, options, registry, budget)
     _require_quote(source.symbols, settings.runtime)
     return source
 
@@ -68,7 +78,10 @@ def _require_quote(symbols: Sequence[str], runtime: RuntimeSection) -> None:
 
 
 def _source(
-    settings: Settings, options: RunOptions, registry: ModelRegistry | None
+    settings: Settings,
+    options: RunOptions,
+    registry: ModelRegistry | None,
+    budget: RequestBudget | None,
 ) -> CandleSource:
     kind, _, argument = options.source.partition(":")
     runtime = settings.runtime
@@ -85,7 +98,7 @@ def _source(
                 "source binance begins now and runs at its own pace; leave out "
                 "--from, --to and --speed, or choose another source"
             )
-        return _binance(settings)
+        return _binance(settings, budget)
     if kind == "recorded" and argument:
         series = read_candle_folder(
             Path(argument), Market(runtime.market), set(runtime.symbols) or None
@@ -120,24 +133,42 @@ def _source(
     return recorded
 
 
-def polled_candles(settings: Settings, symbols: Sequence[str]) -> BinanceSource:
-    """Build what asks Binance for candles over REST, or the server that is traded at."""
+def polled_candles(
+    settings: Settings, symbols: Sequence[str], budget: RequestBudget | None = None
+) -> BinanceSource:
+    """Build what asks Binance for candles over REST, or the server that is traded at.
+
+    A server that is traded at counts both together, and wants silence of both: they share
+    `budget`.
+    """
     runtime, binance = settings.runtime, settings.binance
     traded_at = binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None
+    base_url = settings.source.rest_url or traded_at
     return BinanceSource(
         symbols=symbols,
         interval=runtime.interval,
         market=Market(runtime.market),
         clock=LiveClock(),
-        base_url=settings.source.rest_url or traded_at,
+        base_url=base_url,
         proxy=binance.proxy or None,
+        budget=budget if base_url == traded_at else None,
     )
 
 
-def _binance(settings: Settings) -> CandleSource:
-    """Build what brings Binance's candles: streams with REST beside them, or REST alone."""
-    polled = polled_candles(settings, settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS)
-    polled.check()
+def _binance(settings: Settings, budget: RequestBudget | None) -> CandleSource:
+    """Build what brings Binance's candles: streams with REST beside them, or REST alone.
+
+    Whether the venue knows the symbols is asked at once, or, where a venue outside the process
+    may hold positions or this address is to be silent, with the first candles, as often as it
+    takes: `bot4_runtime.patience`.
+    """
+    symbols = settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS
+    polled = polled_candles(settings, symbols, budget)
+    try:
+        polled.check()
+    except VenueUnreachable:
+        if settings.runtime.mode == "paper" and not polled.held_off:
+            raise
     hosts = settings.stream_hosts()
     if settings.source.feed == "poll" or hosts is None:
         return polled

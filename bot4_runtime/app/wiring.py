@@ -61,6 +61,7 @@ def build(
     mode: str,
     folder: Path,
     on_progress: Callable[[int, Candle], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
     metrics: Metrics | None = None,
     remote: Remote | None = None,
 ) -> Run:
@@ -73,6 +74,7 @@ def build(
             it began with.
         folder: where journal and snapshots lie.
         on_progress: called with (candles done, the candle) after each.
+        on_wait: told why nothing begins yet.
         metrics: counts the events; its own when None.
         remote: of modes ``testnet`` and ``live``; the one that the settings name when None.
 
@@ -84,7 +86,10 @@ def build(
         remote = connect(settings, options, strategy)
     registry = ModelRegistry(settings.models)
     source = (remote.source if remote is not None else None) or build_source(
-        settings, options, registry if strategy.needs_models else None
+        settings,
+        options,
+        registry if strategy.needs_models else None,
+        remote.budget if remote is not None else None,
     )
     start_ms = source.start_ms if source.start_ms is not None else wall_ms()
     clock = _clock(options, remote, start_ms)
@@ -178,6 +183,7 @@ def build(
             wait=remote.wait if remote is not None else time.sleep,
             withdraw_ms=round(settings.binance.withdraw_s * 1000),
             on_progress=on_progress,
+            on_wait=on_wait,
         )
     except BaseException:
         store.close()

@@ -106,13 +106,20 @@ class VenueUnreachable(VenueError):
 
 
 class VenueRefused(VenueError):
-    """The venue answered no; retrying the same thing is pointless."""
+    """The venue answered no; retrying the same thing is pointless.
+
+    Attributes:
+        for_good: whether it would say so to anything: another key or place is needed.
+    """
+
+    for_good: bool = False
 
 
 class LocationRefused(VenueRefused):
     """HTTP 451: Binance refuses this location."""
 
     exit_code = 2
+    for_good = True
 
 
 class OutcomeUnknown(VenueError):

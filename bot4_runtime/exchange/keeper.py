@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.account import Difference, DifferenceKind
-from bot4_runtime.domain.errors import ConfigError, VenueError
+from bot4_runtime.domain.errors import ConfigError, VenueError, VenueRefused
 from bot4_runtime.domain.events import (
     JournaledEvent,
     OrderAccepted,
@@ -109,6 +109,7 @@ class AccountKeeper:
         self._due_ms = 0
         self._streaming = False
         self._failure = FIRST_READING
+        self._answered = False
         self._balances: dict[str, Decimal] | None = None
         self._clock_error_ms = 0
         self._compared_ms = -FRESH_MS - 1
@@ -217,6 +218,9 @@ class AccountKeeper:
     def turn(self) -> list[str]:
         """Do what is due.
 
+        Raises:
+            VenueRefused: the venue never answered but to refuse the key or the location.
+
         Returns:
             The symbols whose protection should be looked at: those with new fills, those with
             a stop that the venue ended of its own accord, and after a whole reading all that
@@ -248,11 +252,14 @@ class AccountKeeper:
         try:
             self._read()
         except VenueError as error:
+            if not self._answered and isinstance(error, VenueRefused) and error.for_good:
+                raise
             self._failure = f"the account could not be read: {error}"
             self._suspects.clear()
             self._balances = None
             self._unclear = True
         else:
+            self._answered = True
             state = self._ledger.state
             self._touched.update(
                 symbol for book in state.books.values() for symbol in book.positions

@@ -32,6 +32,7 @@ from soak_venue import INTERVAL, KEY, LEFT_OUT, SYMBOLS, SoakVenue  # noqa: E402
 
 from bot4_runtime.rehearsal.exposure import overdue, unprotected  # noqa: E402
 from bot4_runtime.rehearsal.oracles import judge  # noqa: E402
+from bot4_runtime.rehearsal.performance import LOOSE  # noqa: E402
 from bot4_runtime.rehearsal.verdict import EXIT_CODES, Outcome  # noqa: E402
 from bot4_runtime.state.reader import JournalReader  # noqa: E402
 from bot4_runtime.venue.hosting import hosted  # noqa: E402
@@ -43,6 +44,7 @@ CALM_S = 80.0
 """Without faults and entries at the end, until all that is unclear has cleared up."""
 FLAT = 0.05
 """Share by which memory may grow from the second quarter of the time to the last."""
+RISK = {f"BOT4_RISK__{name.upper()}": str(value) for name, value in LOOSE.items()}
 LEAST = {"minutes": 60, "orders_held_by_venue": 60, "trades": 30, "faults": 120}
 """What must have happened, for anything to be shown."""
 
@@ -78,7 +80,7 @@ def soak(home, minutes, seed):
         log = (home / "engine.log").open("w")
         engine = _started(home, server.port, log)
         began = time.monotonic()
-        minute = -1
+        minute = 0  # in which the engine starts undisturbed
         while (elapsed_s := time.monotonic() - began) < minutes * 60 + CALM_S:
             if elapsed_s >= minutes * 60:
                 if minute is not None:
@@ -161,7 +163,9 @@ def told(measured):
         "",
         "Written by `make soak` (an hour; `MINUTES=10` for less): `bot4-runtime start --mode "
         "testnet` as a process against a venue on the same machine, whose faults change every "
-        "minute. The market is SIMULATED, the strategy trades every other minute.",
+        "minute. The market is SIMULATED: it rises, so that no row of losses ends the trading, and "
+        "falls every tenth minute, so that stops are hit. The strategy enters each symbol every "
+        "third minute and leaves it in the next.",
         "",
         f"Measured {datetime.now(UTC):%Y-%m-%d} for {measured['minutes']:g} minutes, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Memory is the resident set "
@@ -189,8 +193,7 @@ def _started(home, port, log):
         "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{port}/ws-api/v3",
         "BOT4_BINANCE_API_KEY": KEY,
         "BOT4_BINANCE_SECRET": KEY,
-        "BOT4_RISK__MAX_CORRELATION": "1.0",
-        "BOT4_RISK__MAX_LOSS_STREAK": "10",
+        **RISK,
         "PYTHONPATH": f"{HERE}:{ROOT}",
     }
     words = ["start", "--mode", "testnet", "--source", "binance", "--interval", INTERVAL,

@@ -1,4 +1,4 @@
-"""A strategy that trades every other minute, so that an hour holds many orders. No strategy."""
+"""A strategy that enters every third minute, so that an hour holds many orders. No strategy."""
 
 import zlib
 
@@ -6,8 +6,9 @@ from bot4_runtime.domain.order import Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 
 RULE = "soak"
-CYCLE = 4
-"""Candles from one entry of a symbol to the next; it is left after half of them."""
+CYCLE = 3
+"""Candles from one entry of a symbol to the next; it is left after one. More entries of a symbol
+would be overtrading within the hour."""
 
 
 class Busy:
@@ -24,7 +25,7 @@ class Busy:
         length_ms = candle.close_time_ms - candle.open_time_ms
         number = candle.open_time_ms // length_ms + zlib.crc32(candle.symbol.encode())
         phase = number % CYCLE
-        if phase not in {0, CYCLE // 2}:
+        if phase not in {0, 1}:
             return ()
         enter = phase == 0
         return (

@@ -18,13 +18,47 @@ from bot4_runtime.venue.tape import candle_prints
 KEY = "soak"
 INTERVAL = "1m"
 STEP_MS = interval_ms(INTERVAL)
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
+SYMBOLS = ("ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "LTCUSDT")
 LONGEST_S = 15.0
 """Of anything that lasts: an hour is to hold many faults."""
 OFTENER = 5
 """Than in the venue's time: a minute of the clock holds few orders."""
-LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED}
-"""What would leave little of the hour to trade in."""
+LEFT_OUT = {Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.BANNED, Fault.RESTRICTED}
+"""What would leave little of the hour to trade in; a refused location ends the engine by right."""
+
+
+RISE, FALL = 1.006, 0.975
+"""By what prices move within a minute besides their noise, and within each tenth one instead. A
+position held for a minute pays its commissions, and all of them pay for the falls, in which what
+is held is sold by its stop: no row of losses or record of them ends the trading."""
+FALLS_EVERY = 10
+
+
+class SoakMarket:
+    """The invented market, rising and falling all the time."""
+
+    def __init__(self, seed):
+        self._source = SimulatedSource(seed=seed, interval=INTERVAL, symbols=SYMBOLS, speed=None)
+
+    def history(self, from_ms, to_ms):
+        """Candles with open times in [from_ms, to_ms), merged over symbols."""
+        for candle in self._source.history(from_ms, to_ms):
+            number = (candle.open_time_ms - SIMULATED_START_MS) // STEP_MS
+            before, after = height(number), height(number + 1)
+            opened, closed = candle.open * before, candle.close * after
+            yield msgspec.structs.replace(
+                candle,
+                open=opened,
+                high=max(opened, closed, candle.high * before),
+                low=min(opened, closed, candle.low * before),
+                close=closed,
+            )
+
+
+def height(minutes):
+    """Return what rises and falls have made of a price since the session's begin."""
+    falls, rises = divmod(minutes, FALLS_EVERY)
+    return (RISE ** (FALLS_EVERY - 1) * FALL) ** falls * RISE**rises
 
 
 class SoakVenue:
@@ -39,7 +73,7 @@ class SoakVenue:
     def __init__(self, deposits, hours, seed):
         self.seed = seed
         self.sink = MemorySink()
-        self._source = SimulatedSource(seed=seed, interval=INTERVAL, symbols=SYMBOLS, speed=None)
+        self._source = SoakMarket(seed)
         self._shift_ms = wall_ms() // STEP_MS * STEP_MS - SIMULATED_START_MS
         end_ms = SIMULATED_START_MS + round(hours * 3_600_000)
         firsts = list(self._source.history(SIMULATED_START_MS, SIMULATED_START_MS + STEP_MS))

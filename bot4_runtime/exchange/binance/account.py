@@ -8,7 +8,6 @@ it answers is its `Dialect` and a class of its own: `spot`, `futures`.
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -17,6 +16,7 @@ from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import (
     DataError,
+    LocationRefused,
     OutcomeUnknown,
     VenueError,
     VenueRefused,
@@ -219,11 +219,19 @@ class BinanceAccount(ABC):
         """Learn the venue's time and rules, open the line and begin to follow the user stream.
 
         A venue that does not answer now is asked again before the first signature.
+
+        Raises:
+            LocationRefused: HTTP 451.
         """
-        with suppress(VenueError):
+        try:
             self._clock.synchronise(self.server_time_ms)
             self._learn_rules()
             self._prepare()
+        except LocationRefused:
+            self._http.close()
+            raise
+        except VenueError:
+            pass
         if self._line is not None:
             self._line.start()
         if self._stream is not None:

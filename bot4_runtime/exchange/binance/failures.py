@@ -18,6 +18,8 @@ NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
 TOO_MANY_ORDERS: Final = -1015
 _NOT_LOOKED_AT: Final = frozenset({-1003, TOO_MANY_ORDERS, -1021})
 """Codes of limits and clocks: they say nothing about what was asked, and pass by themselves."""
+_KEY_REFUSED: Final = frozenset({"-1022", "-2014", "-2015"})
+"""Of signatures and keys; the last may also pass by itself, as a ban of the key's does."""
 _AT_THE_DOOR: Final = {
     403: "its firewall refused it before it was looked at; Binance answers so to who asks too "
     "much or from where it does not serve: wait, then look at the network's location or proxy",
@@ -52,6 +54,7 @@ class Refusal(VenueRefused):
         self.reason = reason
         self.data = data
         self.looked_at = looked_at
+        self.for_good = code in _KEY_REFUSED
 
 
 class HalfDone(OutcomeUnknown):

@@ -50,6 +50,7 @@ class BinanceSource:
         base_url: replaces Binance's REST host, for a proxy or a venue on loopback, which has
             a request count of its own; Binance's is shared with the machine's processes.
         proxy: ``http://host:port`` to go through; None for none.
+        budget: of the account that trades at the same host; None for that of the host.
     """
 
     origin = Origin.REAL
@@ -64,6 +65,7 @@ class BinanceSource:
         clock: Clock,
         base_url: str | None = None,
         proxy: str | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         self.label = "binance"
         self.symbols = tuple(sorted(symbols))
@@ -76,10 +78,13 @@ class BinanceSource:
             plain = base_url is not None and base_url.startswith("http:")
             name = "http_proxy" if plain else "https_proxy"
             setattr(self._client, name, checked_proxy(proxy))
-        local = urlsplit(base_url or "").hostname in LOOPBACK
-        self._budget = RequestBudget(None, market) if local else shared_budget(market)
+        if budget is None:
+            local = urlsplit(base_url or "").hostname in LOOPBACK
+            budget = RequestBudget(None, market) if local else shared_budget(market)
+        self._budget = budget
         self._names = {symbol: _ccxt_symbol(symbol, market) for symbol in self.symbols}
         self._refused: dict[str, DataError] = {}
+        self._checked = False
         self._log = structlog.get_logger("binance")
 
     def history(self, from_ms: int, to_ms: int) -> Iterator[Candle]:
@@ -89,6 +94,8 @@ class BinanceSource:
             VenueUnreachable, LocationRefused, DataError: see `check`; also when no candle of
                 the range is possible.
         """
+        if not self._checked:
+            self.check()
         rows = [
             candle
             for symbol in self.symbols
@@ -134,16 +141,24 @@ class BinanceSource:
         """Ask the venue for its markets.
 
         Raises:
-            VenueUnreachable: nothing answered in time.
+            VenueUnreachable: nothing readable was answered in time.
             LocationRefused: HTTP 451 or 403.
             DataError: a symbol is unknown; the nearest are named.
         """
         markets = self._call("load_markets")
         known = {market["id"] for market in markets.values()}
+        if not known:
+            raise VenueUnreachable("Binance's list of markets was empty, or could not be read")
         for symbol in self.symbols:
             if symbol not in known:
                 near = ", ".join(difflib.get_close_matches(symbol, known, n=3)) or "none"
                 raise DataError(f"Binance {self.market.value} has no {symbol}; nearest: {near}")
+        self._checked = True
+
+    @property
+    def held_off(self) -> bool:
+        """Whether the venue's limits let nothing pass now."""
+        return self._budget.take(Lane.DATA, 0) > 0
 
     def _closed_before(self) -> int:
         """Open times from here on belong to candles that are still forming."""

@@ -3,6 +3,7 @@
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -11,8 +12,14 @@ from bot4_runtime.app import remote as remote_module
 from bot4_runtime.app.hosts import venue_name
 from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source
+from bot4_runtime.clock import LiveClock
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, JournalLocked, ModelError, VenueUnreachable
+from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.venue.hosting import hosted
+from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.rules import SymbolRules
 
 LOOPBACK = {
     "BOT4_RUNTIME__MODE": "testnet",
@@ -109,8 +116,9 @@ def test_a_venue_that_is_away_is_no_error_of_its_client(make_settings, key):
 
 def test_its_candles_are_those_of_the_venue_it_trades_at(make_settings, key):
     settings = make_settings(**LOOPBACK)
+    source = build_source(settings, app.RunOptions(source="binance"), None)
     with pytest.raises(VenueUnreachable):  # and not those of binance.com
-        build_source(settings, app.RunOptions(source="binance"), None)
+        source.history(0, 60_000)
 
 
 @pytest.mark.parametrize(
@@ -154,3 +162,28 @@ def test_two_accounts_of_this_machine_do_not_trade_with_one_key(
     with pytest.raises(VenueUnreachable):
         one.remote.venue.account_uid()
     one.store.close()
+
+
+def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(
+    make_settings, key, tmp_path
+):
+    instrument = Instrument.assume("BTCUSDT", Market.SPOT, 40_000.0)
+    venue = Loopback(LiveClock(), [(SymbolRules.of(instrument), Decimal(40_000))])
+    with hosted(venue) as server:
+        settings = make_settings(
+            **LOOPBACK
+            | {
+                "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT"]',
+                "BOT4_BINANCE__REST_URL": f"http://127.0.0.1:{server.port}",
+                "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            }
+        )
+        options = app.RunOptions(source="binance")
+        run = app.build(settings, options, mode="testnet", folder=tmp_path / "run")
+        try:
+            assert list(run.source.history(0, 60_000)) == []
+            run.remote.budget.stay_away(60_000)
+            with pytest.raises(VenueUnreachable, match="nothing was asked"):
+                run.source.history(0, 60_000)
+        finally:
+            run.store.close()

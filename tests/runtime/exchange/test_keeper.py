@@ -14,7 +14,12 @@ from bot4_runtime.clock import ManualClock
 from bot4_runtime.domain.account import DifferenceKind
 from bot4_runtime.domain.candle import Origin
 from bot4_runtime.domain.client_id import client_id
-from bot4_runtime.domain.errors import ConfigError, OutcomeUnknown, VenueUnreachable
+from bot4_runtime.domain.errors import (
+    ConfigError,
+    LocationRefused,
+    OutcomeUnknown,
+    VenueUnreachable,
+)
 from bot4_runtime.domain.events import (
     JournaledEvent,
     OperatorCommand,
@@ -252,6 +257,19 @@ def test_entries_wait_until_the_account_was_read_twice_alike(desk: Desk) -> None
     desk.after(2_000)
     assert desk.keeper.hold == ""
     assert desk.state.account.opening == {"USDT": Decimal(10_001)}
+
+
+def test_a_location_refused_ends_a_run_that_was_never_answered_and_no_other(desk: Desk) -> None:
+    desk.venue.fails = VenueUnreachable("no route")
+    desk.after(0)
+    desk.venue.fails = LocationRefused("451")
+    with pytest.raises(LocationRefused):
+        desk.after(2_000)
+    desk.venue.fails = None
+    desk.after(2_000)
+    desk.venue.fails = LocationRefused("451")
+    desk.after(INTERVAL_MS)
+    assert "451" in desk.keeper.hold
 
 
 def test_an_unreachable_venue_is_asked_again_for_ever(desk: Desk) -> None:

@@ -251,8 +251,10 @@ def test_an_unknown_symbol_names_the_nearest(served) -> None:
     far, _ = source(url, "QQQQQQQQQQUSDC")
     with pytest.raises(DataError, match="nearest: none"):
         far.check()
-    with pytest.raises(DataError, match="does not know the symbol"):
+    with pytest.raises(DataError, match="has no ETHHUSDT"):
         polled.history(FROM, NOW)
+    with pytest.raises(DataError, match="does not know the symbol"):
+        polled.closed("ETHHUSDT", FROM)
 
 
 def test_a_symbol_without_a_known_quote_is_refused_before_anyone_is_asked() -> None:
