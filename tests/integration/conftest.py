@@ -1,5 +1,6 @@
 """The demo, run once for all tests that look at what it leaves behind; Dagster's database."""
 
+import gc
 import json
 import os
 import subprocess
@@ -80,6 +81,16 @@ def demo(request: pytest.FixtureRequest) -> Demo:
     named = os.environ.get("BOT4_TEST_DATA")
     folder = Path(named) if named else ROOT.parent / "shared" / "data"
     return request.getfixturevalue("real_demo" if folder.is_dir() else "simulated_demo")
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Let go of code servers' process objects, which Dagster leaves to the collector, at the end.
+
+    Else their warnings come in a test that ignores none.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 YEARS = (2022, 2024)
 LONGEST_S = 240.0
 pytestmark = [
+    pytest.mark.usefixtures("collected"),
     pytest.mark.postgres,
     pytest.mark.redis,
     pytest.mark.slow,

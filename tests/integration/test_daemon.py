@@ -3,7 +3,6 @@
 Once on SQLite as on one machine, once on PostgreSQL as in the containers. The market is simulated.
 """
 
-import gc
 import os
 import shutil
 import signal
@@ -27,6 +26,7 @@ from bot4_pipelines.records import Folders, Records
 ROOT = Path(__file__).parents[2]
 SECONDS = 200
 pytestmark = [
+    pytest.mark.usefixtures("collected"),
     pytest.mark.slow,
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -206,6 +206,5 @@ def test_what_is_switched_on_starts_runs_and_every_tick_says_why(home, tmp_path)
             assert filled.status == dg.DagsterRunStatus.SUCCESS  # one run for both years
             made = instance.get_materialized_partitions(dg.AssetKey("series_candles"))
             assert made == set(years)
-    gc.collect()  # Dagster leaves its code server's process object to the collector
     if "BOT4_DAGSTER_DB" in os.environ:
         assert not list(home.rglob("*.db"))

@@ -125,6 +125,7 @@ def test_a_running_process_refuses_a_corrupt_pair_and_a_contrary_one_and_takes_u
         (refused,) = watched.until(lambda: watched.events(ModelTrial))
         assert refused.outcome == "refused"
         assert refused.lstm_sha256 == corrupt
+        print(f"the running process refuses: {refused.reason}")
         assert "sha256 is" in refused.reason
         watched.trades_on()
         assert json.loads(watched.status("--json"))["model_trials"]["1h"]["outcome"] == "refused"

@@ -1,6 +1,8 @@
 """What the command line says and how it ends."""
 
 import json
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -144,3 +146,12 @@ def test_a_gate_that_refuses_a_model_fails_the_demo_and_promotes_nothing(
     assert again.returncode == 2
     assert "is not promoted" in again.stderr
     assert run("demo", "--iterations", "3").returncode == 1
+
+
+def test_the_package_runs_as_the_command_does(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bot4_pipelines", "models", "--json"],
+        env=os.environ | {"BOT4_HOME": str(tmp_path), "BOT4_MODELS": str(tmp_path / "models")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {"models": []}
