@@ -17,6 +17,7 @@ from bot4_runtime.candles.files import RawCandles
 from bot4_runtime.candles.funding import FundingRates, funding_of
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.errors import (
+    UNSHAPED,
     DataError,
     LocationRefused,
     VenueError,
@@ -205,3 +206,7 @@ class RestCandles:
             if isinstance(error, ccxt.NetworkError):
                 raise VenueUnreachable(f"Binance does not answer: {text[:200]}") from error
             raise VenueRefused(f"Binance refused {method}: {text[:200]}") from error
+        except UNSHAPED as error:
+            raise VenueUnreachable(
+                f"Binance's answer to {method} cannot be read ({type(error).__name__}); ask again"
+            ) from error

@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import UNREADABLE, DataError
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
 from bot4_runtime.exchange.binance.limits import RequestBudget
@@ -338,7 +338,7 @@ class UserStream:
             if bytes(frame.event):
                 self._take_event(frame.event)
                 return False
-        except (msgspec.MsgspecError, DataError) as error:
+        except (*UNREADABLE, DataError) as error:
             self.counts["unreadable"] += 1
             self._gaps += 1
             self._log.error("unreadable message of the user stream", why=str(error))
