@@ -16,7 +16,7 @@ COMPILED := $(wildcard bot4_runtime/event_*.py bot4_runtime/risk/*.py \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test long check bench fleet crash soak corruption mutation dev clean
+.PHONY: help setup demo test long check bench fleet crash soak fuzz corruption mutation dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ crash: setup ## all crash campaigns, whole; writes docs/crash.md
 
 soak: setup ## the engine for an hour at a faulty venue, by the clock; writes docs/soak.md; MINUTES=10
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60) --write
+
+fuzz: setup ## damaged messages for every decoder; writes docs/fuzzing.md; SECONDS=60 TARGET=name
+	@$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(if $(TARGET),,--write)
 
 corruption: setup ## model files damaged in every way, of full size (minutes)
 	@BOT4_CORRUPTION=full $(BIN)/python -m pytest -q -rP tests/runtime/regime/test_corruption.py

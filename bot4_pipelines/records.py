@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bot4_pipelines.ingest.wanted import DEFAULT_INTERVAL, interval_name
-from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.errors import UNREADABLE, ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Records:
         """Return a step's record; None when there is none that can be read."""
         try:
             return msgspec.json.decode(self._path(step).read_bytes(), type=Record)
-        except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
+        except (FileNotFoundError, *UNREADABLE):
             return None
 
     def need(self, step: str, asset: str) -> Record:

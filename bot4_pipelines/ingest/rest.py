@@ -19,6 +19,7 @@ from bot4_runtime.candles.files import RawCandles
 from bot4_runtime.candles.funding import FundingRates, funding_of
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.errors import (
+    UNSHAPED,
     DataError,
     LocationRefused,
     VenueError,
@@ -207,7 +208,7 @@ class RestCandles:
         told = self._call(kind, **parameters)
         try:
             return read(told)
-        except (TypeError, ValueError, LookupError) as error:
+        except UNSHAPED as error:
             raise VenueUnreachable(
                 f"Binance's answer to {kind} cannot be read ({type(error).__name__}: {error}); "
                 "run again later"
@@ -249,6 +250,10 @@ class RestCandles:
             if isinstance(error, ccxt.NetworkError):
                 raise VenueUnreachable(f"Binance does not answer: {text[:200]}") from error
             raise VenueRefused(f"Binance refused {kind}: {text[:200]}") from error
+        except UNSHAPED as error:
+            raise VenueUnreachable(
+                f"Binance's answer to {kind} cannot be read ({type(error).__name__}); ask again"
+            ) from error
 
 
 def _candle(row: Any, *, mark: bool) -> list[float]:

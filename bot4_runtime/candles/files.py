@@ -27,6 +27,16 @@ from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.instrument import QUOTE_ASSETS
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".zip")
+DAMAGED_ZIP: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What `zipfile` raises for one that is damaged, by where the damage lies."""
 TIME_NAMES: Final = (
     "open_time",
     "timestamp",
@@ -184,7 +194,7 @@ def from_zip(data: bytes, symbol: str, source: str) -> RawCandles:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = sorted(name for name in archive.namelist() if name.endswith(".csv"))
             parts = [from_csv(archive.read(member), symbol, source) for member in members]
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise DataError(f"cannot read candles from {source}: {_said(error)}") from error
     if not parts:
         raise DataError(f"cannot read candles from {source}: the zip holds no .csv file")
@@ -333,7 +343,9 @@ def _suffix(path: Path) -> str | None:
 def _is_agg_trades(frame: pl.DataFrame) -> bool:
     if AGG_TRADE_NAMES & {name.lower() for name in frame.columns}:
         return True
-    return frame.width in (7, 8) and str(frame.row(0)[6]).lower() in {"true", "false"}
+    if frame.width not in (7, 8) or not frame.height:
+        return False
+    return str(frame.row(0)[6]).lower() in {"true", "false"}
 
 
 def _not_candles(source: str, seen: list[str], frame: pl.DataFrame) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bot4_runtime.candles.files import SUFFIXES, symbol_of
+from bot4_runtime.candles.files import DAMAGED_ZIP, SUFFIXES, symbol_of
 from bot4_runtime.candles.store import LOCK_WAIT_S, locked, replace_file
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError
@@ -122,7 +122,7 @@ def funding_from_zip(data: bytes, symbol: str, source: str) -> FundingRates:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             texts = [archive.read(one) for one in archive.namelist() if one.endswith(".csv")]
         frames = [pl.read_csv(text, has_header=not re.match(rb"\d", text)) for text in texts]
-    except (zipfile.BadZipFile, pl.exceptions.PolarsError, RuntimeError) as error:
+    except (*DAMAGED_ZIP, pl.exceptions.PolarsError) as error:
         raise DataError(f"cannot read funding rates from {source}: {error}") from error
     if not frames:
         raise DataError(f"cannot read funding rates from {source}: the zip holds no .csv file")

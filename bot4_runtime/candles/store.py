@@ -24,7 +24,7 @@ import polars as pl
 
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.candle import INTERVALS_MS, Market, Origin, SeriesId
-from bot4_runtime.domain.errors import DataError, StoreBusy
+from bot4_runtime.domain.errors import UNREADABLE, DataError, StoreBusy
 
 SCHEMA: Final = {"open_time_ms": pl.Int64} | dict.fromkeys(COLUMNS, pl.Float64)
 HISTORY: Final = "restatements.jsonl"
@@ -201,7 +201,7 @@ class CandleStore:
         for number, line in enumerate(_mended(content).splitlines(), 1):
             try:
                 found.append(msgspec.json.decode(line, type=Restatement))
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise DataError(
                     f"line {number} of the history {path} is damaged ({error}): {line[:80]!r}; "
                     "expected one JSON object a line. Take that line out: stored candles are not "
@@ -301,7 +301,7 @@ def _mended(content: bytes) -> bytes:
         return content
     try:
         msgspec.json.decode(content[whole:], type=Restatement)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return content[:whole]
     return content + b"\n"
 

@@ -26,7 +26,13 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import ConfigError, JournalCorrupt, JournalLocked, WrongAccount
+from bot4_runtime.domain.errors import (
+    UNREADABLE,
+    ConfigError,
+    JournalCorrupt,
+    JournalLocked,
+    WrongAccount,
+)
 
 BOUND: Final = "account"
 """Fact of the journal: venue and account it trades at."""
@@ -213,7 +219,7 @@ class AccountClaim:
         if text is not None:
             try:
                 self._bound = msgspec.json.decode(text, type=Bound)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise JournalCorrupt(
                     f"{self._journal} does not say which account it trades: {error}"
                 ) from error
@@ -279,7 +285,7 @@ class AccountClaim:
 def _read(file: int) -> _Holder | None:
     try:
         return msgspec.json.decode(os.pread(file, 4_096, 0), type=_Holder)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

@@ -5,13 +5,13 @@ Sources: Binance USD-M ``GET /fapi/v3/positionRisk`` and ``GET /fapi/v3/account`
 """
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import UNREADABLE, DataError
 
 ZERO = Decimal(0)
 
@@ -106,7 +106,7 @@ def read_holdings(path: Path) -> Holdings:
         holdings = msgspec.json.decode(path.read_bytes(), type=Holdings, strict=False)
     except OSError as error:
         raise DataError(f"cannot read positions from {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, InvalidOperation) as error:
+    except (*UNREADABLE, ArithmeticError) as error:
         raise DataError(
             f"{path} holds no positions: {error}; expected "
             '{"cross_balance": …, "free": …, "positions": [{"symbol": …, "side": "long", '
@@ -147,7 +147,7 @@ def venue_holdings(
             positions=found,
             as_of_ns=as_of_ns,
         )
-    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise DataError(
             f"cannot read the account's positions: {type(error).__name__} {error}; ask again"
         ) from None

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bot4_runtime.domain.candle import Origin
-from bot4_runtime.domain.errors import ModelError, UndefinedStatistic
+from bot4_runtime.domain.errors import UNREADABLE, ModelError, UndefinedStatistic
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Side
 from bot4_runtime.signals import statistics
@@ -359,7 +359,7 @@ def _is_current(path: Path) -> bool:
 def _head(path: Path) -> _EvidenceHead:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_EvidenceHead)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ModelError(f"evidence file {path} cannot be read: {error}; {_REMEDY}") from error
 
 
@@ -371,7 +371,7 @@ def _read(path: Path) -> list[EvidenceRecord]:
         )
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_EvidenceFile)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ModelError(f"evidence file {path} cannot be read: {error}; {_REMEDY}") from error
     found = _seal(content.records)
     if found != content.sha256:

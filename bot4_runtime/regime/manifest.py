@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bot4_runtime.domain.candle import Market, Origin
-from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.errors import UNREADABLE, ModelError
 from bot4_runtime.domain.regime import REGIME_LABELS
 from bot4_runtime.regime.hmm import HmmParameters
 
@@ -224,7 +224,7 @@ def decode_manifest(data: bytes | str) -> Manifest:
     """
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"unreadable manifest: {error}; expected a manifest of format {FORMAT}: "
             "train and export the model again with this version"

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
-from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.errors import UNREADABLE, ModelError
 from bot4_runtime.regime.archive import (
     CARD,
     MANIFEST,
@@ -281,7 +281,7 @@ class ModelRegistry:
             return []
         history = []
         for line in lines:
-            with suppress(msgspec.DecodeError):
+            with suppress(*UNREADABLE):
                 history.append(msgspec.json.decode(line, type=Activation))
         return [entry for entry in history if entry.interval == interval]
 
@@ -311,7 +311,7 @@ class ModelRegistry:
             return msgspec.json.decode(path.read_bytes(), type=_Pointer)
         except FileNotFoundError:
             return _Pointer(intervals={})
-        except (OSError, msgspec.DecodeError, UnicodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise ModelError(
                 f"the pointer {path} is unreadable ({error}); expected what `bot4-pipelines "
                 "promote` writes: remove the file, then promote again"

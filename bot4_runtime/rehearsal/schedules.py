@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.errors import UNREADABLE, ConfigError
 from bot4_runtime.venue.faults import (
     EVENT,
     OF_CALLS,
@@ -115,7 +115,7 @@ def scenario(name: str) -> tuple[FaultRule, ...]:
         return tuple(msgspec.json.decode(path.read_bytes(), type=list[FaultRule]))
     except OSError as error:
         raise ConfigError(f"--scenario {name}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"--scenario {name} holds no list of rules: {error}") from None
 
 

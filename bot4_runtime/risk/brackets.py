@@ -212,7 +212,7 @@ def venue_brackets(answer: object) -> dict[str, Brackets]:
             floors = [_floor(row) for row in rows]
             rates = [_number(row["maintMarginRatio"]) for row in rows]
             told = [_number(row["cum"]) for row in rows]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"cannot read leverage brackets {str(entry)[:200]!r}: {type(error).__name__} "
                 f"{error}; expected symbol and brackets of notionalFloor, maintMarginRatio, cum"

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.domain.errors import UNREADABLE, JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, OrderFilled, OrderIntended
 from bot4_runtime.domain.order import Fill, Side
 
@@ -121,7 +121,7 @@ def decode_frame(frame: Frame) -> list[JournaledEvent]:
     first_seq, last_seq, _, kinds, body, _ = frame
     try:
         events = _DECODER.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise JournalCorrupt(
             f"journal frame {first_seq} holds an event among {kinds!r} that this program cannot "
             f"read ({error}); use the release that wrote it"

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import JournalError
+from bot4_runtime.domain.errors import UNREADABLE, JournalError
 
 JOURNAL: Final = "journal.sqlite"
 NOTE: Final = "journal.json"
@@ -34,7 +34,7 @@ def read_note(folder: Path) -> Elsewhere | None:
         return msgspec.json.decode(note.read_bytes(), type=Elsewhere)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise JournalError(f"{note} does not say where the journal lies: {error}") from error
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.domain.errors import UNREADABLE, JournalCorrupt
 from bot4_runtime.state.place import sync_folder
 from bot4_runtime.state.trading_state import StateImage, TradingState
 
@@ -120,7 +120,7 @@ def read(path: Path) -> TradingState:
         raise JournalCorrupt(f"{path.name} does not match its sha256")
     try:
         state = TradingState.from_snapshot(_DECODER.decode(payload))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise JournalCorrupt(f"{path.name} cannot be read: {error}") from error
     if path.stem != f"{state.seq:020d}":
         raise JournalCorrupt(f"{path.name} holds the state at {state.seq}")

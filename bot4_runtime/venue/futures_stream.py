@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
 from bot4_runtime.venue.faults import EVENT, FaultSchedule
@@ -134,7 +135,7 @@ class FuturesHub:
             return
         try:
             request = msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             error = {"code": 3, "msg": "Invalid JSON: expected value"}
             connection.send(_ENCODE({"error": error}))
             return
@@ -146,7 +147,7 @@ class FuturesHub:
         method, names = request.get("method"), request.get("params") or []
         if method == "LIST_SUBSCRIPTIONS":
             return {"result": sorted(seat.streams)}
-        if method not in {"SUBSCRIBE", "UNSUBSCRIBE"}:
+        if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
             text = "Invalid request: unknown variant, expected one of `SUBSCRIBE`, `UNSUBSCRIBE`"
             return {"error": {"code": 2, "msg": text}}
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

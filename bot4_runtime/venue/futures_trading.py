@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.venue import futures_messages as messages
 from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.futures_account import FuturesAccount
@@ -228,7 +229,7 @@ class Trading:
 def _listed(values: Values, name: str, most: int) -> list[Any]:
     try:
         rows = msgspec.json.decode(text(values, name), type=list[Any])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         raise mandatory(name) from None
     if not 0 < len(rows) <= most:
         raise Refused(*no.BAD_BATCH)

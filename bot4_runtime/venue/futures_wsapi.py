@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.venue import auth
 from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.futures_account import FuturesAccount
@@ -92,7 +93,7 @@ class FuturesApi:
             self._note("request", {"call": str(request.get("method")), "with": told})
             result = self._dispatch(connection, str(request.get("method")), values)
             reply = {"id": request.get("id"), "status": 200, "result": result}
-        except (msgspec.MsgspecError, AttributeError):
+        except (*UNREADABLE, AttributeError):
             reply = _error(None, Refused(-1135, "Invalid JSON Request"), now_ms)
         except Refused as error:
             reply = _error(request.get("id"), error, now_ms)

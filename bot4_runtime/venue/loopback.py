@@ -127,7 +127,8 @@ class Loopback:
 
     def act_out_message(self, connection: Connection, asked: Asked, rule: FaultRule) -> None:
         """Answer a message that a fault of the venue's own hits."""
-        values = {name: str(value) for name, value in dict(asked.params or {}).items()}
+        params = asked.params if isinstance(asked.params, dict) else {}
+        values = {name: str(value) for name, value in params.items()}
         session = connection.session
         key = values.get("apiKey") or (session.api_key if session is not None else "")
         refusal = self._strike(rule, key)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.exchange import Exchange
@@ -215,7 +216,7 @@ class MarketHub:
             asked = msgspec.json.decode(request, type=dict[str, Any])
             identifier = asked.get("id")
             reply: Message = {"result": self._obey(follower, asked), "id": identifier}
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             reply = _error(3, "Invalid JSON: expected value", identifier)
         except Refused as error:
             reply = _error(error.code, error.message, identifier)
@@ -248,9 +249,11 @@ class MarketHub:
         method, names = asked.get("method"), asked.get("params") or []
         if method == "LIST_SUBSCRIPTIONS":
             return sorted(follower.streams)
-        if method not in {"SUBSCRIBE", "UNSUBSCRIBE"}:
+        if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
             raise Refused(2, f"Invalid request: unknown variant `{method}`")
-        if not all(isinstance(name, str) and "@" in name for name in names):
+        if not isinstance(names, list) or not all(
+            isinstance(name, str) and "@" in name for name in names
+        ):
             raise Refused(2, "Invalid request: request ID must be an unsigned integer")
         if method == "SUBSCRIBE":
             self.follow(follower, names)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import auth, messages, refusals
 from bot4_runtime.venue.account import Account
@@ -129,7 +130,7 @@ class Rest:
         if "symbols" in values:
             try:
                 wanted = msgspec.json.decode(values["symbols"], type=list[str])
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 raise illegal("symbols", _SYMBOLS) from None
         for symbol in wanted or ():
             self._exchange.last_price(symbol)

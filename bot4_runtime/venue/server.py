@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.venue import auth
 from bot4_runtime.venue.faults import OF_THE_CORE, WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
@@ -298,7 +299,7 @@ class VenueServer:
         """Answer a message, or act out what goes wrong with it; its method is ``WS``."""
         try:
             asked = _DECODE(message, type=Asked)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             asked = Asked()
         now_ms = self._venue.exchange.now_ms()
         if asked.method == "order.place" and isinstance(asked.params, dict):

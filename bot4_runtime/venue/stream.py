@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.venue import auth, events, messages, refusals
 from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.door import Door, Refusal
@@ -90,6 +91,14 @@ class Connection:
         return len(self._heard) <= INBOUND
 
 
+class Message(msgspec.Struct):
+    """A message of the WebSocket API."""
+
+    method: str = ""
+    id: int | str | None = None
+    params: dict[str, Any] | None = None
+
+
 class Hub:
     """Tells reports to the connections that subscribed to their account.
 
@@ -147,17 +156,17 @@ class Hub:
 
     def answer(self, connection: Connection, text: str | bytes) -> None:
         """Answer a message of the WebSocket API."""
-        request: dict[str, Any] = {}
+        request = Message()
         try:
-            request = msgspec.json.decode(text, type=dict[str, Any])
+            request = msgspec.json.decode(text, type=Message)
             result = self._dispatch(connection, request)
-            reply = {"id": request.get("id"), "status": 200, "result": result}
-        except msgspec.MsgspecError:
+            reply = {"id": request.id, "status": 200, "result": result}
+        except UNREADABLE:
             reply = _error(None, Refused(-1135, "Invalid JSON Request"))
         except Refused as error:
-            reply = _error(request.get("id"), error)
+            reply = _error(request.id, error)
         connection.send(_ENCODE(reply | {"rateLimits": []}))
-        if connection.account is not None and request.get("method", "").endswith("signature"):
+        if connection.account is not None and request.method.endswith("signature"):
             self._replay(connection, connection.account)
 
     def send_away(self, connection: Connection, identifier: object, refusal: Refusal) -> None:
@@ -172,11 +181,11 @@ class Hub:
                 connection.send(events.terminated(self._exchange.now_ms()))
                 connection.account = None
 
-    def _dispatch(self, connection: Connection, request: Mapping[str, Any]) -> object:
-        method, params = request.get("method"), request.get("params") or {}
+    def _dispatch(self, connection: Connection, request: Message) -> object:
+        method, params = request.method, request.params or {}
         if method in CALLS:
             return self._call(connection, *CALLS[method], params)
-        done = self._methods.get(str(method))
+        done = self._methods.get(method)
         if done is None:
             raise Refused(-1020, "This operation is not supported.")
         return done(connection, params)

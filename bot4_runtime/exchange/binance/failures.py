@@ -6,11 +6,17 @@ unknown. Source: binance-spot-api-docs, errors.md and rest-api.md, "HTTP return 
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import LocationRefused, OutcomeUnknown, VenueError, VenueRefused
+from bot4_runtime.domain.errors import (
+    UNREADABLE,
+    LocationRefused,
+    OutcomeUnknown,
+    VenueError,
+    VenueRefused,
+)
 from bot4_runtime.exchange.binance.limits import RequestBudget, pause_ms
 
 NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})
@@ -69,7 +75,7 @@ def read_error(body: bytes) -> ErrorFields | None:
     """Read the body of an answer that is no success; None when it tells no code."""
     try:
         return msgspec.json.decode(body, type=ErrorFields)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
@@ -116,7 +122,7 @@ def silence_ms(
 
 
 class _RetryAfter(msgspec.Struct, rename="camel"):
-    retry_after: int | None = None
+    retry_after: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
 
 
 def told_pause_ms(error: ErrorFields | None, now_ms: int) -> float:
@@ -127,7 +133,7 @@ def told_pause_ms(error: ErrorFields | None, now_ms: int) -> float:
     """
     until_ms = None
     if error is not None and bytes(error.data):
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             until_ms = msgspec.json.decode(error.data, type=_RetryAfter).retry_after
     if until_ms is None or until_ms <= now_ms:
         return pause_ms(None, error.msg if error is not None else "", now_ms)

@@ -7,21 +7,23 @@ binance-spot-api-docs, filters.md, at a5e0bc3 (2026-07-17).
 
 import math
 from collections.abc import Iterator, Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import UNREADABLE, DataError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Side
-from bot4_runtime.exchange.binance.messages import Name
+from bot4_runtime.exchange.binance.messages import Name, is_amount
 
 TRADING: Final = "TRADING"
 ZERO: Final = Decimal(0)
 MOST: Final = Decimal(10) ** 15
-"""Above any amount of an order; up to here remainders are exact."""
+"""Above any amount of an order."""
+_EXACT: Final = Context(prec=80)
+"""Enough for remainders and multiples of all amounts by all steps that a venue can tell."""
 Shape = TypeVar("Shape", bound="Filter")
 
 
@@ -73,10 +75,11 @@ class Filter(msgspec.Struct, rename="camel"):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, Decimal | int) and not (
-                Decimal(value).is_finite() and value >= 0
-            ):
-                raise DataError(f"{name} {value} in a trading rule; expected a number from 0 up")
+            if isinstance(value, Decimal | int) and not is_amount(Decimal(value)):
+                raise DataError(
+                    f"{name} {str(Decimal(value))[:40]} in a trading rule; expected a number "
+                    "from 0 to 1e18"
+                )
 
     def common(self) -> "Filter":
         """Return the rule in the terms that orders are held against."""
@@ -222,7 +225,7 @@ class SymbolRules:
                     rule = msgspec.json.decode(raw, type=shape).common()
                     sided = isinstance(rule, PercentPriceBySide)
                     self._filters["PERCENT_PRICE_BY_SIDE" if sided else name] = rule
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise DataError(
                     f"a trading rule of {fields.symbol} is unreadable: {error}"
                 ) from error
@@ -399,11 +402,13 @@ def _outside(rule: str, value: Decimal, least: Decimal, most: Decimal | None) ->
 
 
 def _divides(step: Decimal, value: Decimal) -> bool:
-    return not step or not value % step
+    return not step or not _EXACT.remainder(value, step)
 
 
 def _to_multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
-    return (value / step).to_integral_value(rounding) * step if step else value
+    if not step:
+        return value
+    return _EXACT.multiply(_EXACT.divide(value, step).to_integral_value(rounding), step)
 
 
 def _common(steps: list[Decimal]) -> Decimal:
@@ -411,5 +416,5 @@ def _common(steps: list[Decimal]) -> Decimal:
     if not steps:
         return ZERO
     finest = min(int(step.as_tuple().exponent) for step in steps)
-    whole = math.lcm(*(int(step.scaleb(-finest)) for step in steps))
-    return Decimal(whole).scaleb(finest)
+    whole = math.lcm(*(int(step.scaleb(-finest, _EXACT)) for step in steps))
+    return Decimal(whole).scaleb(finest, _EXACT)

@@ -19,10 +19,9 @@ from functools import partial
 from typing import Any, Final
 
 import aiohttp
-import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import UNREADABLE, DataError
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
@@ -293,7 +292,7 @@ class FollowedStream(ABC):
         """Read one frame; tell whether it says that the subscription stands.
 
         Raises:
-            DataError, msgspec.MsgspecError: it cannot be read.
+            DataError, UNREADABLE: it cannot be read.
             StreamEnded: it ends the stream.
         """
 
@@ -320,7 +319,7 @@ class FollowedStream(ABC):
         """Read one frame; what cannot be read is counted and passed over."""
         try:
             return self._understand(text)
-        except (msgspec.MsgspecError, DataError) as error:
+        except (*UNREADABLE, DataError) as error:
             self.counts["unreadable"] += 1
             self._gaps += 1
             self._log.error("unreadable message of the user stream", why=str(error))

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.errors import UNREADABLE, ConfigError
 
 LONGEST_BAN_MS: Final = 3 * 86_400_000
 """Binance's longest ban; a longer wish for silence is a slip."""
@@ -379,7 +379,7 @@ def _read(file: int) -> _State:
     """Read the file; one that is no state counts as nothing used."""
     try:
         return msgspec.json.decode(os.pread(file, 1 << 20, 0), type=_State)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return _State()
 
 

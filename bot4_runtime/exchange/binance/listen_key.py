@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
+from bot4_runtime.domain.errors import UNREADABLE, OutcomeUnknown, VenueError
 from bot4_runtime.exchange.binance.failures import heed_silence, read_error, silence_ms
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
@@ -53,7 +53,7 @@ class ListenKey:
         body = await self._call(session, "POST")
         try:
             return msgspec.json.decode(body, type=_Key).listen_key
-        except msgspec.MsgspecError:  # the cause would quote what may be the key
+        except UNREADABLE:  # the cause would quote what may be the key
             raise OutcomeUnknown("the answer holds no key of a user stream") from None
 
     async def keep(self, session: aiohttp.ClientSession) -> None:

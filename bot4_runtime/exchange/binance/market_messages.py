@@ -17,7 +17,7 @@ import msgspec
 
 from bot4_runtime.clock import NS_PER_MS
 from bot4_runtime.domain.candle import INTERVALS_MS, Candle
-from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.errors import UNREADABLE, DataError
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=10**17)]
@@ -385,7 +385,7 @@ _CHANNELS: Final = {
 _SNAPSHOTS: Final = msgspec.json.Decoder(DepthSnapshot)
 _WORDY: Final = frozenset({Trade, Kline, Liquidation})
 _SHUTDOWN: Final = Shutdown()
-_FAILURES: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
+_FAILURES: Final = (*UNREADABLE, ValueError, ArithmeticError)
 
 
 class MarketDecoder:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from bot4_runtime.domain.errors import DataError, OutcomeUnknown
+from bot4_runtime.domain.errors import UNREADABLE, DataError, OutcomeUnknown
 from bot4_runtime.domain.order import Liquidity, OrderStatus, Side
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 
@@ -28,6 +28,9 @@ STATUSES: Final = {
     "EXPIRED": OrderStatus.EXPIRED,
     "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
 }
+MOST: Final = Decimal(10) ** 18
+DECIMALS: Final = 18
+"""Amounts up to `MOST`, of so many decimals at most, can be added and written out."""
 SIDES: Final = {"BUY": Side.BUY, "SELL": Side.SELL}
 
 Meaning = TypeVar("Meaning")
@@ -204,7 +207,7 @@ def read_answer(body: bytes, shape: type[Told], what: str) -> Told:
     """
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise OutcomeUnknown(
             f"{what} cannot be read ({error}); what the venue holds is not known, ask again"
         ) from error
@@ -219,14 +222,30 @@ def word(meanings: dict[str, Meaning], text: str, what: str) -> Meaning:
 
 
 def amount(value: Decimal) -> Decimal:
-    """Return an amount that may be zero; raises DataError for NaN, infinity and less than 0."""
-    if not (value.is_finite() and value >= 0):
-        raise DataError(f"amount {value} in a message; expected a number from 0 up")
+    """Return an amount that may be zero; raises DataError for what `is_amount` is not true of."""
+    if not is_amount(value):
+        raise DataError(f"amount {_short(value)} in a message; expected a number from 0 to 1e18")
     return value
 
 
 def positive(value: Decimal) -> Decimal:
     """Return an amount above zero; raises DataError for anything else."""
-    if not (value.is_finite() and value > 0):
-        raise DataError(f"amount {value} in a message; expected a number above 0")
+    if not (is_amount(value) and value > 0):
+        raise DataError(
+            f"amount {_short(value)} in a message; expected a number above 0, at most 1e18"
+        )
     return value
+
+
+def is_amount(value: Decimal) -> bool:
+    """Tell whether a number is finite, from 0 to `MOST`, and of `DECIMALS` at most.
+
+    A venue that tells more is not believed: sums of it would overflow, and written out it would
+    fill the memory.
+    """
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and -DECIMALS <= exponent <= DECIMALS and 0 <= value <= MOST
+
+
+def _short(value: Decimal) -> str:
+    return str(value)[:40]

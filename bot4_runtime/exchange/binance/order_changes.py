@@ -15,7 +15,7 @@ from bot4_runtime.domain.errors import InvariantViolated, OutcomeUnknown
 from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.failures import NO_PROOF, HalfDone, Refusal
 from bot4_runtime.exchange.binance.limits import Lane
-from bot4_runtime.exchange.binance.messages import Id, Name, read_answer
+from bot4_runtime.exchange.binance.messages import Id, Name, is_amount, read_answer
 from bot4_runtime.exchange.binance.order_entry import OrderEntry, Parameters
 
 BOTH_FAILED: Final = "-2022"
@@ -166,10 +166,14 @@ class OrderChanges:
         }
         body = self._entry.send("order.amend.keepPriority", named, Lane.REDUCE)
         told = read_answer(body, _Amendment, f"the amendment of {client_id}").amended_order
-        if (told.client_order_id, told.qty) != (client_id, quantity):
+        if not (
+            is_amount(told.executed_qty)
+            and is_amount(told.qty)
+            and (told.client_order_id, told.qty) == (client_id, quantity)
+        ):
             raise OutcomeUnknown(
-                f"asked for {quantity:f} of {client_id}, the venue told of {told.qty} of "
-                f"{told.client_order_id}; ask for the order"
+                f"asked for {quantity:f} of {client_id}, the venue told of {str(told.qty)[:40]} "
+                f"of {told.client_order_id}; ask for the order"
             )
         return told.executed_qty
 

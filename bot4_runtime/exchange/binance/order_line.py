@@ -23,7 +23,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
+from bot4_runtime.domain.errors import UNREADABLE, OutcomeUnknown, VenueUnreachable
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import (
     ErrorFields,
@@ -300,7 +300,7 @@ class OrderLine:
         """Read one frame; what cannot be read is counted and passed over."""
         try:
             reply = _REPLIES.decode(text)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self.counts["unreadable"] += 1
             self._log.error("unreadable message of the order line", why=str(error))
             return

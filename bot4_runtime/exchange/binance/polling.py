@@ -19,7 +19,7 @@ import structlog
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
-from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
+from bot4_runtime.domain.errors import UNSHAPED, DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
@@ -228,6 +228,10 @@ class BinanceSource:
                     "use recorded or simulated candles"
                 ) from error
             raise DataError(f"Binance answered {type(error).__name__}: {text[:200]}") from error
+        except UNSHAPED as error:
+            raise VenueUnreachable(
+                f"Binance's answer to {method} cannot be read ({type(error).__name__}); ask again"
+            ) from error
 
 
 def _client(market: Market, base_url: str | None) -> Any:
