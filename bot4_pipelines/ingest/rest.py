@@ -113,7 +113,9 @@ class RestCandles:
 
     def _listed(self) -> set[str]:
         """Ask Binance for its markets."""
-        found = self._read("markets", lambda told: {str(one["symbol"]) for one in told["symbols"]})
+        found = self._read(
+            "markets", lambda told: {_name(one["symbol"]) for one in told["symbols"]}
+        )
         if not found:
             raise VenueUnreachable("Binance names no market at all; run again later")
         return found
@@ -254,6 +256,12 @@ class RestCandles:
             raise VenueUnreachable(
                 f"Binance's answer to {kind} cannot be read ({type(error).__name__}); ask again"
             ) from error
+
+
+def _name(told: object) -> str:
+    if not isinstance(told, str) or not told:
+        raise TypeError(f"a symbol {told!r}")
+    return told
 
 
 def _candle(row: Any, *, mark: bool) -> list[float]:

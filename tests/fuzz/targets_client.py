@@ -19,7 +19,7 @@ from bot4_runtime.domain.order import (
     Side,
     TimeInForce,
 )
-from bot4_runtime.exchange.binance import order_line, user_stream
+from bot4_runtime.exchange.binance import order_line
 from bot4_runtime.exchange.binance.failures import (
     failure,
     heed_silence,
@@ -27,6 +27,8 @@ from bot4_runtime.exchange.binance.failures import (
     silence_ms,
     told_pause_ms,
 )
+from bot4_runtime.exchange.binance.followed_stream import StreamEnded
+from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.key_rights import KeyTold
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.market_messages import (
@@ -77,6 +79,16 @@ USER = [
     {"subscriptionId": 0, "event": {"e": "outboundAccountPosition", "E": MS, "B": []}},
     {"subscriptionId": 0, "event": {"e": "serverShutdown", "E": MS}},
 ]
+CHANGE = {"s": "BTCUSDT", "c": "b4-1", "S": "SELL", "x": "TRADE", "X": "PARTIALLY_FILLED", "i": 9, "q": "0.5", "z": "0.1", "ap": "40000", "T": MS, "l": "0.1", "L": "40000", "n": "0.2", "N": "USDT", "t": 4, "m": True}  # fmt: skip
+ALGO = {"caid": "b4-2", "aid": 7, "at": "CONDITIONAL", "s": "BTCUSDT", "S": "SELL", "X": "TRIGGERED", "q": "0.5", "ai": "10", "rm": ""}  # fmt: skip
+FUTURES_USER = [
+    {"e": "ORDER_TRADE_UPDATE", "E": MS, "T": MS, "o": CHANGE},
+    {"stream": "key", "data": {"e": "ORDER_TRADE_UPDATE", "E": MS, "T": MS, "o": CHANGE}},
+    {"e": "ALGO_UPDATE", "E": MS, "T": MS, "o": ALGO},
+    {"e": "ACCOUNT_UPDATE", "E": MS, "T": MS, "a": {"m": "FUNDING_FEE", "B": [{"a": "USDT", "wb": "9", "bc": "-0.1"}]}},
+    {"e": "MARGIN_CALL", "E": MS, "p": [{"s": "BTCUSDT", "mm": "3"}]},
+    {"e": "serverShutdown", "E": MS},
+]  # fmt: skip
 FAULT = {"code": -1003, "msg": "banned until 1723161300000.", "data": {"serverTime": MS, "retryAfter": MS + 50}}  # fmt: skip
 PLACED = SYMBOL | {"orderId": 9, "orderListId": -1, "clientOrderId": "b4-1", "transactTime": MS, "status": "FILLED", "executedQty": "0.01", "fills": [{"price": "40000", "qty": "0.01", "commission": "0.1", "commissionAsset": "BNB", "tradeId": 4}]}  # fmt: skip
 LINE = [
@@ -239,6 +251,16 @@ def _user(message: bytes) -> None:
         raise DataError("counted as unreadable")
 
 
+def _futures_user(message: bytes) -> None:
+    stream = FuturesStream(
+        "ws://127.0.0.1:9", "http://127.0.0.1:9", signer(), VenueClock(ManualClock(0))
+    )
+    stream._log = QUIET
+    stream._take(message.decode("utf-8", "replace"))
+    if stream.counts["unreadable"]:
+        raise DataError("counted as unreadable")
+
+
 def _line(message: bytes) -> None:
     line = OrderLine(
         "ws://127.0.0.1:9",
@@ -285,7 +307,8 @@ def _key(client: BinanceSpot) -> object:
 TARGETS = (
     Target("market_stream", _market, (Unreadable, DataError), jsons(*MARKET)),
     Target("depth_snapshot", decode_snapshot, (Unreadable,), jsons({"lastUpdateId": 5, "bids": [["1.5", "2"]], "asks": [["1.6", "3"]]})),
-    Target("user_stream", _user, (DataError, user_stream._StreamEnded), jsons(*USER)),
+    Target("user_stream", _user, (DataError, StreamEnded), jsons(*USER)),
+    Target("futures_user_stream", _futures_user, (DataError, StreamEnded), jsons(*FUTURES_USER)),
     Target("order_line", _line, (DataError, VenueError, order_line._LineEnded), jsons(*LINE)),
     Target("error", _error, (DataError,), jsons(FAULT, {"code": -1015, "msg": "Too many new orders."})),
     Target("answer_time", asking("/api/v3/time", lambda c: c.server_time_ms()), REFUSED, jsons(ANSWERS["/api/v3/time"])),

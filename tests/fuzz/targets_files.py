@@ -229,7 +229,7 @@ def fetched(market: Market, where: str):
     source._client.enableRateLimit = False
 
     def read(message: bytes) -> object:
-        source._client.markets = None
+        source._known = frozenset()
         source._client.session = Answering(_answers(market, where, message))
         return source.fetch("BTCUSDT", "1m", START, END, Budget(0.5))
 

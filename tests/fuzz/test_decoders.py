@@ -51,6 +51,7 @@ DEEP = b"[" * 3_000
         ("answer_amended", b'"qty": "0.01"', b'"qty": "sNaN"'),
         ("error", b"banned", b"\xff"),
         ("user_stream", b"{", b'{"x": ' + DEEP),
+        ("futures_user_stream", b"{", b'{"x": ' + DEEP),
         ("order_line", b"{", b'{"x": ' + DEEP),
         ("candles_zip", rows().encode(), (HEADER[:20] + "h\n").encode()),
         ("holdings_answer", b"-0.01", b"9e999999999999999999"),
