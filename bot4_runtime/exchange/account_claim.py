@@ -19,7 +19,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -111,12 +112,14 @@ class MachineLock:
 
         Raises:
             JournalLocked: it was taken away, and another process holds the new one.
+            ConfigError: it cannot be looked at or made again.
         """
-        if self._is_there(self._file):
-            os.utime(self._file)
-        else:
-            self.close()
-            self._take()
+        with self._told():
+            if self._is_there(self._file):
+                os.utime(self._file)
+                return
+        self.close()
+        self._take()
 
     def close(self) -> None:
         """Let go of it; may be repeated."""
@@ -125,7 +128,7 @@ class MachineLock:
             os.close(file)
 
     def _take(self) -> None:
-        try:
+        with self._told():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for _ in range(_TRIES):
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -139,6 +142,11 @@ class MachineLock:
             self.former = former.number if former is not None else ""
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, msgspec.json.encode(self._holder), 0)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise ConfigError(
                 f"{self._path} cannot be written ({error.strerror}); it keeps two journals from "

@@ -125,7 +125,7 @@ class StateStore:
         Raises:
             JournalWriteFailed: it cannot become durable, or did not in time.
         """
-        self._journal.keep_fact(key, value, self._patience_s)
+        self._journal.keep_fact(key, value)
 
     @property
     def ended_in_order(self) -> bool:

@@ -282,10 +282,18 @@ class Life:
                 timer=timer,
             ),
             timer=timer,
+            wait=self._wait,
         )
         session.run(threading.Event(), recovery)
         store.close()
         self._venue.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Let the venue's time pass, and the machine's for what it tells."""
+        now_ns = self._clock.now_ns() + round(seconds * 1e9) * TIME_LAPSE
+        self._door.advance(now_ns // 1_000_000)
+        self._clock.advance_to(now_ns)
+        time.sleep(0.001)
 
     def wait_for_stream(self) -> None:
         stream, until = self._venue._stream, time.monotonic() + 5.0

@@ -220,6 +220,16 @@ def test_a_lock_file_that_is_tidied_away_is_made_and_taken_again(tmp_path):
             lock.renew()
 
 
+def test_a_folder_that_nobody_may_look_into_any_more_is_told(tmp_path, monkeypatch):
+    def refused(self: MachineLock, file: int) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    with closing(MachineLock(tmp_path / "a.lock", "account 7", "mine")) as lock:
+        monkeypatch.setattr(MachineLock, "_is_there", refused)
+        with pytest.raises(ConfigError, match="Permission denied"):
+            lock.renew()
+
+
 def test_a_file_that_is_tidied_away_again_and_again_is_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(MachineLock, "_is_there", lambda self, file: False)
     with pytest.raises(JournalLocked, match="again and again"):
