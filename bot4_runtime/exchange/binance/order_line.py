@@ -32,6 +32,7 @@ from bot4_runtime.exchange.binance.failures import (
     told_pause_ms,
 )
 from bot4_runtime.exchange.binance.limits import Lane, LimitFields, RequestBudget
+from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Scheme, Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
 
@@ -84,7 +85,7 @@ class OrderLine:
         window_ms: how long after its timestamp a request may be taken.
         budget: what may be asked, shared with the other ways to the venue.
         silence_s: how long a living line may say nothing, pings included.
-        proxy: ``http://host:port`` to go through; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class OrderLine:
     async def _follow(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
-        async with aiohttp.ClientSession() as session:
+        async with session_through(self._proxy) as session:
             while not self._closing:
                 was_ready = False
                 try:
@@ -264,9 +265,7 @@ class OrderLine:
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         """Connect, log on and read until the line ends, which always raises."""
         await self._door.permitted()
-        async with session.ws_connect(
-            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
-        ) as line:
+        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
             self._line = line
             if self._logs_on:
                 stamp: dict[str, str | int] = {"timestamp": self._clock.now_ms()}

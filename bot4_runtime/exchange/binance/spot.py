@@ -88,7 +88,7 @@ class BinanceSpot:
         budget: what may be asked of the venue; its own when None.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
-        proxy: ``http://host:port`` to go through on all ways; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through on all ways; None for none.
     """
 
     name = "binance spot"

@@ -25,6 +25,7 @@ from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.messages import ExecutionReport
+from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
 from bot4_runtime.exchange.protocols import UserUpdate
@@ -119,7 +120,7 @@ class UserStream:
         silence_s: how long a living line may say nothing, pings included.
         report_s: how long the report of an order that the venue answered may take.
         budget: what may be asked of the venue; its own when None.
-        proxy: ``http://host:port`` to go through; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through; None for none.
     """
 
     def __init__(
@@ -231,7 +232,7 @@ class UserStream:
     async def _follow(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
-        async with aiohttp.ClientSession() as session:
+        async with session_through(self._proxy) as session:
             while not self._closing:
                 try:
                     await self._lead(session)
@@ -303,9 +304,7 @@ class UserStream:
             stands: set when the subscription is there.
         """
         await self._door.permitted()
-        async with session.ws_connect(
-            self._url, autoping=False, max_msg_size=_MAX_FRAME, proxy=self._proxy
-        ) as line:
+        async with session.ws_connect(self._url, autoping=False, max_msg_size=_MAX_FRAME) as line:
             request = {
                 "id": "subscribe",
                 "method": "userDataStream.subscribe.signature",
