@@ -133,7 +133,7 @@ class BinanceAccount(ABC):
         budget: what may be asked of the venue.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
-        proxy: ``http://host:port`` to go through on all ways; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through on all ways; None for none.
     """
 
     in_process = False

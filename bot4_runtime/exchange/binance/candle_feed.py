@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Protocol
 
-import aiohttp
 import structlog
 
 from bot4_runtime.domain.candle import Candle
@@ -21,6 +20,7 @@ from bot4_runtime.exchange.binance.line_watch import ConnectPace, Timing
 from bot4_runtime.exchange.binance.market_line import AiohttpDialler, Dialler, Route
 from bot4_runtime.exchange.binance.market_messages import Event, Kline
 from bot4_runtime.exchange.binance.market_stream import MarketStream, follow_all
+from bot4_runtime.exchange.binance.proxy import session_through
 
 ROOM: Final = 4_096
 """Candles that may wait to be taken."""
@@ -49,8 +49,8 @@ class ClosedCandles(Protocol):
 
 @asynccontextmanager
 async def over_aiohttp(proxy: str | None = None) -> AsyncIterator[Dialler]:
-    """Yield a dialler of real connections, through ``http://host:port`` where it is named."""
-    async with aiohttp.ClientSession(proxy=proxy) as session:
+    """Yield a dialler of real connections, through a proxy where one is named."""
+    async with session_through(proxy) as session:
         yield AiohttpDialler(session)
 
 

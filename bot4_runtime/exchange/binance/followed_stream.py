@@ -24,6 +24,7 @@ import structlog
 from bot4_runtime.domain.errors import UNREADABLE, DataError
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.protocols import UserUpdate
 
@@ -100,7 +101,7 @@ class FollowedStream(ABC):
         silence_s: how long a living line may say nothing, pings included.
         report_s: how long the report of an order that the venue answered may take.
         budget: what may be asked of the venue; its own when None.
-        proxy: ``http://host:port`` to go through; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through; None for none.
         weight: of opening a line.
     """
 
@@ -214,7 +215,7 @@ class FollowedStream(ABC):
     async def _follow(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
-        async with aiohttp.ClientSession() as session:
+        async with session_through(self._proxy) as session:
             while not self._closing:
                 try:
                     await self._lead(session)

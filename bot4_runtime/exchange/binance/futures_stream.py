@@ -84,7 +84,7 @@ class FuturesStream(FollowedStream):
         super().__init__(url.rstrip("/"), signer, clock, **options)
         self._keep_s = keep_s
         self._ping_s = ping_s
-        self._key = ListenKey(rest_url, signer.api_key, self._budget, self._proxy)
+        self._key = ListenKey(rest_url, signer.api_key, self._budget)
 
     async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
         await self._door.permitted()
@@ -98,7 +98,6 @@ class FuturesStream(FollowedStream):
             f"{self._url}/ws?listenKey={key}",
             autoping=False,
             max_msg_size=MAX_FRAME,
-            proxy=self._proxy,
             heartbeat=self._ping_s,
         ) as line:
             self._line = line

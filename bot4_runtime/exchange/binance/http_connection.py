@@ -31,7 +31,12 @@ from bot4_runtime.exchange.binance.failures import (
     silence_ms,
 )
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
-from bot4_runtime.exchange.binance.proxy import checked_proxy, proxy_headers
+from bot4_runtime.exchange.binance.proxy import (
+    by_socks,
+    checked_proxy,
+    proxy_headers,
+    socks_tunnel,
+)
 from bot4_runtime.exchange.binance.weights import cost
 
 __all__ = ["HttpConnection", "Refusal"]
@@ -96,7 +101,7 @@ class HttpConnection:
         reply_s: how long an answer may take, from the request to its last byte.
         budget: what may be asked, shared with others; its own when None.
         account: the API key whose orders are counted.
-        proxy: ``http://[user:password@]host:port`` to go through, by CONNECT; None for none.
+        proxy: ``http://`` or ``socks5://[user:password@]host:port`` to go through; None for none.
         judge: of answers that are no success.
 
     Raises:
@@ -126,7 +131,8 @@ class HttpConnection:
         nearest = (parts.hostname, parts.port)
         if proxy is not None:
             through = urlsplit(checked_proxy(proxy))
-            nearest = (str(through.hostname), through.port)
+            if not by_socks(proxy):
+                nearest = (str(through.hostname), through.port)
             self._where += f" through {through.hostname}:{through.port}"
         self._connection: http.client.HTTPConnection = (
             http.client.HTTPSConnection(
@@ -135,7 +141,9 @@ class HttpConnection:
             if parts.scheme == "https"
             else http.client.HTTPConnection(*nearest, timeout=CONNECT_S)
         )
-        if proxy is not None:
+        if proxy is not None and by_socks(proxy):
+            vars(self._connection)["_create_connection"] = partial(_through, proxy)
+        elif proxy is not None:
             self._connection.set_tunnel(parts.hostname, parts.port, proxy_headers(proxy))
         self._connection.response_class = partial(_TimedResponse, within_s=reply_s)  # type: ignore[assignment]
         self._budget = budget or RequestBudget(None)
@@ -246,6 +254,13 @@ class HttpConnection:
         if asked_ms is not None:
             heed_silence(self._budget, self._account, answer.status, error, asked_ms)
         raise self._failure(f"{method} {path}", answer.status, error, answer.body)
+
+
+def _through(
+    proxy: str, place: tuple[str, int], within_s: float, _source: object
+) -> socket.socket:
+    """Open what `http.client` would have opened itself."""
+    return socks_tunnel(proxy, *place, within_s)
 
 
 def _why(error: Exception) -> str:

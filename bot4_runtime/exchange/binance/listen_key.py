@@ -32,16 +32,12 @@ class ListenKey:
         rest_url: ``https://fapi.binance.com``.
         api_key: names the account; these calls are not signed.
         budget: what may be asked of the venue.
-        proxy: ``http://host:port`` to go through; None for none.
     """
 
-    def __init__(
-        self, rest_url: str, api_key: str, budget: RequestBudget, proxy: str | None = None
-    ) -> None:
+    def __init__(self, rest_url: str, api_key: str, budget: RequestBudget) -> None:
         self._url = rest_url.rstrip("/") + PATH
         self._headers = {"X-MBX-APIKEY": api_key}
         self._budget = budget
-        self._proxy = proxy
 
     async def give(self, session: aiohttp.ClientSession) -> str:
         """Return a key that is good for an hour, a new one where there is none.
@@ -67,7 +63,6 @@ class ListenKey:
             method,
             self._url,
             headers=self._headers,
-            proxy=self._proxy,
             timeout=aiohttp.ClientTimeout(total=REPLY_S),
         ) as answer:
             body = await answer.read()

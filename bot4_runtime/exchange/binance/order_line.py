@@ -33,6 +33,7 @@ from bot4_runtime.exchange.binance.failures import (
     told_pause_ms,
 )
 from bot4_runtime.exchange.binance.limits import Lane, LimitFields, RequestBudget
+from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Scheme, Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
 
@@ -85,7 +86,7 @@ class OrderLine:
         window_ms: how long after its timestamp a request may be taken.
         budget: what may be asked, shared with the other ways to the venue.
         silence_s: how long a living line may say nothing, pings included.
-        proxy: ``http://host:port`` to go through; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through; None for none.
         judge: of answers that are no success.
         ping_s: of silence after which a pong is asked for; None where the venue pings often.
     """
@@ -236,7 +237,7 @@ class OrderLine:
     async def _follow(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
-        async with aiohttp.ClientSession() as session:
+        async with session_through(self._proxy) as session:
             while not self._closing:
                 was_ready = False
                 try:
@@ -275,7 +276,6 @@ class OrderLine:
             self._url,
             autoping=False,
             max_msg_size=_MAX_FRAME,
-            proxy=self._proxy,
             heartbeat=self._ping_s,
         ) as line:
             self._line = line

@@ -23,7 +23,7 @@ from bot4_runtime.domain.errors import UNSHAPED, DataError, LocationRefused, Ven
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
-from bot4_runtime.exchange.binance.proxy import checked_proxy
+from bot4_runtime.exchange.binance.proxy import by_socks, checked_proxy
 from bot4_runtime.sources import waiting
 
 PAGE: Final = 1000
@@ -49,7 +49,7 @@ class BinanceSource:
         clock: wall clock; tests pass their own.
         base_url: replaces Binance's REST host, for a proxy or a venue on loopback, which has
             a request count of its own; Binance's is shared with the machine's processes.
-        proxy: ``http://host:port`` to go through; None for none.
+        proxy: ``http://`` or ``socks5://host:port`` to go through; None for none.
         budget: of the account that trades at the same host; None for that of the host.
     """
 
@@ -74,7 +74,11 @@ class BinanceSource:
         self._clock = clock
         self._step_ms = interval_ms(interval)
         self._client = _client(market, base_url)
-        if proxy is not None:
+        if proxy is not None and by_socks(checked_proxy(proxy)):
+            from bot4_runtime.exchange.binance.proxied_requests import go_through
+
+            go_through(self._client.session, proxy)
+        elif proxy is not None:
             plain = base_url is not None and base_url.startswith("http:")
             name = "http_proxy" if plain else "https_proxy"
             setattr(self._client, name, checked_proxy(proxy))

@@ -53,9 +53,7 @@ class UserStream(FollowedStream):
 
     async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
         await self._door.permitted()
-        async with session.ws_connect(
-            self._url, autoping=False, max_msg_size=MAX_FRAME, proxy=self._proxy
-        ) as line:
+        async with session.ws_connect(self._url, autoping=False, max_msg_size=MAX_FRAME) as line:
             request = {
                 "id": "subscribe",
                 "method": _SUBSCRIBE,

@@ -191,7 +191,15 @@ def test_a_proxy_that_answers_with_nonsense_means_that_nothing_was_sent(reply):
 
 @pytest.mark.parametrize(
     "address",
-    ["", "proxy:8080", "socks5://127.0.0.1:1", "https://p:1", "http://p", "http://u:hush@p:x"],
+    [
+        "",
+        "proxy:8080",
+        "socks4://127.0.0.1:1",
+        "https://p:1",
+        "http://p",
+        "http://u:hush@p:x",
+        "socks5://u:hush@p:x",
+    ],
 )
 def test_what_is_no_proxy_is_refused_and_its_password_not_repeated(address):
     with pytest.raises(ConfigError, match="expected http://host:port") as told:
