@@ -282,9 +282,10 @@ class BinanceSection(_Section):
 
     `rest_url` and `stream_url` empty are Binance's own, of its testnet in mode ``testnet``; who
     names one names both. Plain http is for 127.0.0.1 alone. `proxy` is one of HTTP or SOCKS5,
-    ``http://host:port`` or ``socks5://host:port``; `account_uid` is Binance's number of the account that a key must be of,
-    0 names none; `real_money` says that mode ``live`` is meant (`app.live`). `withdraw_s` is how
-    long a run that ends waits for the venue's word that its entries ended. Keys are no settings.
+    ``http://host:port`` or ``socks5://host:port``; `account_uid` is Binance's number of the
+    account that a key must be of, 0 names none; `real_money` says that mode ``live`` is meant
+    (`app.live`). `withdraw_s` is how long a run that ends waits for the venue's word that its
+    entries ended. Keys are no settings.
     """
 
     rest_url: str = ""

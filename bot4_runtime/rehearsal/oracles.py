@@ -30,6 +30,7 @@ ZERO: Final = Decimal(0)
 OVER: Final = {
     "trespass": "a request while the venue wanted silence",
     "over_weight": "more weight than the venue grants a minute",
+    "over_orders": "more new orders than the venue grants",
     "over_inbound": "more messages on a stream than the venue takes",
     "wrong_pong": "a pong without its ping's words",
 }

@@ -40,6 +40,7 @@ from bot4_runtime.venue.faults import FaultRule, FaultSchedule
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.order_counts import SPOT_ORDERS
 from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.server import VenueServer
 from bot4_runtime.venue.tape import candle_prints
@@ -234,6 +235,7 @@ class Rehearsal:
             prints=candle_prints(source.history(SIMULATED_START_MS, end_ms), rules),
             depth=self._depth,
             sink=self._sink,
+            order_limits=SPOT_ORDERS,
         )
         account = venue.open_account(1, KEY, KEY, self._deposits.items())
         account.pays_in_bnb = self._bnb > 0

@@ -11,13 +11,14 @@ from bot4_runtime.venue.refusals import Refused
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
+INTERVALS_MS: Final = {"SECOND": SECOND_MS, "MINUTE": MINUTE_MS, "DAY": 86_400_000}
 PATIENCE: Final = 10
 """Refused requests within a window from which their sender is banned."""
 BANS_MS: Final = (2 * MINUTE_MS, 10 * MINUTE_MS, 60 * MINUTE_MS, 3 * 24 * 60 * MINUTE_MS)
 
 
 class Limit(NamedTuple):
-    """At most `most` within every `number` of an interval (``SECOND`` or ``MINUTE``)."""
+    """At most `most` within every `number` of an interval, ``SECOND``, ``MINUTE`` or ``DAY``."""
 
     kind: str
     interval: str
@@ -27,7 +28,7 @@ class Limit(NamedTuple):
     @property
     def length_ms(self) -> int:
         """How long a window is."""
-        return self.number * (MINUTE_MS if self.interval == "MINUTE" else SECOND_MS)
+        return self.number * INTERVALS_MS[self.interval]
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The venue put together: core, tape, journal and both interfaces around one clock. No sockets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -15,7 +15,9 @@ from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
+from bot4_runtime.venue.limits import Limit
 from bot4_runtime.venue.market_data import MarketHub
+from bot4_runtime.venue.order_counts import OrderCounts
 from bot4_runtime.venue.orders import Report
 from bot4_runtime.venue.rest import Rest, WireAnswer, WireRequest
 from bot4_runtime.venue.rules import SymbolRules
@@ -53,6 +55,7 @@ class Loopback:
         prints: what others trade, in order of time.
         depth: what the rest of the market offers around the last price.
         sink: keeps the journal.
+        order_limits: how many new orders an account may have; none for any number.
     """
 
     sockets: ClassVar[tuple[str, ...]] = ("/ws-api/v3",)
@@ -66,6 +69,7 @@ class Loopback:
         depth: Depth | None = None,
         faults: FaultSchedule | None = None,
         sink: Callable[[Entry], None] = no_sink,
+        order_limits: Sequence[Limit] = (),
     ) -> None:
         self.clock = clock
         self.shown = SkewedClock(clock, 0)
@@ -77,7 +81,8 @@ class Loopback:
         for rules, last in symbols:
             self.exchange.list_symbol(rules, last, depth)
         self.market = MarketHub(self.exchange, self.journal, self.faults)
-        self.rest = Rest(self.exchange, self.journal, self.market.calls())
+        self.counts = OrderCounts(self.journal, order_limits)
+        self.rest = Rest(self.exchange, self.journal, self.market.calls(), self.counts)
         self.hub = Hub(self.exchange, self.journal, self.door, self.faults, self.rest)
         self._tape = Tape(prints)
 
@@ -114,7 +119,7 @@ class Loopback:
         answer = self.rest.answer(call)
         if answer.status == 200:
             self.door.given_back(name)
-        return answer._replace(headers=self.door.headers(now_ms))
+        return answer._replace(headers={**answer.headers, **self.door.headers(now_ms)})
 
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
         """Answer a request that a fault of the venue's own hits; others are the shell's."""
@@ -222,4 +227,7 @@ class Loopback:
         }
 
     def _on_report(self, account: Account, report: Report) -> None:
+        trade = report.trade
+        if trade is not None and trade.quantity == report.filled:
+            self.counts.filled(self.exchange.now_ms(), account.uid, maker=trade.maker)
         self.hub.report(account, report)

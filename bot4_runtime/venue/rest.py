@@ -5,7 +5,8 @@ may come in the query, in a form body, or in both; the signature covers both.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -16,8 +17,11 @@ from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.domain.order import Side
 from bot4_runtime.venue import auth, messages, refusals
 from bot4_runtime.venue.account import Account
+from bot4_runtime.venue.door import WEIGHT_LIMIT
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.journal import VenueJournal
+from bot4_runtime.venue.limits import Limit, Limited
+from bot4_runtime.venue.order_counts import OrderCounts
 from bot4_runtime.venue.orders import Kind, OrderRequest, Tif
 from bot4_runtime.venue.refusals import Refused, illegal, mandatory, not_required
 
@@ -25,6 +29,7 @@ Values = Mapping[str, str]
 CLIENT_ID: Final = re.compile(r"[\.A-Z\:/a-z0-9_-]{1,36}")
 _SYMBOLS: Final = r'^\["[\w]{1,20}"(,"[\w]{1,20}")*\]$'
 MAX_PAGE: Final = 1_000
+WEIGHT: Final = Limit("REQUEST_WEIGHT", "MINUTE", 1, WEIGHT_LIMIT)
 _ENCODE: Final = msgspec.json.encode
 
 
@@ -52,6 +57,7 @@ class Rest:
     Args:
         journal: is told of every request and answer.
         public: further calls that need no key, by method and path.
+        counts: of new orders.
     """
 
     def __init__(
@@ -59,8 +65,10 @@ class Rest:
         exchange: Exchange,
         journal: VenueJournal,
         public: Mapping[tuple[str, str], Callable[[Mapping[str, str]], Any]],
+        counts: OrderCounts | None = None,
     ) -> None:
         self._exchange = exchange
+        self.counts = counts or OrderCounts(journal)
         self._journal = journal
         self._public: dict[tuple[str, str], Callable[[Values], Any]] = {
             ("GET", "/api/v3/ping"): lambda _values: {},
@@ -88,13 +96,18 @@ class Rest:
         uid = account.uid if account is not None else 0
         told = {name: value for name, value in values.items() if name != "signature"}
         self._note("request", uid, {"call": f"{request.method} {request.path}", "with": told})
+        headers = {}
         try:
             status, answer = 200, self._dispatch(request, values)
+            if request.method == "POST":
+                headers = self.counts.headers(self._exchange.now_ms(), uid)
         except Refused as error:
             status = error.status
             answer = {"code": error.code, "msg": error.message} | error.more
+            if isinstance(error, Limited):
+                headers = {"Retry-After": str(error.retry_after_s)}
         self._note("answer", uid, {"status": status, "code": answer_code(answer)})
-        return WireAnswer(status, _ENCODE(answer))
+        return WireAnswer(status, _ENCODE(answer), headers)
 
     def _dispatch(self, request: WireRequest, values: Values) -> Any:
         call = (request.method, request.path)
@@ -137,7 +150,7 @@ class Rest:
         return {
             "timezone": "UTC",
             "serverTime": self._exchange.now_ms(),
-            "rateLimits": [],
+            "rateLimits": [limit.told() for limit in (WEIGHT, *self.counts.limits)],
             "exchangeFilters": [],
             "symbols": [
                 rules.told()
@@ -154,7 +167,18 @@ class Rest:
             detail = "FULL" if request.stop_price is None else "ACK"
         if detail not in {"ACK", "RESULT", "FULL"}:
             raise mandatory("newOrderRespType")
-        return messages.placed(self._exchange.place(account, request), detail)
+        with self._counted(account):
+            return messages.placed(self._exchange.place(account, request), detail)
+
+    @contextmanager
+    def _counted(self, account: Account, number: int = 1) -> Iterator[None]:
+        """Count new orders that are taken; raises Limited when there are too many."""
+        self.counts.take(self._exchange.now_ms(), account.uid, number)
+        try:
+            yield
+        except Refused:
+            self.counts.give_back(self._exchange.now_ms(), account.uid, number)
+            raise
 
     def _order(self, account: Account, values: Values) -> Any:
         return messages.order_told(self._exchange.order(account, *_order_named(values)))
@@ -168,6 +192,8 @@ class Rest:
     def _replace(self, account: Account, values: Values) -> Any:
         """Cancel one order and place another; each half is told for itself."""
         mode = text(values, "cancelReplaceMode")
+        if values.get("orderRateLimitExceededMode", "DO_NOTHING") == "DO_NOTHING":
+            self.counts.require(self._exchange.now_ms(), account.uid)
         named = {
             "symbol": text(values, "symbol"),
             "orderId": values.get("cancelOrderId", ""),
@@ -219,7 +245,8 @@ class Rest:
             )
             for side in ("above", "below")
         ]
-        placed = self._exchange.place_pair(account, legs[0], legs[1])
+        with self._counted(account, len(legs)):
+            placed = self._exchange.place_pair(account, legs[0], legs[1])
         return messages.pair_told(placed, client_id(values, "listClientOrderId"))
 
     def _open_orders(self, account: Account, values: Values) -> Any:

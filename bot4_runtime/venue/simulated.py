@@ -18,6 +18,7 @@ from bot4_runtime.venue.futures_loopback import FuturesLoopback
 from bot4_runtime.venue.hosting import serve
 from bot4_runtime.venue.journal import FileSink, no_sink
 from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.order_counts import SPOT_ORDERS
 from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.server import Hosted, VenueServer
 from bot4_runtime.venue.tape import candle_prints
@@ -65,7 +66,7 @@ def simulated_venue(
     venue: Loopback | FuturesLoopback
     if market is Market.SPOT:
         listed = list(zip(rules.values(), prices, strict=True))
-        venue = Loopback(LiveClock(), listed, prints=prints, sink=sink)
+        venue = Loopback(LiveClock(), listed, prints=prints, sink=sink, order_limits=SPOT_ORDERS)
     else:
         contracts = [Contract.of(instrument) for instrument in instruments]
         perpetuals = list(zip(contracts, prices, strict=True))

@@ -18,6 +18,7 @@ from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import EVENT, SUBSCRIBE, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal
+from bot4_runtime.venue.limits import Limited
 from bot4_runtime.venue.orders import Report
 from bot4_runtime.venue.refusals import Refused
 from bot4_runtime.venue.rest import Rest
@@ -157,17 +158,28 @@ class Hub:
     def answer(self, connection: Connection, text: str | bytes) -> None:
         """Answer a message of the WebSocket API."""
         request = Message()
+        limits: list[dict[str, Any]] = []
         try:
             request = msgspec.json.decode(text, type=Message)
             result = self._dispatch(connection, request)
             reply = {"id": request.id, "status": 200, "result": result}
+            limits = self._counts(connection, request)
         except UNREADABLE:
             reply = _error(None, Refused(-1135, "Invalid JSON Request"))
         except Refused as error:
             reply = _error(request.id, error)
-        connection.send(_ENCODE(reply | {"rateLimits": []}))
+        connection.send(_ENCODE(reply | {"rateLimits": limits}))
         if connection.account is not None and request.method.endswith("signature"):
             self._replay(connection, connection.account)
+
+    def _counts(self, connection: Connection, request: Message) -> list[dict[str, Any]]:
+        """Return what a reply tells of an account's new orders."""
+        if CALLS.get(request.method, ("",))[0] != "POST":
+            return []
+        key = str((request.params or {}).get("apiKey", ""))
+        account = self._exchange.account(key) or connection.session
+        uid = account.uid if account is not None else 0
+        return self._rest.counts.told(self._exchange.now_ms(), uid)
 
     def send_away(self, connection: Connection, identifier: object, refusal: Refusal) -> None:
         """Answer a message with the door's refusal."""
@@ -197,7 +209,12 @@ class Hub:
         call = f"{method} {path}"
         values = {name: str(value) for name, value in params.items()}
         self._let_in(call, values)
-        told = self._rest.perform(method, path, self._caller(connection, params, call), values)
+        try:
+            told = self._rest.perform(method, path, self._caller(connection, params, call), values)
+        except Limited as error:
+            raise self._refused(
+                Refusal(error.status, error.code, error.message, error.retry_after_s)
+            ) from error
         self._door.given_back(call)
         return told
 

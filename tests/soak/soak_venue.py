@@ -12,6 +12,7 @@ from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource, wall_ms
 from bot4_runtime.venue.faults import Fault, FaultSchedule
 from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
+from bot4_runtime.venue.order_counts import SPOT_ORDERS
 from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.tape import candle_prints
 
@@ -85,6 +86,7 @@ class SoakVenue:
             [(rules[c.symbol], _price(c) // rules[c.symbol].tick_size * rules[c.symbol].tick_size) for c in firsts],
             prints=(made._replace(time_ms=made.time_ms + self._shift_ms) for made in prints),
             sink=self.sink,
+            order_limits=SPOT_ORDERS,
         )  # fmt: skip
         self.account = self.venue.open_account(1, KEY, KEY, deposits.items())
         self.venue.rest._public["GET", "/api/v3/klines"] = self.klines

@@ -121,6 +121,27 @@ def test_a_cancelled_order_keeps_its_own_name(venue):
         assert (gone.order.client_id, gone.order.status) == ("mine", OrderStatus.CANCELED)
 
 
+def test_o2_every_end_that_the_venue_tells_is_an_end_here(venue):
+    limit = {"type": "LIMIT", "price": "40000.0", "timeInForce": "GTC"}
+    with wired(venue) as (stream, wire):
+        wire.buy("at-once", **limit | {"timeInForce": "IOC", "price": "39000"})
+        wire.buy("whole", **limit | {"timeInForce": "FOK", "price": "39000"})
+        wire.buy("own", side="SELL", **limit)
+        wire.buy("met-own", **limit)
+        wire.cancel("met-own")
+        last = {told.order.client_id: told.order.status for told in collected(stream, 8)}
+        assert last == {
+            "at-once": OrderStatus.EXPIRED,
+            "whole": OrderStatus.EXPIRED,
+            "own": OrderStatus.EXPIRED,
+            "met-own": OrderStatus.CANCELED,
+        }
+        assert wire.client.query(SYMBOL, "own").status is OrderStatus.EXPIRED
+        assert "EXPIRED_IN_MATCH" in {
+            order.status.value for order in venue.exchange.orders(venue.exchange.account("key"))
+        }
+
+
 def test_a_lost_line_is_told_and_found_again(venue):
     venue.schedule(FaultSchedule([FaultRule(fault=Fault.EVENT_CUT, method="EVENT", times=1)]))
     with wired(venue) as (stream, wire):
