@@ -1,14 +1,17 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` on
+Mode ``testnet`` trades at Binance's testnets, of spot and of USD-M, or at a venue on loopback,
+mode ``live`` spot alone and on
 loopback (`live` says what must hold, and why not at Binance yet). Neither takes the other's
 hosts, nor reads another market's prices (`hosts`).
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from bot4_runtime.app.hosts import host_faults, trades_on_loopback
 from bot4_runtime.app.live import require_meant
@@ -18,6 +21,7 @@ from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
@@ -39,7 +43,7 @@ class Remote:
         local: whether the venue is on this machine, where nothing is at stake.
     """
 
-    venue: BinanceSpot
+    venue: BinanceSpot | BinanceFutures
     clock: Clock
     timer: Callable[[], int]
     lease: Lease
@@ -68,16 +72,18 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             environment names no key.
     """
     named, mode = settings.binance, settings.runtime.mode
-    rest_url, stream_url = named.hosts(mode)
+    rest_url, stream_url = named.hosts(mode, settings.runtime.market)
     if options.source != "binance":
         raise ConfigError(
             f"mode {mode} trades on the venue's own candles, and the source is "
             f"{options.source!r}; set runtime.source or --source to binance"
         )
-    if settings.runtime.market != Market.SPOT.value:
+    market = Market(settings.runtime.market)
+    if mode == "live" and market is not Market.SPOT:
         raise ConfigError(
-            f"mode {mode} trades spot, and runtime.market is {settings.runtime.market!r}; set "
-            "it to 'spot'"
+            f"mode {mode} trades spot, and runtime.market is {market.value!r}: this release takes "
+            "it to mode testnet alone, since positions are not yet protected against liquidation "
+            "by live marks; set runtime.market to 'spot', or runtime.mode to 'testnet'"
         )
     if mode == "live":
         require_meant(settings, os.environ)
@@ -91,15 +97,27 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         )
     lease = Lease()
     clock = LiveClock()
-    venue = BinanceSpot(
-        rest_url,
-        stream_url,
-        signer_from_environment(os.environ),
-        clock,
-        may_send=lease.holds,
-        budget=None if local else shared_budget(Market.SPOT),
-        order_url=stream_url,
-        proxy=named.proxy or None,
-        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
-    )
+    signer = signer_from_environment(os.environ)
+    ways: dict[str, Any] = {
+        "may_send": lease.holds,
+        "budget": None if local else shared_budget(market),
+        "order_url": stream_url,
+        "proxy": named.proxy or None,
+        "symbols": settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+    }
+    venue: BinanceSpot | BinanceFutures
+    if market is Market.SPOT:
+        venue = BinanceSpot(rest_url, stream_url, signer, clock, **ways)
+    else:
+        private_url, holding = named.private_route(mode), holding_of(settings)
+        venue = BinanceFutures(rest_url, private_url, signer, clock, holding=holding, **ways)
     return Remote(venue, clock, time.monotonic_ns, lease, local=local)
+
+
+def holding_of(settings: Settings) -> Holding:
+    """Return how the settings want positions held; no leverage beyond risk's own limit."""
+    return Holding(
+        leverage=max(math.ceil(settings.risk.max_leverage), 1),
+        isolated=settings.binance.margin == "isolated",
+        hedge=settings.binance.hedge,
+    )

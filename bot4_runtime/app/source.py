@@ -123,7 +123,8 @@ def _source(
 def polled_candles(settings: Settings, symbols: Sequence[str]) -> BinanceSource:
     """Build what asks Binance for candles over REST, or the server that is traded at."""
     runtime, binance = settings.runtime, settings.binance
-    traded_at = binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None
+    hosts = binance.hosts(runtime.mode, runtime.market)
+    traded_at = hosts[0] if runtime.mode != "paper" else None
     return BinanceSource(
         symbols=symbols,
         interval=runtime.interval,

@@ -37,6 +37,7 @@ from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_filters import ContractInfo
 from bot4_runtime.exchange.binance.futures_messages import (
+    AccountConfig,
     AlgoOrder,
     ContractOrder,
     ContractTrade,
@@ -301,6 +302,11 @@ class BinanceFutures(BinanceAccount):
         named: Parameters = {"symbol": trade.symbol, "orderId": trade.venue_order_id}
         row = self._if_known("/fapi/v1/order", named, ContractOrder)
         return "" if row is None else row.client_order_id
+
+    def may_trade(self) -> bool:
+        """Tell whether the account of the key may trade here."""
+        body = self._ask("/fapi/v1/accountConfig", {})
+        return read_answer(body, AccountConfig, "how the account is set up").can_trade
 
     def account_uid(self) -> int | None:
         """Return None: this market does not tell the account's number."""
