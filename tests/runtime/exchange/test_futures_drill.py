@@ -1,8 +1,12 @@
 """A session of contracts at the loopback venue, in its time: traded, killed, and gone on with."""
 
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +39,7 @@ from bot4_runtime.venue.tape import candle_prints
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 D = Decimal
+HOURS_KILLED = 40
 
 
 class Killed(Exception):
@@ -131,7 +136,7 @@ class Drill:
                 self.lives += 1
                 assert self.lives < 20
                 try:
-                    self._live(server)
+                    self.live(server.port)
                     alive -= 1
                 except Killed:
                     continue
@@ -160,8 +165,9 @@ class Drill:
             noted=lambda _: None,
         )
 
-    def _live(self, server):
-        at, lease = f"127.0.0.1:{server.port}", Lease(self.clock.now_ns)
+    def live(self, port):
+        """Live once, to the course's end."""
+        at, lease = f"127.0.0.1:{port}", Lease(self.clock.now_ns)
         client = self.client = MortalClient(
             f"http://{at}",
             f"ws://{at}/private",
@@ -266,6 +272,26 @@ def test_a_kill_around_what_is_sent_doubles_and_loses_nothing(tmp_path, when, wh
     drill = Drill(tmp_path, dies=dies).perform().judge()
     assert len(deaths) == 2
     assert drill.lives == 4
+    assert not drill.state.account.differences
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_process_that_is_killed_again_and_again_doubles_and_loses_nothing(tmp_path, when):
+    drill = Drill(tmp_path, hours=HOURS_KILLED)
+    kills = [("submit entry", 0), ("submit stop", 0), ("cancel", 0), ("submit entry", 0)]
+    script = str(Path(__file__).with_name("futures_life.py"))
+    ended = []
+    with hosted(drill.venue, admin=True, ping_s=PING_S) as server:
+        drill.server = server
+        for what, number in [*kills, ("", 0), ("", 0)]:
+            words = [tmp_path, server.port, server.admin_port, what, when, number]
+            life = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+            assert life.returncode in {0, -signal.SIGKILL}, life.stderr[-3000:]
+            ended.append(life.returncode)
+    drill.judge()
+    assert ended.count(-signal.SIGKILL) >= 3
+    assert ended[-2:] == [0, 0]
     assert not drill.state.account.differences
 
 
