@@ -291,7 +291,8 @@ class BinanceSection(_Section):
     to a venue on loopback alone (`app.live`). Keys are no settings.
 
     Of USD-M alone: `private_url` is the route of the user stream, named where the others are;
-    `margin` and `hedge` say how positions are held.
+    `margin` and `hedge` say how positions are held; `dead_man_s` above 0 has the venue cancel
+    entries that rest when this process has not spoken for so long.
     """
 
     rest_url: str = ""
@@ -302,6 +303,7 @@ class BinanceSection(_Section):
     private_url: OwnHost = ""
     margin: Literal["isolated", "cross"] = "isolated"
     hedge: bool = False
+    dead_man_s: Annotated[int, Field(ge=0, le=3600)] = 0
 
     def hosts(self, mode: str, market: str = "spot") -> tuple[str, str]:
         """Return the servers of REST and of the WebSocket API that a mode trades at.

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bot4_runtime.app.hosts import host_faults, trades_on_loopback
 from bot4_runtime.app.live import require_meant
@@ -25,10 +25,13 @@ from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
+from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.strategy.protocol import Strategy
+
+DEAD_MAN_LEAST_S: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Remote:
         lease: the right to send, renewed by commits; the venue asks it.
         source: candles of the venue's market; None for the source that is named.
         local: whether the venue is on this machine, where nothing is at stake.
+        dead_man_s: after how long without a word the venue ends entries; 0 for never.
     """
 
     venue: BinanceSpot | BinanceFutures
@@ -49,11 +53,18 @@ class Remote:
     lease: Lease
     source: CandleSource | None = None
     local: bool = False
+    dead_man_s: int = 0
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
         rules = self.venue.rules(symbol)
         return rules.instrument() if rules is not None else None
+
+    def dead_man(self) -> DeadMan | None:
+        """Return the switch that ends entries when nobody looks after them; None for none."""
+        if not self.dead_man_s or not isinstance(self.venue, BinanceFutures):
+            return None
+        return DeadMan(self.venue.countdown, self.dead_man_s * 1_000, self.timer)
 
     def start(self) -> None:
         """Learn the venue's time where it answers, and follow the user stream."""
@@ -89,6 +100,12 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         require_meant(settings, os.environ)
     elif faults := host_faults(settings):
         raise ConfigError("; ".join(faults))
+    if named.dead_man_s and (market is Market.SPOT or named.dead_man_s < DEAD_MAN_LEAST_S):
+        raise ConfigError(
+            f"binance.dead_man_s is {named.dead_man_s} and runtime.market {market.value!r}: "
+            f"expected {DEAD_MAN_LEAST_S} or more on 'usdm', or 0; spot has no such switch, and a "
+            "shorter one goes off while nothing is wrong"
+        )
     local = trades_on_loopback(settings)
     if strategy.synthetic_rules and not local:
         raise ConfigError(
@@ -111,7 +128,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     else:
         private_url, holding = named.private_route(mode), holding_of(settings)
         venue = BinanceFutures(rest_url, private_url, signer, clock, holding=holding, **ways)
-    return Remote(venue, clock, time.monotonic_ns, lease, local=local)
+    return Remote(venue, clock, time.monotonic_ns, lease, local=local, dead_man_s=named.dead_man_s)
 
 
 def holding_of(settings: Settings) -> Holding:

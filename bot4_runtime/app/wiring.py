@@ -220,6 +220,7 @@ def _keeper(remote: Remote, ledger: Ledger, gate: Gate, source: CandleSource) ->
         cancel=gate.cancel,
         clock=remote.clock,
         timer=remote.timer,
+        dead_man=remote.dead_man(),
     )
 
 

@@ -41,6 +41,7 @@ from bot4_runtime.exchange.binance.futures_messages import (
     AlgoOrder,
     ContractOrder,
     ContractTrade,
+    CountdownFields,
     MarkFields,
     PositionFields,
     PositionMode,
@@ -244,6 +245,24 @@ class BinanceFutures(BinanceAccount):
 
     def _closed(self, error: Refusal) -> bool:
         return error.code == CLOSED
+
+    def countdown(self, symbol: str, length_ms: int) -> None:
+        """Have the venue cancel a symbol's plain orders after a while, unless told anew.
+
+        A length of 0 stops the countdown.
+
+        Raises:
+            VenueUnreachable, VenueRefused, OutcomeUnknown: it may not run.
+        """
+        path = "/fapi/v1/countdownCancelAll"
+        asked: Parameters = {"symbol": symbol, "countdownTime": length_ms}
+        body = self._http.send("POST", path, self._signed(asked), self._headers, Lane.REDUCE)
+        told = read_answer(body, CountdownFields, f"the countdown of {symbol}")
+        if (told.symbol, int(told.countdown_time)) != (symbol, length_ms):
+            raise OutcomeUnknown(
+                f"asked for a countdown of {length_ms} ms in {symbol}, the venue told of "
+                f"{told.countdown_time} ms in {told.symbol}"
+            )
 
     # --------------------------------------------------------------------- looking
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:

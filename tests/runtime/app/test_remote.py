@@ -44,6 +44,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
         (USDM | {"BOT4_SOURCE__USDM_MARKET_STREAM": "wss://fstream.binancefuture.com/market"}, "binance", "usdm_market_stream .* prices of another market"),
         (USDM | {"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": "", "BOT4_BINANCE__PRIVATE_URL": ""}, "binance", "made-up evidence"),
         (USDM | {"BOT4_RUNTIME__MODE": "live"}, "binance", "mode live trades spot"),
+        (USDM | {"BOT4_BINANCE__DEAD_MAN_S": "10"}, "binance", "dead_man_s is 10"),
+        ({"BOT4_BINANCE__DEAD_MAN_S": "60"}, "binance", "spot has no such switch"),
         ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "rest_url .* of real money"),
         ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.binance.com:443/ws-api/v3"}, "binance", "stream_url .* of real money"),
         ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.testnet.binance.vision/ws-api/v3"}, "binance", "two of one venue"),
@@ -135,6 +137,8 @@ def test_usdm_is_traded_as_the_settings_say_positions_are_held(make_settings, ke
     assert isinstance(remote.venue, BinanceFutures)
     assert remote.local
     assert remote.venue._holding == Holding(leverage=3, isolated=False, hedge=True)
+    assert remote.dead_man() is None, "off by default"
+    assert replace(remote, dead_man_s=60).dead_man() is not None
     remote.stop()
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from bot4_runtime.clock import LiveClock
+from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import (
     InvariantViolated,
@@ -87,15 +87,15 @@ def made_venue(clock=None):
 
 
 @contextmanager
-def connected(*, by_line=False, secret="secret", reply_s=5.0, **options):
+def connected(*, by_line=False, secret="secret", reply_s=5.0, clock=None, **options):
     """A venue on loopback, and a client of it without user stream."""
-    venue = made_venue()
+    venue = made_venue(clock)
     with hosted(venue) as server:
         client = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
             None,
             Signer(Secret("key"), Secret(secret)),
-            LiveClock(),
+            clock or LiveClock(),
             reply_s=reply_s,
             order_url=f"ws://127.0.0.1:{server.port}/ws-fapi/v1" if by_line else None,
             symbols=(SYMBOL,),
@@ -622,6 +622,40 @@ def test_the_venues_own_count_of_weight_is_heeded():
         client.open_orders()
         assert budget.weight.most == 2_400
         assert budget._own.used["60000"].count >= 40 + 10
+
+
+def test_a_countdown_ends_plain_orders_and_leaves_stops():
+    clock = ManualClock(10**18)
+    with connected(clock=clock) as (venue, client, server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        client.submit(intent(3, kind=OrderType.LIMIT, price="39000"), "b4-1-3", 0.0)
+        for length_ms, at_s in ((30_000, 20), (30_000, 40), (0, 90)):
+            client.countdown(SYMBOL, length_ms)
+            server.do(lambda at=at_s: venue.advance(10**12 + at * 1_000))
+            assert len(client.open_orders()) == 2
+        client.countdown(SYMBOL, 30_000)
+        server.do(lambda: venue.advance(10**12 + 125_000))
+        assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+
+
+@pytest.mark.parametrize("told", [{"symbol": "ETHUSDT", "countdownTime": "5"}, {"symbol": SYMBOL, "countdownTime": "6"}, {"symbol": SYMBOL, "countdownTime": "soon"}, {}])  # fmt: skip
+def test_a_countdown_that_was_not_set_as_asked_is_not_believed(told):
+    canned({"symbol": SYMBOL, "countdownTime": "5"}).countdown(SYMBOL, 5)
+    with pytest.raises(OutcomeUnknown):
+        canned(told).countdown(SYMBOL, 5)
+
+
+def test_whose_a_trade_is_can_be_asked_for():
+    with connected() as (venue, client, server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        (trade,) = client.trades(SYMBOL, 0)
+        assert client.name_of(trade) == "b4-1-1"
+        assert client.name_of(msgspec.structs.replace(trade, venue_order_id="99")) == ""
+        assert client.may_trade()
+        assert client.account_uid() is None
+        server.do(lambda: venue.set_mark(SYMBOL, D(1)))
+        assert client.name_of(client.trades(SYMBOL, 1)[0]).startswith("autoclose-")
 
 
 def test_no_order_leaves_when_the_lease_ran_out():

@@ -14,7 +14,14 @@ from bot4_runtime.app import RunOptions, build
 from bot4_runtime.app.remote import Remote
 from bot4_runtime.clock import NS_PER_MS, ManualClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.events import OrderFilled, OrderIntended, ProtectionAlarm, Reconciled
+from bot4_runtime.domain.events import (
+    CancelRequested,
+    OrderClosed,
+    OrderFilled,
+    OrderIntended,
+    ProtectionAlarm,
+    Reconciled,
+)
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, OrderType, Purpose
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
@@ -76,7 +83,7 @@ class MortalClient(BinanceFutures):
 class Drill:
     """Performs the drill at a venue of contracts, life after life, and judges by the venue."""
 
-    def __init__(self, folder, hours=30, rules=(), dies=None, by_line=True, holding=Holding(), script=None, keeps_key=True):  # noqa: B008  # fmt: skip
+    def __init__(self, folder, hours=30, rules=(), dies=None, by_line=True, holding=Holding(), script=None, keeps_key=True, dead_man_s=0, takes_algos=False):  # noqa: B008  # fmt: skip
         self.settings = load_settings(
             environment={
                 "BOT4_MODELS": str(folder / "models"),
@@ -100,7 +107,7 @@ class Drill:
         self.clock = ManualClock(SIMULATED_START_MS * NS_PER_MS)
         self.source = SimulatedSource(seed=4, interval="1h", symbols=SYMBOLS, speed=None)
         self.source.start_ms = SIMULATED_START_MS
-        self.keeps_key = keeps_key
+        self.keeps_key, self.dead_man_s, self.takes_algos = keeps_key, dead_man_s, takes_algos
         self.hours, self.lives, self.seen, self.counts = hours, 0, 0, Counter()
         self.venue = self._venue()
 
@@ -118,6 +125,7 @@ class Drill:
             prints=candle_prints(self.source.history(SIMULATED_START_MS, end_ms), rules),
             depth=Depth(level_quantity=D(1_000_000)),
             sink=self.sink,
+            countdown_takes_algos=self.takes_algos,
         )
         venue.open_account(1, "key", "secret", [("USDT", self.settings.initial_cash)])
         return venue
@@ -184,7 +192,7 @@ class Drill:
         )
         if self.dies is not None:
             client.dies = self.dies
-        remote = Remote(client, self.clock, self.clock.now_ns, lease, self.course, local=True)
+        remote = Remote(client, self.clock, self.clock.now_ns, lease, self.course, local=True, dead_man_s=self.dead_man_s)  # fmt: skip
         run = build(
             self.settings,
             RunOptions(source=self.course.label),
@@ -352,3 +360,52 @@ def test_a_liquidation_is_booked_told_and_stops_entries(tmp_path):
     assert not entered
     assert not [e for e in later if e.client_id in sent], "no entry leaves until it is accepted"
     assert not [e for e in drill.events if isinstance(e, ProtectionAlarm)]
+
+
+# ------------------------------------------------------------------- the dead-man switch
+def ended(drill, purpose):
+    """Orders that the venue cancelled and nobody here had asked it to."""
+    asked = {e.intent_no for e in drill.events if isinstance(e, CancelRequested)}
+    meant = {e.intent.intent_no for e in drill.events if isinstance(e, OrderIntended) and e.intent.purpose is purpose}  # fmt: skip
+    closed = {e.intent_no for e in drill.events if isinstance(e, OrderClosed) and e.status == "canceled"}  # fmt: skip
+    return (closed & meant) - asked
+
+
+def countdowns(drill):
+    asked = [e.body["with"] for e in drill.sink.entries if e.kind == "request" and "countdown" in e.body["call"]]  # fmt: skip
+    return [int(values["countdownTime"]) for values in asked]
+
+
+@pytest.mark.parametrize("takes_algos", [False, True], ids=["stops stay", "stops go too"])
+def test_a_session_that_stood_still_finds_its_entries_ended_and_has_its_stops_in_place(tmp_path, takes_algos):  # fmt: skip
+    """Between two looks the market goes on for minutes: the switch goes off each time.
+
+    An entry is filled by half, so that a stop is there beside what is left of it.
+    """
+
+    def half(drill, _number):
+        for order in drill.server.do(lambda: drill.venue.exchange.open_orders(drill.account, None)):  # fmt: skip
+            contract = drill.venue.exchange.market(order.symbol).contract
+            amount = order.left / 2 // contract.step_size * contract.step_size
+            drill.server.do(lambda o=order, a=amount, t=contract.tick_size: drill.venue.trade(o.symbol, o.price - t, a))  # fmt: skip
+
+    drill = Drill(tmp_path, hours=60, dead_man_s=120, takes_algos=takes_algos, script=half)
+    drill.perform().judge()
+    assert len(ended(drill, Purpose.ENTRY)) > 1
+    assert Purpose.ENTRY in drill.purposes()
+    assert not drill.state.account.differences
+    lost = ended(drill, Purpose.STOP)
+    assert bool(lost) is takes_algos
+    stops = [e.intent.intent_no for e in drill.events if isinstance(e, OrderIntended) and e.intent.purpose is Purpose.STOP]  # fmt: skip
+    assert all(any(number > gone for number in stops) for gone in lost), "they are put back"
+
+
+def test_a_session_that_looks_in_time_keeps_its_entries(tmp_path):
+    drill = Drill(tmp_path, hours=60, dead_man_s=3_600).perform().judge()
+    assert not ended(drill, Purpose.ENTRY)
+    set_, stopped = (countdowns(drill).count(ms) for ms in (3_600_000, 0))
+    assert set_ > stopped > 0
+
+
+def test_without_the_setting_no_countdown_is_asked_for(tmp_path):
+    assert countdowns(Drill(tmp_path, hours=16).perform().judge()) == []
