@@ -31,8 +31,9 @@ from bot4_runtime.domain.order import (
 from bot4_runtime.exchange.binance.failures import ErrorFields, Refusal
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding, order_request
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
+from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.exchange.binance.signing import Secret, Signer
+from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.protocols import RemoteVenue
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
@@ -644,6 +645,31 @@ def test_a_countdown_that_was_not_set_as_asked_is_not_believed(told):
     canned({"symbol": SYMBOL, "countdownTime": "5"}).countdown(SYMBOL, 5)
     with pytest.raises(OutcomeUnknown):
         canned(told).countdown(SYMBOL, 5)
+
+
+def test_a_symbol_that_closed_has_its_rules_learnt_again():
+    with connected() as (_venue, client, _server):
+        client.open_orders()
+        for code, due in (("-2019", False), ("-4108", True), ("-4005", True)):
+            client._learn_rules()
+            client._heed(Refusal(code, "no"))
+            assert (client._rules.due_query() is not None) is due
+
+
+def test_settings_that_somebody_changes_are_put_right_with_the_next_reading():
+    with connected() as (venue, client, _server):
+        client.open_orders()
+        client._stream = silent()
+        client._stream.counts["ACCOUNT_CONFIG_UPDATE"] = 1
+        account(venue).settings(SYMBOL).leverage = 20
+        client.open_orders()
+        assert account(venue).settings(SYMBOL).leverage == 3
+        client.open_orders()
+
+
+def silent():
+    """A user stream that nobody started."""
+    return FuturesStream("ws://127.0.0.1:9/private", "http://127.0.0.1:9", Signer(Secret("k"), Secret("s")), VenueClock(LiveClock()))  # fmt: skip
 
 
 def test_whose_a_trade_is_can_be_asked_for():
