@@ -342,6 +342,11 @@ def venue(
         told = {
             "rest": f"http://127.0.0.1:{server.port}",
             "stream": f"ws://127.0.0.1:{server.port}{made.sockets[0]}",
+            **(
+                {"private": f"ws://127.0.0.1:{server.port}/private"}
+                if market is Market.USDM
+                else {}
+            ),
             "admin": server.admin_port and f"http://127.0.0.1:{server.admin_port}",
             "api_key": simulated.API_KEY,
             "secret": simulated.SECRET,

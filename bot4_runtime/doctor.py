@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -23,6 +24,9 @@ from bot4_runtime.regime.evidence import evidence_path, read_evidence
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.settings import Settings, load_settings
 from bot4_runtime.state.reader import JournalReader
+
+if TYPE_CHECKING:
+    from bot4_runtime.exchange.binance.futures import BinanceFutures
 
 TESTNETS = (".binance.vision",)
 """Domains of hosts with play money; their keys have no rights to tell."""
@@ -150,22 +154,21 @@ def _binance(settings: Settings) -> str:
 
 def _binance_key(settings: Settings) -> str:
     """Ask Binance whose the key is and what it may do; one that may move money fails."""
+    from bot4_runtime.exchange.binance.futures import BinanceFutures
     from bot4_runtime.exchange.binance.http_connection import LOOPBACK
     from bot4_runtime.exchange.binance.limits import shared_budget
     from bot4_runtime.exchange.binance.spot import BinanceSpot
 
     binance, signer = settings.binance, signer_from_environment(os.environ)
-    rest_url, _ = binance.hosts(settings.runtime.mode)
+    market = Market(settings.runtime.market)
+    rest_url, _ = binance.hosts(settings.runtime.mode, market.value)
     host = urlsplit(rest_url).hostname or ""
     local, play_money = host in LOOPBACK, host.endswith(TESTNETS)
-    client = BinanceSpot(
-        rest_url,
-        None,
-        signer,
-        LiveClock(),
-        budget=None if local else shared_budget(Market.SPOT),
-        proxy=binance.proxy or None,
-    )
+    budget, proxy = None if local else shared_budget(market), binance.proxy or None
+    if market is Market.USDM:
+        contracts = BinanceFutures(rest_url, None, signer, LiveClock(), budget=budget, proxy=proxy)
+        return _contracts_key(contracts, f"{signer.scheme.value} key at {host}")
+    client = BinanceSpot(rest_url, None, signer, LiveClock(), budget=budget, proxy=proxy)
     try:
         client.start()
         told = client.key(with_rights=not play_money)
@@ -180,3 +183,15 @@ def _binance_key(settings: Settings) -> str:
         f"{rights if told.rights is not None else 'a testnet, which tells no rights'}; its time "
         f"is known to {client.clock_error_ms():.0f} ms"
     )
+
+
+def _contracts_key(client: "BinanceFutures", what: str) -> str:
+    """Ask USD-M whether the key may trade; it tells neither the account nor other rights."""
+    try:
+        client.start()
+        may_trade = client.may_trade()
+    finally:
+        client.close()
+    if not may_trade:
+        raise ConfigError(f"{what} may not trade USD-M; let it, in Binance's API management")
+    return f"{what} trades USD-M; its time is known to {client.clock_error_ms():.0f} ms"

@@ -34,7 +34,7 @@ from bot4_runtime.domain.instrument import QUOTE_ASSETS
 from bot4_runtime.domain.regime import HmmMode
 from bot4_runtime.exchange.gate import GateLimits
 from bot4_runtime.exchange.paper_model import PaperModel
-from bot4_runtime.exchange.stream_hosts import TESTNET_SPOT, StreamHosts
+from bot4_runtime.exchange.stream_hosts import TESTNET_SPOT, TESTNET_USDM, StreamHosts
 from bot4_runtime.regime.trial import TrialBounds
 from bot4_runtime.risk.correlation import most_observations
 from bot4_runtime.risk.limits import RiskLimits
@@ -77,6 +77,9 @@ class _Section(BaseModel):
 TESTNET = "https://testnet.binance.vision", "wss://ws-api.testnet.binance.vision/ws-api/v3"
 REAL = "https://api.binance.com", "wss://ws-api.binance.com:443/ws-api/v3"
 """Binance's own servers of spot, REST and WebSocket API, of play money and of real money."""
+USDM_TESTNET = "https://demo-fapi.binance.com", "wss://testnet.binancefuture.com/ws-fapi/v1"
+USDM_REAL = "https://fapi.binance.com", "wss://ws-fapi.binance.com/ws-fapi/v1"
+"""The same of USD-M."""
 
 
 class RuntimeSection(_Section):
@@ -127,7 +130,8 @@ class SourceSection(_Section):
     `feed` is ``stream`` (kline streams, with REST for gaps and silence) or ``poll`` (REST alone).
     The addresses are for Binance's other hosts, and for a venue on loopback whose market goes on
     with the clock. An empty `rest_url` is Binance's own, or in modes ``testnet`` and ``live``
-    the server that is traded at. An empty `spot_stream` is Binance's own, of its testnet in mode
+    the server that is traded at. Of a named `usdm_market_stream` candles of USD-M come. An empty
+    `spot_stream` is Binance's own, of its testnet in mode
     ``testnet``; where ``[binance]`` names another server and no `spot_stream` is named, candles
     are polled.
     """
@@ -286,6 +290,10 @@ class BinanceSection(_Section):
     account that a key must be of, 0 names none; `real_money` says that mode ``live`` is meant
     (`app.live`). `withdraw_s` is how long a run that ends waits for the venue's word that its
     entries ended. Keys are no settings.
+
+    Of USD-M alone: `private_url` is the route of the user stream, named where the others are;
+    `margin` and `hedge` say how positions are held; `dead_man_s` above 0 has the venue cancel
+    entries that rest when this process has not spoken for so long.
     """
 
     rest_url: str = ""
@@ -294,8 +302,12 @@ class BinanceSection(_Section):
     account_uid: Annotated[int, Field(ge=0, le=10**12)] = 0
     real_money: bool = False
     withdraw_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 60.0
+    private_url: OwnHost = ""
+    margin: Literal["isolated", "cross"] = "isolated"
+    hedge: bool = False
+    dead_man_s: Annotated[int, Field(ge=0, le=3600)] = 0
 
-    def hosts(self, mode: str) -> tuple[str, str]:
+    def hosts(self, mode: str, market: str = "spot") -> tuple[str, str]:
         """Return the servers of REST and of the WebSocket API that a mode trades at.
 
         Raises:
@@ -308,7 +320,23 @@ class BinanceSection(_Section):
             )
         if self.rest_url:
             return self.rest_url, self.stream_url
+        if market == "usdm":
+            return USDM_TESTNET if mode == "testnet" else USDM_REAL
         return TESTNET if mode == "testnet" else REAL
+
+    def private_route(self, mode: str) -> str:
+        """Return where a mode follows its USD-M account.
+
+        Raises:
+            ConfigError: it is named and the other servers are not, or the other way round.
+        """
+        if bool(self.private_url) != bool(self.rest_url):
+            raise ConfigError(
+                "of binance.rest_url and binance.private_url one is named; on USD-M they must be "
+                "of the same venue: name both, or none for Binance's own"
+            )
+        own = TESTNET_USDM if mode == "testnet" else "wss://fstream.binance.com"
+        return self.private_url or f"{own}/private"
 
 
 class Settings(_Section):
@@ -345,11 +373,18 @@ class Settings(_Section):
     def stream_hosts(self) -> StreamHosts | None:
         """Return where candles are streamed; None where that is not known, at a named server."""
         spot, mode = self.source.spot_stream, self.runtime.mode
+        public, market = self.source.usdm_public_stream, self.source.usdm_market_stream
+        if self.runtime.market == "usdm" and mode != "paper" and market == _HOSTS.usdm_market:
+            if self.binance.rest_url:
+                return None
+            if mode == "testnet":
+                public, market = f"{TESTNET_USDM}/public", f"{TESTNET_USDM}/market"
+            return StreamHosts(spot or _HOSTS.spot, public, market)
         if not spot:
-            if mode != "paper" and self.binance.rest_url:
+            if mode != "paper" and self.binance.rest_url and self.runtime.market == "spot":
                 return None
             spot = TESTNET_SPOT if mode == "testnet" else _HOSTS.spot
-        return StreamHosts(spot, self.source.usdm_public_stream, self.source.usdm_market_stream)
+        return StreamHosts(spot, public, market)
 
     def shaping(self) -> str:
         """Return what shapes trading as JSON: all but folders, logs and how it is remembered."""

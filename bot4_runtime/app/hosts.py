@@ -16,7 +16,13 @@ from bot4_runtime.settings import Settings
 REAL_MONEY: Final = (".binance.com", ".binance.us", ".binance.vision")
 """Ends of hosts of the real markets; those of `TESTNETS` are looked at first."""
 DOORS: Final = re.compile(r"api(?:\d+|-gcp)?\.(binance\.(?:com|us))")
-TESTNETS: Final = ("testnet.binance.vision", ".testnet.binance.vision")
+TESTNETS: Final = (
+    "testnet.binance.vision",
+    ".testnet.binance.vision",
+    "demo-fapi.binance.com",
+    ".binancefuture.com",
+)
+"""Hosts of play money; those that begin with a dot are ends of them."""
 
 
 class Place(StrEnum):
@@ -34,7 +40,7 @@ def place_of(url: str) -> Place:
     host = (parts.hostname or "") if parts is not None else ""
     if host in LOOPBACK:
         return Place.LOOPBACK
-    if host == TESTNETS[0] or host.endswith(TESTNETS[1]):
+    if any(host.endswith(name) if name[0] == "." else host == name for name in TESTNETS):
         return Place.TESTNET
     return Place.REAL if host.endswith(REAL_MONEY) else Place.UNKNOWN
 
@@ -53,9 +59,27 @@ def venue_name(url: str) -> str:
 
 
 def trades_on_loopback(settings: Settings) -> bool:
-    """Tell whether both ways of orders end on this machine."""
-    urls = settings.binance.hosts(settings.runtime.mode)
-    return all(place_of(url) is Place.LOOPBACK for url in urls)
+    """Tell whether all ways of orders end on this machine."""
+    return all(place_of(url) is Place.LOOPBACK for url in _traded(settings).values())
+
+
+def _traded(settings: Settings) -> dict[str, str]:
+    """Return the servers that are traded at, by the setting that names each."""
+    binance, mode, market = settings.binance, settings.runtime.mode, settings.runtime.market
+    rest_url, stream_url = binance.hosts(mode, market)
+    traded = {"binance.rest_url": rest_url, "binance.stream_url": stream_url}
+    if market == "usdm":
+        traded["binance.private_url"] = binance.private_route(mode)
+    return traded
+
+
+def _read(settings: Settings) -> dict[str, str]:
+    """Return the servers that candles are read from, by the setting that names each."""
+    read = {"source.rest_url": settings.source.rest_url}
+    if settings.runtime.market == "spot":
+        return read | {"source.spot_stream": settings.source.spot_stream}
+    hosts = settings.stream_hosts()
+    return read | {"source.usdm_market_stream": "" if hosts is None else hosts.usdm_market}
 
 
 def host_faults(settings: Settings) -> list[str]:
@@ -68,11 +92,10 @@ def host_faults(settings: Settings) -> list[str]:
 
 
 def _faults(settings: Settings) -> Iterator[str]:
-    mode, source = settings.runtime.mode, settings.source
+    mode = settings.runtime.mode
     wanted = Place.REAL if mode == "live" else Place.TESTNET
-    rest_url, stream_url = settings.binance.hosts(mode)
-    traded = {"binance.rest_url": rest_url, "binance.stream_url": stream_url}
-    read = {"source.rest_url": source.rest_url, "source.spot_stream": source.spot_stream}
+    traded, read = _traded(settings), _read(settings)
+    rest_url = traded["binance.rest_url"]
     places = {name: place_of(url) for name, url in traded.items()}
     foreign = [name for name in traded if places[name] not in {wanted, Place.LOOPBACK}]
     for name in foreign:
@@ -82,9 +105,8 @@ def _faults(settings: Settings) -> Iterator[str]:
         )
     if not foreign and len(set(places.values())) > 1:
         yield (
-            f"binance.rest_url {rest_url!r} is {places['binance.rest_url'].value} and "
-            f"binance.stream_url {stream_url!r} {places['binance.stream_url'].value}: name two "
-            "of one venue"
+            f"{', '.join(f'{name} {traded[name]!r} is {places[name].value}' for name in traded)}: "
+            f"name {'two' if len(traded) == 2 else 'three'} of one venue"
         )
     for name, url in read.items():
         if url and place_of(url) is not places["binance.rest_url"]:

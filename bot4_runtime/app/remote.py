@@ -1,14 +1,16 @@
 """A venue outside the process, as settings name it: keys, clocks, and the right to send.
 
-Mode ``testnet`` trades at Binance's spot testnet or at a venue on loopback, mode ``live`` with
-real money or on loopback (`live` says what must hold). Neither takes the other's hosts, nor reads
-another market's prices (`hosts`).
+Mode ``testnet`` trades at Binance's testnets, of spot and of USD-M, or at a venue on loopback,
+mode ``live`` spot alone, with real money or on loopback (`live` says what must hold). Neither
+takes the other's hosts, nor reads another market's prices (`hosts`).
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from bot4_runtime.app.hosts import host_faults, trades_on_loopback, venue_name
 from bot4_runtime.app.live import require_meant
@@ -19,13 +21,17 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.account_claim import AccountClaim, Facts
+from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder, shared_budget
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
+from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.strategy.protocol import Strategy
+
+DEAD_MAN_LEAST_S: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +48,10 @@ class Remote:
         claim: makes a journal's claim to the account, from its facts and its name in words; None
             where the account is nobody else's.
         budget: what may be asked of the venue, by the account and for candles together.
+        dead_man_s: after how long without a word the venue ends entries; 0 for never.
     """
 
-    venue: BinanceSpot
+    venue: BinanceSpot | BinanceFutures
     clock: Clock
     timer: Callable[[], int]
     lease: Lease
@@ -53,11 +60,18 @@ class Remote:
     wait: Callable[[float], object] = time.sleep
     claim: Callable[[Facts, str], AccountClaim] | None = None
     budget: RequestBudget | None = None
+    dead_man_s: int = 0
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
         rules = self.venue.rules(symbol)
         return rules.instrument() if rules is not None else None
+
+    def dead_man(self) -> DeadMan | None:
+        """Return the switch that ends entries when nobody looks after them; None for none."""
+        if not self.dead_man_s or not isinstance(self.venue, BinanceFutures):
+            return None
+        return DeadMan(self.venue.countdown, self.dead_man_s * 1_000, self.timer)
 
     def start(self) -> None:
         """Learn the venue's time where it answers, and follow the user stream."""
@@ -76,21 +90,29 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             environment names no key.
     """
     named, mode = settings.binance, settings.runtime.mode
-    rest_url, stream_url = named.hosts(mode)
+    rest_url, stream_url = named.hosts(mode, settings.runtime.market)
     if options.source != "binance":
         raise ConfigError(
             f"mode {mode} trades on the venue's own candles, and the source is "
             f"{options.source!r}; set runtime.source or --source to binance"
         )
-    if settings.runtime.market != Market.SPOT.value:
+    market = Market(settings.runtime.market)
+    if mode == "live" and market is not Market.SPOT:
         raise ConfigError(
-            f"mode {mode} trades spot, and runtime.market is {settings.runtime.market!r}; set "
-            "it to 'spot'"
+            f"mode {mode} trades spot, and runtime.market is {market.value!r}: this release takes "
+            "it to mode testnet alone, since positions are not yet protected against liquidation "
+            "by live marks; set runtime.market to 'spot', or runtime.mode to 'testnet'"
         )
     if mode == "live":
         require_meant(settings, os.environ)
     elif faults := host_faults(settings):
         raise ConfigError("; ".join(faults))
+    if named.dead_man_s and (market is Market.SPOT or named.dead_man_s < DEAD_MAN_LEAST_S):
+        raise ConfigError(
+            f"binance.dead_man_s is {named.dead_man_s} and runtime.market {market.value!r}: "
+            f"expected {DEAD_MAN_LEAST_S} or more on 'usdm', or 0; spot has no such switch, and a "
+            "shorter one goes off while nothing is wrong"
+        )
     local = trades_on_loopback(settings)
     if strategy.synthetic_rules and not local:
         raise ConfigError(
@@ -100,18 +122,20 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     lease = Lease()
     clock = LiveClock()
     signer = signer_from_environment(os.environ)
-    budget = RequestBudget(None) if local else shared_budget(Market.SPOT)
-    venue = BinanceSpot(
-        rest_url,
-        stream_url,
-        signer,
-        clock,
-        may_send=lease.holds,
-        budget=budget,
-        order_url=stream_url,
-        proxy=named.proxy or None,
-        symbols=settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
-    )
+    budget = RequestBudget(None) if local else shared_budget(market)
+    ways: dict[str, Any] = {
+        "may_send": lease.holds,
+        "budget": budget,
+        "order_url": stream_url,
+        "proxy": named.proxy or None,
+        "symbols": settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
+    }
+    venue: BinanceSpot | BinanceFutures
+    if market is Market.SPOT:
+        venue = BinanceSpot(rest_url, stream_url, signer, clock, **ways)
+    else:
+        private_url, holding = named.private_route(mode), holding_of(settings)
+        venue = BinanceFutures(rest_url, private_url, signer, clock, holding=holding, **ways)
 
     def claim(facts: Facts, journal: str) -> AccountClaim:
         return AccountClaim(
@@ -125,4 +149,22 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
             wait=time.sleep,
         )
 
-    return Remote(venue, clock, time.monotonic_ns, lease, local=local, claim=claim, budget=budget)
+    return Remote(
+        venue,
+        clock,
+        time.monotonic_ns,
+        lease,
+        local=local,
+        claim=claim,
+        budget=budget,
+        dead_man_s=named.dead_man_s,
+    )
+
+
+def holding_of(settings: Settings) -> Holding:
+    """Return how the settings want positions held; no leverage beyond risk's own limit."""
+    return Holding(
+        leverage=max(math.ceil(settings.risk.max_leverage), 1),
+        isolated=settings.binance.margin == "isolated",
+        hedge=settings.binance.hedge,
+    )

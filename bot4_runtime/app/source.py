@@ -142,7 +142,8 @@ def polled_candles(
     `budget`.
     """
     runtime, binance = settings.runtime, settings.binance
-    traded_at = binance.hosts(runtime.mode)[0] if runtime.mode != "paper" else None
+    hosts = binance.hosts(runtime.mode, runtime.market)
+    traded_at = hosts[0] if runtime.mode != "paper" else None
     base_url = settings.source.rest_url or traded_at
     return BinanceSource(
         symbols=symbols,

@@ -241,6 +241,7 @@ def _keeper(
         clock=remote.clock,
         timer=remote.timer,
         confirm=claim.confirm if claim is not None else lambda: None,
+        dead_man=remote.dead_man(),
     )
 
 

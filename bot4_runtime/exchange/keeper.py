@@ -24,7 +24,8 @@ from bot4_runtime.domain.events import (
     OrderOutcomeUnknown,
     Reconciled,
 )
-from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus
+from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus, Purpose
+from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.protocols import RemoteVenue, VenueOrder, VenueTrade
 from bot4_runtime.exchange.reconcile import (
     claim,
@@ -83,6 +84,7 @@ class AccountKeeper:
         clock: UTC, held against the venue's.
         timer: nanoseconds of a clock that never jumps.
         confirm: raises when the account is not this journal's; asked before each whole reading.
+        dead_man: ends entries at the venue when nobody looks after them; None for no such switch.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class AccountKeeper:
         clock: Clock,
         timer: Callable[[], int],
         confirm: Callable[[], object] = bool,
+        dead_man: DeadMan | None = None,
     ) -> None:
         self._confirm = confirm
+        self._dead_man = dead_man
         self._venue = venue
         self._ledger = ledger
         self._epoch = epoch
@@ -237,11 +241,25 @@ class AccountKeeper:
                     self._book_forced(trade, name)
             else:
                 self._hear(update.order, trade)
+        if self._dead_man is not None:
+            self._look_after(self._dead_man)
         if self._now_ms() >= self._due_ms:
             self._reconcile()
         touched = sorted(self._touched)
         self._touched.clear()
         return touched
+
+    def _look_after(self, dead_man: DeadMan) -> None:
+        """Keep the countdowns of entries running; read the account when one ran out."""
+        at_work = {
+            order.intent.symbol
+            for order in self._ledger.state.all_live_orders()
+            if order.intent.purpose is Purpose.ENTRY
+        }
+        gone = dead_man.look(at_work)
+        if gone:
+            self._failure = f"the dead-man switch of {', '.join(gone)} went off"
+            self._due_ms = self._now_ms()
 
     # ------------------------------------------------------------- one reading
     def _reconcile(self) -> None:

@@ -5,6 +5,8 @@ from typing import Final
 
 TESTNET_SPOT: Final = "wss://stream.testnet.binance.vision"
 """Of the spot testnet."""
+TESTNET_USDM: Final = "wss://fstream.binancefuture.com"
+"""Of the USD-M testnet, before the route."""
 
 
 @dataclass(frozen=True, slots=True)

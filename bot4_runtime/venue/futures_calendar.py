@@ -5,6 +5,7 @@ from typing import Final
 
 from bot4_runtime.venue.account import QUANTUM
 from bot4_runtime.venue.futures_account import FuturesAccount
+from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_events import AccountChanged
 from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.futures_ledger import FuturesMarket
@@ -14,10 +15,16 @@ KEPT_FUNDINGS: Final = 1_000
 
 
 class Calendar:
-    """Does what is due at an exchange."""
+    """Does what is due at an exchange.
 
-    def __init__(self, exchange: FuturesExchange) -> None:
+    Args:
+        algos: conditional orders that a countdown cancels too; None for a venue that leaves them.
+            Binance's documentation does not say which it is.
+    """
+
+    def __init__(self, exchange: FuturesExchange, algos: AlgoDesk | None = None) -> None:
         self._exchange = exchange
+        self._algos = algos
         self._countdowns: dict[tuple[str, str], int] = {}
 
     def next_ms(self) -> int | None:
@@ -39,8 +46,7 @@ class Calendar:
             account = self._exchange.account(api_key)
             if account is not None and due_ms <= now_ms:
                 del self._countdowns[api_key, symbol]
-                for order in self._exchange.open_orders(account, symbol):
-                    self._exchange.close(order, Status.CANCELED, "CANCELED")
+                self._cancel_all(account, symbol)
         for account in self._exchange.accounts:
             for order in self._exchange.open_orders(account, None):
                 if 0 < order.request.good_till_ms <= now_ms:
@@ -48,6 +54,13 @@ class Calendar:
         for market in self._exchange.markets:
             while market.next_funding_ms <= now_ms:
                 self._fund(market)
+
+    def _cancel_all(self, account: FuturesAccount, symbol: str) -> None:
+        for order in self._exchange.open_orders(account, symbol):
+            self._exchange.close(order, Status.CANCELED, "CANCELED")
+        if self._algos is not None:
+            for algo in self._algos.open(account, symbol):
+                self._algos.cancel(algo)
 
     def _fund(self, market: FuturesMarket) -> None:
         """Let longs pay shorts quantity x mark x rate, or shorts longs when that is negative."""

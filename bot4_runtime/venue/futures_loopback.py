@@ -42,6 +42,7 @@ class FuturesLoopback:
         depth: what the rest of the market offers around the last price.
         insurance: what the insurance fund holds at first, by margin asset.
         sink: keeps the journal.
+        countdown_takes_algos: whether `countdownCancelAll` cancels conditional orders as well.
     """
 
     sockets: ClassVar[tuple[str, ...]] = (
@@ -61,6 +62,7 @@ class FuturesLoopback:
         insurance: Iterable[tuple[str, Decimal]] = (("USDT", Decimal(1_000_000)),),
         faults: FaultSchedule | None = None,
         sink: Callable[[Entry], None] = no_sink,
+        countdown_takes_algos: bool = False,
     ) -> None:
         self.clock = clock
         self.faults = _possible(faults or FaultSchedule())
@@ -70,7 +72,7 @@ class FuturesLoopback:
             self.exchange.list_symbol(contract, last, depth)
         self.algos = AlgoDesk(self.exchange)
         self.settings = SettingsDesk(self.exchange, self.algos)
-        self.calendar = Calendar(self.exchange)
+        self.calendar = Calendar(self.exchange, self.algos if countdown_takes_algos else None)
         self.liquidator = Liquidator(self.exchange, self.algos)
         self.keys = ListenKeys()
         limiter = Limiter()

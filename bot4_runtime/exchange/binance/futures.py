@@ -37,9 +37,11 @@ from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_filters import ContractInfo
 from bot4_runtime.exchange.binance.futures_messages import (
+    AccountConfig,
     AlgoOrder,
     ContractOrder,
     ContractTrade,
+    CountdownFields,
     MarkFields,
     PositionFields,
     PositionMode,
@@ -244,6 +246,24 @@ class BinanceFutures(BinanceAccount):
     def _closed(self, error: Refusal) -> bool:
         return error.code == CLOSED
 
+    def countdown(self, symbol: str, length_ms: int) -> None:
+        """Have the venue cancel a symbol's plain orders after a while, unless told anew.
+
+        A length of 0 stops the countdown.
+
+        Raises:
+            VenueUnreachable, VenueRefused, OutcomeUnknown: it may not run.
+        """
+        path = "/fapi/v1/countdownCancelAll"
+        asked: Parameters = {"symbol": symbol, "countdownTime": length_ms}
+        body = self._http.send("POST", path, self._signed(asked), self._headers, Lane.REDUCE)
+        told = read_answer(body, CountdownFields, f"the countdown of {symbol}")
+        if (told.symbol, int(told.countdown_time)) != (symbol, length_ms):
+            raise OutcomeUnknown(
+                f"asked for a countdown of {length_ms} ms in {symbol}, the venue told of "
+                f"{told.countdown_time} ms in {told.symbol}"
+            )
+
     # --------------------------------------------------------------------- looking
     def query(self, symbol: str, client_id: str) -> VenueOrder | None:
         """Ask for one order, plain or conditional; None when the venue knows neither."""
@@ -301,6 +321,11 @@ class BinanceFutures(BinanceAccount):
         named: Parameters = {"symbol": trade.symbol, "orderId": trade.venue_order_id}
         row = self._if_known("/fapi/v1/order", named, ContractOrder)
         return "" if row is None else row.client_order_id
+
+    def may_trade(self) -> bool:
+        """Tell whether the account of the key may trade here."""
+        body = self._ask("/fapi/v1/accountConfig", {})
+        return read_answer(body, AccountConfig, "how the account is set up").can_trade
 
     def account_uid(self) -> int | None:
         """Return None: this market does not tell the account's number."""

@@ -7,7 +7,7 @@ order that was intended. Sources: Binance's USD-M documentation as of 2026-05-28
 """
 
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -180,6 +180,13 @@ class AccountConfig(msgspec.Struct, rename="camel"):
     """`GET /fapi/v1/accountConfig`."""
 
     can_trade: bool
+
+
+class CountdownFields(msgspec.Struct, rename="camel"):
+    """The answer to `POST /fapi/v1/countdownCancelAll`."""
+
+    symbol: Name
+    countdown_time: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}$")]
 
 
 class MarkFields(msgspec.Struct, rename="camel"):

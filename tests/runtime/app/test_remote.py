@@ -9,13 +9,14 @@ import pytest
 
 from bot4_runtime import app
 from bot4_runtime.app import remote as remote_module
-from bot4_runtime.app.hosts import venue_name
+from bot4_runtime.app.hosts import Place, place_of, venue_name
 from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, JournalLocked, ModelError, VenueUnreachable
 from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.loopback import Loopback
@@ -29,6 +30,13 @@ LOOPBACK = {
 }
 
 
+USDM = {
+    "BOT4_RUNTIME__MARKET": "usdm",
+    "BOT4_BINANCE__STREAM_URL": "ws://127.0.0.1:9/ws-fapi/v1",
+    "BOT4_BINANCE__PRIVATE_URL": "ws://127.0.0.1:9/private",
+}
+
+
 @pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOT4_BINANCE_API_KEY", "key")
@@ -39,7 +47,14 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changed", "source", "told"),
     [
         ({}, "simulated", "trades on the venue's own candles"),
-        ({"BOT4_RUNTIME__MARKET": "usdm"}, "binance", "trades spot"),
+        ({"BOT4_RUNTIME__MARKET": "usdm"}, "binance", "binance.private_url one is named"),
+        (USDM | {"BOT4_BINANCE__PRIVATE_URL": "wss://fstream.binance.com/private"}, "binance", "private_url .* of real money"),
+        (USDM | {"BOT4_BINANCE__PRIVATE_URL": "wss://fstream.binancefuture.com/private"}, "binance", "three of one venue"),
+        (USDM | {"BOT4_SOURCE__USDM_MARKET_STREAM": "wss://fstream.binancefuture.com/market"}, "binance", "usdm_market_stream .* prices of another market"),
+        (USDM | {"BOT4_BINANCE__REST_URL": "", "BOT4_BINANCE__STREAM_URL": "", "BOT4_BINANCE__PRIVATE_URL": ""}, "binance", "made-up evidence"),
+        (USDM | {"BOT4_RUNTIME__MODE": "live"}, "binance", "mode live trades spot"),
+        (USDM | {"BOT4_BINANCE__DEAD_MAN_S": "10"}, "binance", "dead_man_s is 10"),
+        ({"BOT4_BINANCE__DEAD_MAN_S": "60"}, "binance", "spot has no such switch"),
         ({"BOT4_BINANCE__REST_URL": "https://api.binance.com"}, "binance", "rest_url .* of real money"),
         ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.binance.com:443/ws-api/v3"}, "binance", "stream_url .* of real money"),
         ({"BOT4_BINANCE__STREAM_URL": "wss://ws-api.testnet.binance.vision/ws-api/v3"}, "binance", "two of one venue"),
@@ -187,3 +202,56 @@ def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(
                 run.source.history(0, 60_000)
         finally:
             run.store.close()
+
+
+def test_usdm_is_traded_as_the_settings_say_positions_are_held(make_settings, key):
+    changed = USDM | {
+        "BOT4_BINANCE__MARGIN": "cross",
+        "BOT4_BINANCE__HEDGE": "true",
+        "BOT4_RISK__MAX_LEVERAGE": "2.5",
+    }
+    settings = make_settings(**(LOOPBACK | changed))
+    remote = connect(settings, app.RunOptions(source="binance"), load_strategy("drill"))
+    assert isinstance(remote.venue, BinanceFutures)
+    assert remote.local
+    assert remote.venue._holding == Holding(leverage=3, isolated=False, hedge=True)
+    assert remote.dead_man() is None, "off by default"
+    assert replace(remote, dead_man_s=60).dead_man() is not None
+    remote.stop()
+
+
+@pytest.mark.parametrize(
+    ("changed", "market"),
+    [
+        ({}, "wss://fstream.binancefuture.com/market"),
+        ({"BOT4_RUNTIME__MODE": "paper"}, "wss://fstream.binance.com/market"),
+        ({"BOT4_BINANCE__REST_URL": "http://127.0.0.1:9"}, None),
+        (
+            {"BOT4_SOURCE__USDM_MARKET_STREAM": "ws://127.0.0.1:9/market"},
+            "ws://127.0.0.1:9/market",
+        ),
+        (
+            {
+                "BOT4_BINANCE__REST_URL": "http://127.0.0.1:9",
+                "BOT4_SOURCE__USDM_MARKET_STREAM": "ws://127.0.0.1:9/market",
+            },
+            "ws://127.0.0.1:9/market",
+        ),
+    ],
+)
+def test_candles_of_usdm_come_from_the_market_that_is_traded(make_settings, changed, market):
+    named = {"BOT4_RUNTIME__MODE": "testnet", "BOT4_RUNTIME__MARKET": "usdm"}
+    hosts = make_settings(**(named | changed)).stream_hosts()
+    assert (None if hosts is None else hosts.usdm_market) == market
+
+
+def test_the_usdm_testnet_is_no_host_of_real_money(make_settings, key):
+    named = {"BOT4_RUNTIME__MODE": "testnet", "BOT4_RUNTIME__MARKET": "usdm"}
+    settings = make_settings(**named)
+    remote = connect(settings, app.RunOptions(source="binance"), load_strategy("regime_follower"))
+    assert not remote.local
+    remote.stop()
+    for url in ("https://demo-fapi.binance.com", "wss://testnet.binancefuture.com/ws-fapi/v1"):
+        assert place_of(url) is Place.TESTNET
+    assert place_of("https://fapi.binance.com") is Place.REAL
+    assert place_of("https://binancefuture.com.example") is Place.UNKNOWN

@@ -8,7 +8,8 @@ import pytest
 
 from bot4_runtime import doctor
 from bot4_runtime.clock import LiveClock
-from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.errors import ConfigError, ModelError
+from bot4_runtime.venue.futures_loopback import FuturesLoopback
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.loopback import Loopback
 
@@ -132,6 +133,50 @@ def test_a_key_that_only_trades_passes_and_one_that_withdraws_or_is_anothers_fai
         Path("secret").chmod(0o644)
         assert told() == (False, found := told()[1])
         assert "chmod 600" in found
+
+
+def test_a_key_of_contracts_is_asked_whether_it_trades_them(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venue = FuturesLoopback(LiveClock(), [])
+    venue.open_account(77, "a-key", "canary-secret", [])
+    with hosted(venue) as server:
+        at = f"127.0.0.1:{server.port}"
+        for name, text in {
+            "BOT4_BINANCE_API_KEY": "a-key",
+            "BOT4_BINANCE_SECRET": "canary-secret",
+            "BOT4_RUNTIME__MODE": "testnet",
+            "BOT4_RUNTIME__MARKET": "usdm",
+            "BOT4_BINANCE__REST_URL": f"http://{at}",
+            "BOT4_BINANCE__STREAM_URL": f"ws://{at}/ws-fapi/v1",
+        }.items():
+            monkeypatch.setenv(name, text)
+        ended = command("doctor", "--json", "--network")
+        assert "canary" not in ended.out
+        found = checks(ended)["Binance key"]
+        assert found["ok"]
+        assert "HMAC SHA-256 key at 127.0.0.1 trades USD-M" in found["found"]
+        monkeypatch.setenv("BOT4_BINANCE_SECRET", "another")
+        assert "-1022" in checks(command("doctor", "--json", "--network"))["Binance key"]["found"]
+
+
+def test_a_key_that_may_not_trade_contracts_fails() -> None:
+    class Client:
+        closed = False
+
+        def start(self) -> None:
+            """Learn the venue's time."""
+
+        def may_trade(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            self.closed = True
+
+    client = Client()
+    with pytest.raises(ConfigError, match="may not trade USD-M"):
+        doctor._contracts_key(client, "the key")  # type: ignore[arg-type]
+    assert client.closed
 
 
 def test_live_does_not_start_where_the_doctor_does_not_pass(

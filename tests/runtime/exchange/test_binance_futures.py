@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from bot4_runtime.clock import LiveClock
+from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import (
     InvariantViolated,
@@ -31,8 +31,9 @@ from bot4_runtime.domain.order import (
 from bot4_runtime.exchange.binance.failures import ErrorFields, Refusal
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding, order_request
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
+from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.exchange.binance.signing import Secret, Signer
+from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.protocols import RemoteVenue
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
@@ -87,15 +88,15 @@ def made_venue(clock=None):
 
 
 @contextmanager
-def connected(*, by_line=False, secret="secret", reply_s=5.0, **options):
+def connected(*, by_line=False, secret="secret", reply_s=5.0, clock=None, **options):
     """A venue on loopback, and a client of it without user stream."""
-    venue = made_venue()
+    venue = made_venue(clock)
     with hosted(venue) as server:
         client = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
             None,
             Signer(Secret("key"), Secret(secret)),
-            LiveClock(),
+            clock or LiveClock(),
             reply_s=reply_s,
             order_url=f"ws://127.0.0.1:{server.port}/ws-fapi/v1" if by_line else None,
             symbols=(SYMBOL,),
@@ -622,6 +623,65 @@ def test_the_venues_own_count_of_weight_is_heeded():
         client.open_orders()
         assert budget.weight.most == 2_400
         assert budget._own.used["60000"].count >= 40 + 10
+
+
+def test_a_countdown_ends_plain_orders_and_leaves_stops():
+    clock = ManualClock(10**18)
+    with connected(clock=clock) as (venue, client, server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        client.submit(intent(3, kind=OrderType.LIMIT, price="39000"), "b4-1-3", 0.0)
+        for length_ms, at_s in ((30_000, 20), (30_000, 40), (0, 90)):
+            client.countdown(SYMBOL, length_ms)
+            server.do(lambda at=at_s: venue.advance(10**12 + at * 1_000))
+            assert len(client.open_orders()) == 2
+        client.countdown(SYMBOL, 30_000)
+        server.do(lambda: venue.advance(10**12 + 125_000))
+        assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+
+
+@pytest.mark.parametrize("told", [{"symbol": "ETHUSDT", "countdownTime": "5"}, {"symbol": SYMBOL, "countdownTime": "6"}, {"symbol": SYMBOL, "countdownTime": "soon"}, {}])  # fmt: skip
+def test_a_countdown_that_was_not_set_as_asked_is_not_believed(told):
+    canned({"symbol": SYMBOL, "countdownTime": "5"}).countdown(SYMBOL, 5)
+    with pytest.raises(OutcomeUnknown):
+        canned(told).countdown(SYMBOL, 5)
+
+
+def test_a_symbol_that_closed_has_its_rules_learnt_again():
+    with connected() as (_venue, client, _server):
+        client.open_orders()
+        for code, due in (("-2019", False), ("-4108", True), ("-4005", True)):
+            client._learn_rules()
+            client._heed(Refusal(code, "no"))
+            assert (client._rules.due_query() is not None) is due
+
+
+def test_settings_that_somebody_changes_are_put_right_with_the_next_reading():
+    with connected() as (venue, client, _server):
+        client.open_orders()
+        client._stream = silent()
+        client._stream.counts["ACCOUNT_CONFIG_UPDATE"] = 1
+        account(venue).settings(SYMBOL).leverage = 20
+        client.open_orders()
+        assert account(venue).settings(SYMBOL).leverage == 3
+        client.open_orders()
+
+
+def silent():
+    """A user stream that nobody started."""
+    return FuturesStream("ws://127.0.0.1:9/private", "http://127.0.0.1:9", Signer(Secret("k"), Secret("s")), VenueClock(LiveClock()))  # fmt: skip
+
+
+def test_whose_a_trade_is_can_be_asked_for():
+    with connected() as (venue, client, server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        (trade,) = client.trades(SYMBOL, 0)
+        assert client.name_of(trade) == "b4-1-1"
+        assert client.name_of(msgspec.structs.replace(trade, venue_order_id="99")) == ""
+        assert client.may_trade()
+        assert client.account_uid() is None
+        server.do(lambda: venue.set_mark(SYMBOL, D(1)))
+        assert client.name_of(client.trades(SYMBOL, 1)[0]).startswith("autoclose-")
 
 
 def test_no_order_leaves_when_the_lease_ran_out():
