@@ -196,9 +196,10 @@ def test_dagsters_promotion_launched_alone_after_a_failed_check_promotes_nothing
         numbers = {"interval": "1h", "gates": [{"passed": False, "says": "test accuracy 0.5"}]}
         flow.records.write(Record(step=step, stamp="", content=content, finished_ms=1,
                                   seconds=0.1, numbers=numbers))  # fmt: skip
-    result = dg.materialize([promoted_models], raise_on_error=False)
-    assert not result.success
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([promoted_models], instance=instance, raise_on_error=False)
+        assert not result.success
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "test accuracy 0.5, needs >= 0.85" in failure.step_failure_data.error.to_string()
     assert (registry.root / "current.json").read_bytes() == before
     assert flow.records.find("promoted_models") is None
