@@ -336,7 +336,8 @@ class BinanceFutures(BinanceAccount):
             self._http.get("/fapi/v1/premiumIndex", "", {}), list[MarkFields], "the marks"
         )
         try:
-            self._rules.marks({row.symbol: positive(row.mark_price) for row in rows})
+            traded = [row for row in rows if row.symbol in self._symbols]
+            self._rules.marks({row.symbol: positive(row.mark_price) for row in traded})
         except DataError as error:
             raise OutcomeUnknown(f"the venue told an impossible mark: {error}") from error
 
