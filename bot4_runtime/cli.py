@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime import cli_fees, cli_operator, cli_rehearse
+from bot4_runtime import cli_fees, cli_operator, cli_rehearse, cli_watch
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalError, JournalMissing
 from bot4_runtime.interrupt import INTERRUPTED, Loading
@@ -511,6 +511,7 @@ def _interrupted() -> NoReturn:
 cli_operator.register(app)
 cli_fees.register(app)
 cli_rehearse.register(app)
+cli_watch.register(app)
 
 
 def main() -> None:

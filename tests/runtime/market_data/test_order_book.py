@@ -47,14 +47,17 @@ class Naive:
 
     def __init__(self, book):
         self.sides = {"b": {}, "a": {}}
+        self.exact = {"b": {}, "a": {}}
         self.apply({"b": book["bids"], "a": book["asks"]})
 
     def apply(self, told):
         for side, held in self.sides.items():
             for price, quantity in told[side]:
                 held[float(price)] = (price, quantity)
+                self.exact[side][Decimal(price)] = Decimal(quantity)
                 if float(quantity) == 0:
                     del held[float(price)]
+                    del self.exact[side][Decimal(price)]
 
     def best(self):
         bids, asks = self.sides.values()
@@ -98,7 +101,12 @@ def test_the_recorded_books_are_rebuilt_at_every_change(captured, market):
         naive.apply(told["data"])
         compared += 1
         assert book.last_id == event.last_id
-        if compared % 1_000 == 1:
+        for ours, side in ((book._bids.quantities, "b"), (book._asks.quantities, "a")):
+            exact = naive.exact[side]
+            assert len(ours) == len(exact)
+            for price, _ in told["data"][side]:
+                assert ours.get(Decimal(price)) == exact.get(Decimal(price))
+        if compared % 500 == 1:
             assert book.levels(10**6) == (naive.ordered("b"), naive.ordered("a"))
         best = book.best()
         assert best == naive.best()
