@@ -423,7 +423,7 @@ class Engine:
             cause, purpose = owed.signal_id, owed.purpose
             self._leave(book, instrument, candle, cause, now_ns, "exit repeated", purpose)
             return
-        unprotected = position.quantity
+        unprotected = self._there(position, instrument)
         for order in self._state.live_orders(symbol, book):
             if order.intent.reduce_only:
                 unprotected -= order.open_quantity
@@ -434,6 +434,17 @@ class Engine:
             refused = self._stop_refused(position)
             purpose = Purpose.EXIT if refused else Purpose.STOP
             self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)
+
+    def _there(self, position: Position, instrument: Instrument) -> Decimal:
+        """Return what of a position can be sold.
+
+        On spot, commissions of other symbols may have been taken out of the asset that is held:
+        an order for more than the account has would be refused, and leave all of it bare.
+        """
+        account = self._state.account
+        if account.opening is None or instrument.market is not Market.SPOT:
+            return position.quantity
+        return min(position.quantity, account.expected(instrument.base))
 
     def _exit_owed(self, position: Position, now_ns: int) -> OrderIntent | None:
         """Return the last exit of what is held when it ended without selling and is due again.
@@ -512,7 +523,7 @@ class Engine:
             return
         for order in live:
             self._cancel(order, now_ns, reason)
-        quantity = instrument.floor_quantity(position.quantity)
+        quantity = instrument.floor_quantity(self._there(position, instrument))
         if quantity > 0:
             self._reduce(position, instrument, candle, quantity, purpose, cause)
 

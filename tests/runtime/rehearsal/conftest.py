@@ -36,11 +36,13 @@ def rehearse(settings: Settings, tmp_path: Path) -> Rehearse:
         hours: float = 22,
         seed: int = 1,
         symbols: tuple[str, ...] = (),
+        strategy: str = "drill",
+        prepare: Callable[[Rehearsal], None] = lambda made: None,
         folder: Path = tmp_path / "run",
         **options: object,
     ) -> tuple[Verdict, Rehearsal]:
         runtime = settings.runtime.model_copy(
-            update={"symbols": symbols or settings.runtime.symbols}
+            update={"symbols": symbols or settings.runtime.symbols, "strategy": strategy}
         )
         made = Rehearsal(
             settings.model_copy(update={"runtime": runtime}),
@@ -50,6 +52,7 @@ def rehearse(settings: Settings, tmp_path: Path) -> Rehearse:
             hours=hours,
             **options,
         )
+        prepare(made)
         return made.perform(), made
 
     return run

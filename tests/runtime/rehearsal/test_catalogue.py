@@ -6,16 +6,18 @@ must agree when it is over (`oracles`); what a row asks for besides is in its te
 
 from collections import Counter
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from bot4_runtime.domain.errors import VenueUnreachable
 from bot4_runtime.domain.events import (
     OrderClosed,
     OrderFilled,
     OrderOutcomeUnknown,
     OrderRejected,
 )
-from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.domain.order import Book, OrderStatus, Purpose
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.rehearsal.performance import Client, LineClient
 from bot4_runtime.sources import SIMULATED_START_MS
@@ -352,6 +354,69 @@ def test_o1_partial_fills_with_fees_in_bnb_until_it_runs_out_are_booked_exactly(
     assert len(fees) > 1, "it did not run out"
     by_order = Counter(e.fill.intent_no for e in of(events, OrderFilled))
     assert max(by_order.values()) > 1, "nothing filled in parts"
+
+
+class StopsBnbLate(Client):
+    """Every other stop of BNB is turned away, so that others' commissions come before it."""
+
+    late = 0
+
+    def submit(self, intent, client_id, cash_free):
+        if intent.symbol == "BNBUSDT" and intent.purpose is Purpose.STOP:
+            self.late += 1
+            if self.late % 2:
+                raise VenueUnreachable("turned away")
+        return super().submit(intent, client_id, cash_free)
+
+
+@pytest.mark.parametrize(
+    ("bnb", "fees"),
+    [
+        ("0", {"BNB", "BTC", "ETH", "USDT"}),
+        ("0.03", {"BNB", "USDT"}),
+        ("9", {"BNB"}),
+    ],
+    ids=["in what is received", "in BNB until it runs out", "in BNB"],
+)
+@pytest.mark.parametrize("client", [LineClient, StopsBnbLate])
+def test_o1_no_order_asks_for_more_than_is_there_while_bnb_pays_and_is_traded(
+    agreed, monkeypatch, bnb, fees, client
+) -> None:
+    """All enter at one close: the commissions of the others come out of the BNB just bought.
+
+    They are so high here that they come to more than a step of it.
+    """
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+    def dear(made):
+        account = made.made_venue.exchange.account("rehearsal")
+        account.maker = account.taker = Decimal("0.004")
+
+    verdict, made, events = agreed(
+        strategy="together_strategy:Together",
+        symbols=("BNBUSDT", "BTCUSDT", "ETHUSDT"),
+        bnb=Decimal(bnb),
+        prepare=dear,
+        client=client,
+        hours=60,
+        least=0,
+    )
+    assert [event.reason for event in of(events, OrderRejected)] == []
+    found = {event.fill.fee_asset for event in of(events, OrderFilled)}
+    assert found >= fees
+    assert (found == {"BNB"}) == (fees == {"BNB"})
+    assert max(verdict.unprotected_s) <= 60, "no stop within a minute"
+    account = made.made_venue.exchange.account("rehearsal")
+    stops = Counter()
+    for order in made.made_venue.exchange.orders(account):
+        if order.status.open:
+            stops[order.symbol] += order.left
+    with JournalReader.open(made._folder / "journal.sqlite") as journal:
+        state = journal.state(made._folder / "snapshots")
+    for symbol, position in state.books[Book.VALIDATED].positions.items():
+        step = made._instruments[symbol][0].step_size
+        there = min(position.quantity, account.balance(symbol.removesuffix("USDT")).total)
+        assert stops[symbol] == there // step * step, "a stop covers what is there, to the step"
 
 
 OVER = {"http": ("POST", "", Client), "line": (WS, "order.place", LineClient)}
