@@ -34,6 +34,7 @@ from bot4_runtime.settings import StateSection, load_settings
 from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.venue import listen_keys
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
@@ -285,7 +286,11 @@ def test_a_kill_around_what_is_sent_doubles_and_loses_nothing(tmp_path, when, wh
 
 @pytest.mark.crash
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_that_is_killed_again_and_again_doubles_and_loses_nothing(tmp_path, when):
+def test_a_process_that_is_killed_again_and_again_doubles_and_loses_nothing(
+    tmp_path, monkeypatch, when
+):
+    # The client keeps its key by the machine's minutes, and an hour here is less than a second.
+    monkeypatch.setattr(listen_keys, "LIFE_MS", HOURS_KILLED * 3_600_000)
     drill = Drill(tmp_path, hours=HOURS_KILLED)
     kills = [("submit entry", 0), ("submit stop", 0), ("cancel", 0), ("submit entry", 0)]
     script = str(Path(__file__).with_name("futures_life.py"))
