@@ -20,7 +20,8 @@ import aiohttp
 import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import UNREADABLE, DataError
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import ErrorFields, told_pause_ms
 from bot4_runtime.exchange.binance.limits import RequestBudget
