@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from bot4_pipelines.ingest.wanted import DEFAULT_INTERVAL, interval_name
-from bot4_runtime.domain.errors import UNREADABLE, ConfigError, DataError
+from bot4_runtime.domain.errors import ConfigError, DataError
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from bot4_runtime.candles.files import RawCandles
 from bot4_runtime.candles.funding import FundingRates, funding_of
 from bot4_runtime.domain.candle import Market, interval_ms
 from bot4_runtime.domain.errors import (
-    UNSHAPED,
     DataError,
     LocationRefused,
     VenueError,
     VenueRefused,
     VenueUnreachable,
 )
+from bot4_runtime.domain.unreadable import UNSHAPED
 
 PAGE: Final = 1_000
 TIMEOUT_MS: Final = 8_000

@@ -357,7 +357,10 @@ def _not_candles(source: str, seen: list[str], frame: pl.DataFrame) -> str:
 
 
 def _from_frame(frame: pl.DataFrame, symbol: str, source: str) -> RawCandles:
-    frame = frame.rename({name: name.strip().lower() for name in frame.columns})
+    try:
+        frame = frame.rename({name: name.strip().lower() for name in frame.columns})
+    except pl.exceptions.PolarsError as error:  # two columns of one name
+        raise DataError(f"cannot read candles from {source}: {_said(error)}") from error
     time_name = next((name for name in TIME_NAMES if name in frame.columns), None)
     if time_name is None or _is_agg_trades(frame) or not {*COLUMNS[:4]} <= {*frame.columns}:
         raise DataError(_not_candles(source, frame.columns, frame))

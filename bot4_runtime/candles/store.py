@@ -24,7 +24,8 @@ import polars as pl
 
 from bot4_runtime.candles.series import COLUMNS, CandleSeries
 from bot4_runtime.domain.candle import INTERVALS_MS, Market, Origin, SeriesId
-from bot4_runtime.domain.errors import UNREADABLE, DataError, StoreBusy
+from bot4_runtime.domain.errors import DataError, StoreBusy
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 SCHEMA: Final = {"open_time_ms": pl.Int64} | dict.fromkeys(COLUMNS, pl.Float64)
 HISTORY: Final = "restatements.jsonl"

@@ -28,12 +28,12 @@ import msgspec
 import structlog
 
 from bot4_runtime.domain.errors import (
-    UNREADABLE,
     ConfigError,
     JournalCorrupt,
     JournalLocked,
     WrongAccount,
 )
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 BOUND: Final = "account"
 """Fact of the journal: venue and account it trades at."""

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, DataError
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 ZERO = Decimal(0)
 

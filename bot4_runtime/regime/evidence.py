@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bot4_runtime.domain.candle import Origin
-from bot4_runtime.domain.errors import UNREADABLE, ModelError, UndefinedStatistic
+from bot4_runtime.domain.errors import ModelError, UndefinedStatistic
 from bot4_runtime.domain.evidence import EvidenceRecord
 from bot4_runtime.domain.order import Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.signals import statistics
 
 DAY_MS: Final = 86_400_000

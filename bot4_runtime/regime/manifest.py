@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bot4_runtime.domain.candle import Market, Origin
-from bot4_runtime.domain.errors import UNREADABLE, ModelError
+from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.regime import REGIME_LABELS
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.regime.hmm import HmmParameters
 
 FORMAT: Final = 1

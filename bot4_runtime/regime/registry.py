@@ -20,7 +20,8 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
-from bot4_runtime.domain.errors import UNREADABLE, ModelError
+from bot4_runtime.domain.errors import ModelError
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.regime.archive import (
     CARD,
     MANIFEST,

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, ConfigError
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue.faults import (
     EVENT,
     OF_CALLS,

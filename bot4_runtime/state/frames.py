@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, JournalCorrupt
+from bot4_runtime.domain.errors import JournalCorrupt
 from bot4_runtime.domain.events import JournaledEvent, OrderFilled, OrderIntended
 from bot4_runtime.domain.order import Fill, Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 FRAME_EVENTS: Final = 1_024
 """Most events of a frame: what a read that starts in its middle decodes in vain, and for how

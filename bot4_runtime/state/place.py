@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, JournalError
+from bot4_runtime.domain.errors import JournalError
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 JOURNAL: Final = "journal.sqlite"
 NOTE: Final = "journal.json"

@@ -24,7 +24,8 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, JournalCorrupt
+from bot4_runtime.domain.errors import JournalCorrupt
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.state.place import sync_folder
 from bot4_runtime.state.trading_state import StateImage, TradingState
 

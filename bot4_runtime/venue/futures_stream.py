@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
-from bot4_runtime.domain.errors import UNREADABLE
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
 from bot4_runtime.venue.faults import EVENT, FaultSchedule

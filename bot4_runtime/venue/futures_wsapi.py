@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import auth
 from bot4_runtime.venue import futures_refusals as no
 from bot4_runtime.venue.futures_account import FuturesAccount

@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from bot4_runtime.domain.candle import INTERVALS_MS
-from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.domain.order import Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue.account import ZERO
 from bot4_runtime.venue.exchange import Exchange
 from bot4_runtime.venue.faults import MARKET, Fault, FaultSchedule

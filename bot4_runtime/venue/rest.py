@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE
 from bot4_runtime.domain.order import Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import auth, messages, refusals
 from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.door import WEIGHT_LIMIT

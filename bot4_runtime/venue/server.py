@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bot4_runtime.domain.errors import UNREADABLE
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import auth
 from bot4_runtime.venue.faults import OF_THE_CORE, WS, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import VenueJournal

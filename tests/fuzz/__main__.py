@@ -95,7 +95,14 @@ def guided(name: str, seconds: float, file: Path) -> None:
     for number, seed in enumerate(target.seeds):
         (Path(corpus) / str(number)).write_bytes(seed)
     atheris.Setup(
-        ["fuzz", corpus, f"-max_len={MAX_BYTES}", "-verbosity=0", "-rss_limit_mb=4096"],
+        [
+            "fuzz",
+            corpus,
+            f"-max_len={MAX_BYTES}",
+            "-verbosity=0",
+            f"-artifact_prefix={corpus}/",
+            "-rss_limit_mb=4096",
+        ],
         one,
         custom_mutator=mutated,
     )

@@ -53,6 +53,7 @@ DEEP = b"[" * 3_000
         ("user_stream", b"{", b'{"x": ' + DEEP),
         ("futures_user_stream", b"{", b'{"x": ' + DEEP),
         ("order_line", b"{", b'{"x": ' + DEEP),
+        ("candles_csv", b"open,high,low", b"open,high,Open"),
         ("candles_zip", rows().encode(), (HEADER[:20] + "h\n").encode()),
         ("holdings_answer", b"-0.01", b"9e999999999999999999"),
         ("brackets", b'"cum": 50.0', b'"cum": 1' + b"0" * 400),

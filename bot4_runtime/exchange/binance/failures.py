@@ -10,13 +10,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from bot4_runtime.domain.errors import (
-    UNREADABLE,
-    LocationRefused,
-    OutcomeUnknown,
-    VenueError,
-    VenueRefused,
-)
+from bot4_runtime.domain.errors import LocationRefused, OutcomeUnknown, VenueError, VenueRefused
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.limits import RequestBudget, pause_ms
 
 NO_PROOF: Final = frozenset({-1000, -1001, -1006, -1007})

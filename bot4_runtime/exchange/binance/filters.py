@@ -13,9 +13,10 @@ from typing import ClassVar, Final, NamedTuple, TypeVar
 import msgspec
 
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import UNREADABLE, DataError
+from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.messages import Name, is_amount
 
 TRADING: Final = "TRADING"

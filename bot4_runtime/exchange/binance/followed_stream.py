@@ -21,7 +21,8 @@ from typing import Any, Final
 import aiohttp
 import structlog
 
-from bot4_runtime.domain.errors import UNREADABLE, DataError
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.proxy import session_through

@@ -23,7 +23,8 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import UNREADABLE, ConfigError
+from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 LONGEST_BAN_MS: Final = 3 * 86_400_000
 """Binance's longest ban; a longer wish for silence is a slip."""

@@ -9,7 +9,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, OutcomeUnknown, VenueError
+from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.failures import heed_silence, read_error, silence_ms
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget

@@ -17,7 +17,8 @@ import msgspec
 
 from bot4_runtime.clock import NS_PER_MS
 from bot4_runtime.domain.candle import INTERVALS_MS, Candle
-from bot4_runtime.domain.errors import UNREADABLE, DataError
+from bot4_runtime.domain.errors import DataError
+from bot4_runtime.domain.unreadable import UNREADABLE
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=10**17)]

@@ -9,8 +9,9 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from bot4_runtime.domain.errors import UNREADABLE, DataError, OutcomeUnknown
+from bot4_runtime.domain.errors import DataError, OutcomeUnknown
 from bot4_runtime.domain.order import Liquidity, OrderStatus, Side
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
 
 Id = Annotated[int, msgspec.Meta(ge=0)]

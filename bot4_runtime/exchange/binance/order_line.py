@@ -23,7 +23,8 @@ import aiohttp
 import msgspec
 import structlog
 
-from bot4_runtime.domain.errors import UNREADABLE, OutcomeUnknown, VenueUnreachable
+from bot4_runtime.domain.errors import OutcomeUnknown, VenueUnreachable
+from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.failures import (
     ErrorFields,

@@ -19,8 +19,9 @@ import structlog
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
-from bot4_runtime.domain.errors import UNSHAPED, DataError, LocationRefused, VenueUnreachable
+from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
+from bot4_runtime.domain.unreadable import UNSHAPED
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
 from bot4_runtime.exchange.binance.proxy import by_socks, checked_proxy
