@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import ccxt
 import msgspec
@@ -371,12 +372,17 @@ def test_what_was_stopped_out_is_not_bought_on(
 class Garbled:
     """Binance on a bad day: two answers nobody can read, then rows that are torn and repeated."""
 
+    markets: ClassVar = {"BTC/USDT": {"id": "BTCUSDT"}}
+
     def __init__(self, first_ms: int) -> None:
         self.faults: list[Exception] = [ccxt.OperationFailed("-1000"), ccxt.BadResponse("<html>")]
         rows = [[first_ms + n * HOUR_MS, 1.0, 2.0, 0.5, 1.5, 3.0] for n in range(6)]
         rows[2][4] = None
         rows[3][1] = math.nan
         self.rows = [rows[1], rows[0], *rows[2:], rows[4]]
+
+    def load_markets(self) -> dict:
+        return self.markets
 
     def fetch_ohlcv(
         self, _name: str, _interval: str, start: int, _limit: int
