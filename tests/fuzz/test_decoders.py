@@ -49,6 +49,7 @@ DEEP = b"[" * 3_000
         ("answer_rules", b'"stepSize": "0.00001"', b'"stepSize": "1e-999999999"'),
         ("answer_rules", b"LOT_SIZE", b"LOT\xff_SIZE"),
         ("answer_amended", b'"qty": "0.01"', b'"qty": "sNaN"'),
+        ("market_stream", b"-0.00038167", b"0e99999999999999999999999"),
         ("error", b"banned", b"\xff"),
         ("user_stream", b"{", b'{"x": ' + DEEP),
         ("futures_user_stream", b"{", b'{"x": ' + DEEP),

@@ -10,7 +10,7 @@ Sources: Binance's "WebSocket Streams" (spot) and "Websocket Market Streams" (US
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
 import msgspec
@@ -50,6 +50,13 @@ def time_ns(told: int) -> int:
 def _positive(value: Decimal) -> None:
     if not (value.is_finite() and LEAST <= value <= MOST):
         raise ValueError(f"amount {str(value)[:40]}; expected a number above 0, at most 1e18")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return abs(Decimal(text)) <= 1
+    except InvalidOperation:  # no number, or one whose exponent is beyond all numbers
+        return False
 
 
 def _amount(value: Decimal) -> None:
@@ -236,8 +243,8 @@ class MarkPrice(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="markP
     def __post_init__(self) -> None:
         _positive(self.price)
         _amount(self.index)
-        if self.rate and not abs(float(self.rate)) <= 1:
-            raise ValueError(f"funding rate {self.rate}; expected a share from -1 to 1")
+        if self.rate and not _is_share(self.rate):
+            raise ValueError(f"funding rate {self.rate[:40]}; expected a share from -1 to 1")
 
     @property
     def ts_event_ns(self) -> int:
