@@ -234,6 +234,6 @@ def _bare(state: TradingState) -> set[str]:
             ]
             left = position.quantity - sum(resting)
             instrument = state.instruments[symbol]
-            if left >= instrument.min_quantity and instrument.tradable(left, position.stop_price):
+            if left >= instrument.min_quantity and instrument.sellable(left, position.stop_price):
                 found.add(symbol)
     return found

@@ -1,6 +1,7 @@
 """The keeper at a market of contracts: positions instead of balances, and what the venue closes."""
 
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from test_keeper import SYMBOL, Desk
@@ -13,6 +14,7 @@ from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Liquidity, OrderStatus, Side
 from bot4_runtime.exchange.keeper import INTERVAL_MS
 from bot4_runtime.exchange.protocols import UserUpdate, VenueTrade
+from bot4_runtime.withdrawal import Withdrawal
 
 D = Decimal
 
@@ -168,3 +170,24 @@ def test_a_rest_below_the_least_notional_stays_a_position_and_is_no_dust():
     assert not rules.sellable(small / 2, D(100))
     assert not spot.sellable(small, D(100))
     assert spot.sellable(D(1), D(100))
+
+
+@pytest.mark.parametrize(("left", "told"), [("0.04", ["BTCUSDT is held without a stop"]), ("0.0004", [])])  # fmt: skip
+def test_contracts_below_the_least_notional_without_a_stop_are_told_at_the_end(left, told):
+    desk = held(contracts())
+    assert desk.venue.contracts is not None
+    desk.venue.contracts[SYMBOL] = D(left)
+    desk.venue.done.append(trade(2, "900", str(1 - D(left)), Side.SELL))
+    desk.venue.names["900"] = "autoclose-1"
+    desk.after(INTERVAL_MS)
+    ledger = SimpleNamespace(store=SimpleNamespace(state=desk.state), emit=desk.emit)
+    ending = Withdrawal(
+        ledger,
+        None,
+        desk.keeper,
+        protect=lambda _symbols: False,
+        clock=desk.clock,
+        timer=desk.clock.now_ns,
+        wait=lambda _: desk.after(2_000),
+    )
+    assert ending.in_order("the end") == told
