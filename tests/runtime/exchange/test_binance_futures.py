@@ -35,6 +35,7 @@ from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.protocols import RemoteVenue
+from bot4_runtime.intents import in_parts
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_loopback import FuturesLoopback
@@ -392,9 +393,11 @@ def test_how_positions_are_held_is_set_before_the_account_is_read_and_once(holdi
         client._prepare()
 
 
-def test_what_cannot_be_held_as_wanted_keeps_the_account_from_being_read():
+def test_what_cannot_be_held_as_wanted_keeps_positions_from_being_read_and_orders_not():
+    """A venue changes little under a position: what stops and exits did must be read all the same."""
     with connected(holding=Holding(isolated=False, leverage=20)) as (_venue, client, server):
         client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
         other = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
             None,
@@ -404,10 +407,29 @@ def test_what_cannot_be_held_as_wanted_keeps_the_account_from_being_read():
         )
         other.start()  # a session comes up all the same: exits and stops must go
         try:
-            with pytest.raises(Refusal, match="-4048"):
-                other.open_orders()
+            for _ in range(2):
+                assert [o.client_id for o in other.open_orders()] == ["b4-1-2"]
+                assert len(other.trades(SYMBOL, 0)) == 1
+                with pytest.raises(Refusal, match="-4047"):
+                    other.positions()
         finally:
             other.close()
+
+
+def test_leverage_that_was_raised_by_hand_under_a_position_is_told_and_hides_no_order():
+    with connected() as (venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.open_orders()
+        client._stream = silent()
+        client._stream.counts["ACCOUNT_CONFIG_UPDATE"] = 1
+        account(venue).settings(SYMBOL).leverage = 20
+        client.submit(stop(2), "b4-1-2", 0.0)
+        assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+        with pytest.raises(Refusal, match="-4161"):
+            client.positions()
+        account(venue).settings(SYMBOL).leverage = 3
+        client.open_orders()
+        assert client.positions() == {SYMBOL: D("0.01")}
 
 
 def test_a_venue_that_takes_a_setting_and_keeps_another_is_not_traded_at():
@@ -483,6 +505,18 @@ def test_the_rules_here_say_what_the_venue_says(kind, quantity):
         contract = venue.exchange.market(SYMBOL).contract
         most = contract.max_quantity if kind is OrderType.LIMIT else contract.max_market_quantity
         assert (broken is None) == (D(quantity) <= most)
+
+
+def test_a_stop_is_cut_by_the_rule_of_market_orders_which_the_venue_holds_it_to():
+    with connected() as (_venue, client, _server):
+        rules = client.rules(SYMBOL).instrument()
+        assert rules.max_market_quantity < rules.max_quantity
+        whole = rules.max_market_quantity * 2
+        parts = in_parts(rules, whole, D(38_000), at_market=False)
+        assert sum(parts) == whole
+        for number, part in enumerate(parts, 1):
+            (told,) = client.submit(stop(number, quantity=str(part)), f"b4-1-{number}", 0.0)
+            assert isinstance(told, OrderAccepted)
 
 
 def test_positions_of_what_is_not_traded_are_told_too():
