@@ -194,12 +194,12 @@ class BinanceFutures(BinanceAccount):
         self._verified = True
 
     def _mode(self) -> bool:
-        body = self._ask("/fapi/v1/positionSide/dual", {})
+        body = self._ask("/fapi/v1/positionSide/dual", {}, Lane.OPEN)
         return read_answer(body, PositionMode, "the position mode").dual_side_position
 
     def _otherwise(self) -> list[str]:
         """Return the symbols that are not held as wanted."""
-        body = self._ask("/fapi/v1/symbolConfig", {})
+        body = self._ask("/fapi/v1/symbolConfig", {}, Lane.OPEN)
         rows = read_answer(body, list[SymbolSetting], "how symbols are held")
         wanted = ("ISOLATED" if self._holding.isolated else "CROSSED", self._holding.leverage)
         told = {row.symbol: (row.margin_type.upper(), row.leverage) for row in rows}
@@ -208,7 +208,7 @@ class BinanceFutures(BinanceAccount):
     def _set(self, path: str, fields: Parameters) -> None:
         """Change a setting; that it is so already is no error."""
         try:
-            self._http.send("POST", path, self._signed(fields), self._headers, Lane.REDUCE)
+            self._http.send("POST", path, self._signed(fields), self._headers, Lane.OPEN)
         except Refusal as error:
             if error.code not in AS_IT_IS:
                 raise
@@ -296,10 +296,10 @@ class BinanceFutures(BinanceAccount):
             self._otherwise_held = error
         self._learn_marks()
         rows = read_answer(
-            self._ask("/fapi/v1/openOrders", {}), list[ContractOrder], "the open orders"
+            self._open_orders("/fapi/v1/openOrders"), list[ContractOrder], "the open orders"
         )
         waiting = read_answer(
-            self._ask("/fapi/v1/openAlgoOrders", {}), list[AlgoOrder], "the open algo orders"
+            self._open_orders("/fapi/v1/openAlgoOrders"), list[AlgoOrder], "the open algo orders"
         )
         for algo in waiting:
             self._remember(algo.client_algo_id)
@@ -348,7 +348,9 @@ class BinanceFutures(BinanceAccount):
 
     def _learn_marks(self) -> None:
         rows = read_answer(
-            self._http.get("/fapi/v1/premiumIndex", "", {}), list[MarkFields], "the marks"
+            self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
+            list[MarkFields],
+            "the marks",
         )
         try:
             traded = [row for row in rows if row.symbol in self._symbols]

@@ -5,8 +5,9 @@ and tells with each answer what it counted. What is over is answered with 429; w
 is banned with 418, for minutes to days. So the count, and until when the venue wants silence,
 lie in a small file under a lock that all processes share and that outlives them.
 
-Lanes share a limit by rank: data may use half of it, orders that open more, those that reduce
-still more, and cancels all. Source: binance-spot-api-docs, rest-api.md, "LIMITS".
+Lanes share a limit by rank: data may use half of it, orders that open and readings of the whole
+account more, those that reduce still more, and cancels all. Source: binance-spot-api-docs,
+rest-api.md, "LIMITS".
 """
 
 import fcntl

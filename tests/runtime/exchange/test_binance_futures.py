@@ -1,7 +1,7 @@
 """The USD-M client against the loopback venue, and against answers no sane venue gives."""
 
 import itertools
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 
 import msgspec
@@ -660,6 +660,36 @@ def test_the_venues_own_count_of_weight_is_heeded():
         client.open_orders()
         assert budget.weight.most == 2_400
         assert budget._own.used["60000"].count >= 40 + 10
+
+
+@pytest.mark.parametrize("leverage", [3, 20], ids=["held as wanted", "and not to be set"])
+@pytest.mark.parametrize("asked", range(0, 40, 13))
+def test_reading_after_reading_leaves_exits_what_they_need_of_the_budget(leverage, asked):
+    """As long as an order that the venue lost is not accepted, say: one every two seconds."""
+    budget = RequestBudget(None, Market.USDM, lambda: 0)
+    with connected(budget=budget) as (venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        account(venue).settings(SYMBOL).leverage = leverage
+        client._verified = False
+        for _ in range(asked):
+            client.server_time_ms()
+        read = []
+        for _ in range(30):
+            with suppress(VenueUnreachable, Refusal):
+                client.server_time_ms()
+                read.append(client.open_orders())
+                client.query(SYMBOL, "b4-1-2")
+                client.trades(SYMBOL, 0)
+                client.balances()
+                client.positions()
+                client.trades(SYMBOL, 0)
+        assert 10 <= len(read) < 30
+        client.cancel(ordered(stop(2), "b4-1-2"), 0)
+        assert client.query(SYMBOL, "b4-1-2").status is OrderStatus.CANCELED
+        client.trades(SYMBOL, 0)
+        (sold,) = client.submit(intent(3, Side.SELL, reduces=True), "b4-1-3", 0.0)
+        assert isinstance(sold, OrderAccepted)
 
 
 def test_a_countdown_ends_plain_orders_and_leaves_stops():
