@@ -12,6 +12,7 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import InstrumentDefined, OperatorCommand, OrderFilled, Reconciled
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Liquidity, OrderStatus, Side
+from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.keeper import INTERVAL_MS
 from bot4_runtime.exchange.protocols import UserUpdate, VenueTrade
 from bot4_runtime.withdrawal import Withdrawal
@@ -191,3 +192,33 @@ def test_contracts_below_the_least_notional_without_a_stop_are_told_at_the_end(l
         wait=lambda _: desk.after(2_000),
     )
     assert ending.in_order("the end") == told
+
+
+def test_the_switch_of_an_entry_whose_end_was_read_is_stopped_in_the_same_turn():
+    """The next one may never come: the session ends, and others' orders would end with it."""
+    desk, asked = contracts(), []
+    desk.keeper._dead_man = DeadMan(lambda *said: asked.append(said), 120_000, desk.clock.now_ns)
+    desk.ready()
+    name = desk.intend()
+    desk.venue.orders[name] = desk.told(name)
+    desk.after(1)
+    assert asked == [(SYMBOL, 120_000)]
+    desk.venue.orders[name] = desk.told(name, OrderStatus.CANCELED)
+    desk.after(INTERVAL_MS)
+    assert desk.order(1).status is OrderStatus.CANCELED
+    assert asked[1:] == [(SYMBOL, 0)]
+
+
+def test_a_switch_that_went_off_holds_entries_until_the_account_was_read():
+    desk = contracts()
+    desk.keeper._dead_man = DeadMan(lambda *_: None, 10_000, desk.clock.now_ns)
+    desk.ready()
+    name = desk.intend()
+    desk.venue.orders[name] = desk.told(name)
+    desk.after(1)
+    desk.venue.orders[name] = desk.told(name, OrderStatus.CANCELED)
+    desk.after(10_000)
+    assert desk.order(1).status is OrderStatus.CANCELED or "went off" in desk.keeper.hold
+    desk.after(1)
+    assert desk.order(1).status is OrderStatus.CANCELED
+    assert desk.keeper.hold == ""
