@@ -315,13 +315,18 @@ class RequestBudget:
 
 
 def shared_budget(
-    market: Market, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    market: Market,
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    *,
+    testnet: bool = False,
 ) -> RequestBudget:
     """Return the budget of Binance's own servers, which count by this machine's address.
 
-    It lies in the machine's folder: it outlives processes.
+    It lies in the machine's folder: it outlives processes. Testnets count and ban for
+    themselves: what they want must not silence exits at the real market.
     """
-    return RequestBudget(machine_folder() / f"rate-{market.value}.json", market, clock_ms)
+    name = f"rate-{market.value}{'-testnet' if testnet else ''}.json"
+    return RequestBudget(machine_folder() / name, market, clock_ms)
 
 
 def machine_folder() -> Path:
