@@ -3,8 +3,8 @@
 Stops are conditional ("algo") orders with an endpoint of their own; the plain one refuses them.
 One that triggers becomes a plain order, and is told as the one order that was intended. How
 positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read
-and verified. What cannot be set so, as under a position, keeps the positions from being read, so
-that entries wait; orders and trades are read all the same, since stops and exits hang on them.
+and verified. What cannot be set so, as under a position, keeps amounts from being read, so that
+entries wait; orders and trades are read all the same, since stops and exits hang on them.
 
 What it shares with other markets is `account.BinanceAccount`.
 """
@@ -164,8 +164,6 @@ class BinanceFutures(BinanceAccount):
         self._verified = False
         self._changes = 0
         """How often the account's settings were changed, by us or by others."""
-        self._otherwise_held: VenueRefused | None = None
-        """Why positions are not held as wanted; None when they are."""
         self._algos: dict[str, None] = {}
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
 
@@ -287,14 +285,8 @@ class BinanceFutures(BinanceAccount):
         changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
         if changes != self._changes:
             self._changes, self._verified = changes, False
-        self._otherwise_held = None
-        try:
-            self._prepare()
-        except VenueRefused as error:
-            if error.for_good:
-                raise
-            self._otherwise_held = error
-        self._learn_marks()
+        self._attempt(self._prepare)
+        self._attempt(self._learn_marks)
         rows = read_answer(
             self._open_orders("/fapi/v1/openOrders"), list[ContractOrder], "the open orders"
         )
@@ -311,18 +303,13 @@ class BinanceFutures(BinanceAccount):
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return what is in the wallets, by margin asset; profit that is not realised is not."""
+        self._require_fit()
         body = self._ask("/fapi/v3/balance", {})
         rows = read_answer(body, list[WalletFields], "the balances")
         return {row.asset: _amount(row.balance) for row in rows if row.balance}
 
     def positions(self) -> Mapping[str, Decimal]:
-        """Return what is held, in base, shorts below zero: by symbol, both sides together.
-
-        Raises:
-            VenueRefused: it is held otherwise than wanted, and the venue does not change it.
-        """
-        if self._otherwise_held is not None:
-            raise self._otherwise_held
+        """Return what is held, in base, shorts below zero: by symbol, both sides together."""
         body = self._ask("/fapi/v3/positionRisk", {})
         held: dict[str, Decimal] = {}
         for row in read_answer(body, list[PositionFields], "the positions"):

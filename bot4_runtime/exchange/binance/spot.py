@@ -168,6 +168,7 @@ class BinanceSpot(BinanceAccount):
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
+        self._require_fit()
         body = self._ask("/api/v3/account", {})
         held = meant(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)

@@ -393,7 +393,7 @@ def test_how_positions_are_held_is_set_before_the_account_is_read_and_once(holdi
         client._prepare()
 
 
-def test_what_cannot_be_held_as_wanted_keeps_positions_from_being_read_and_orders_not():
+def test_what_cannot_be_held_as_wanted_keeps_amounts_from_being_read_and_orders_not():
     """A venue changes little under a position: what stops and exits did must be read all the same."""
     with connected(holding=Holding(isolated=False, leverage=20)) as (_venue, client, server):
         client.submit(intent(1), "b4-1-1", 0.0)
@@ -411,7 +411,7 @@ def test_what_cannot_be_held_as_wanted_keeps_positions_from_being_read_and_order
                 assert [o.client_id for o in other.open_orders()] == ["b4-1-2"]
                 assert len(other.trades(SYMBOL, 0)) == 1
                 with pytest.raises(Refusal, match="-4047"):
-                    other.positions()
+                    other.balances()
         finally:
             other.close()
 
@@ -426,9 +426,10 @@ def test_leverage_that_was_raised_by_hand_under_a_position_is_told_and_hides_no_
         client.submit(stop(2), "b4-1-2", 0.0)
         assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
         with pytest.raises(Refusal, match="-4161"):
-            client.positions()
+            client.balances()
         account(venue).settings(SYMBOL).leverage = 3
         client.open_orders()
+        client.balances()
         assert client.positions() == {SYMBOL: D("0.01")}
 
 
@@ -712,6 +713,22 @@ def test_a_countdown_that_was_not_set_as_asked_is_not_believed(told):
     canned({"symbol": SYMBOL, "countdownTime": "5"}).countdown(SYMBOL, 5)
     with pytest.raises(OutcomeUnknown):
         canned(told).countdown(SYMBOL, 5)
+
+
+def test_a_symbol_that_is_delisted_hides_no_order_of_the_others():
+    with connected() as (_venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        client._rules._symbols = (SYMBOL, "GONEUSDT")
+        client._rules.doubt()
+        for _ in range(2):
+            assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+            with pytest.raises(OutcomeUnknown, match="no trading rules of GONEUSDT"):
+                client.balances()
+        assert client.rules(SYMBOL) is not None
+        client._rules._symbols = (SYMBOL,)
+        client.open_orders()
+        client.balances()
 
 
 def test_a_symbol_that_closed_has_its_rules_learnt_again():
