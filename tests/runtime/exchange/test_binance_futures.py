@@ -774,3 +774,12 @@ def test_no_order_leaves_when_the_lease_ran_out():
             with pytest.raises(VenueUnreachable, match="lease ran out before order b4-1-1"):
                 client.submit(asked, "b4-1-1", 0.0)
         assert venue.exchange.orders(account(venue)) == []
+
+
+def test_a_key_that_the_venue_refuses_is_told_by_the_first_that_is_signed():
+    with connected(secret="another") as (_venue, client, _server):
+        asked = []
+        client._open_orders = asked.append
+        with pytest.raises(Refusal, match="-1022"):
+            client.open_orders()
+        assert asked == []
