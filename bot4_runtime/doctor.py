@@ -154,17 +154,16 @@ def _binance(settings: Settings) -> str:
 
 def _binance_key(settings: Settings) -> str:
     """Ask Binance whose the key is and what it may do; one that may move money fails."""
+    from bot4_runtime.app.hosts import request_budget
     from bot4_runtime.exchange.binance.futures import BinanceFutures
-    from bot4_runtime.exchange.binance.http_connection import LOOPBACK
-    from bot4_runtime.exchange.binance.limits import shared_budget
     from bot4_runtime.exchange.binance.spot import BinanceSpot
 
     binance, signer = settings.binance, signer_from_environment(os.environ)
     market = Market(settings.runtime.market)
     rest_url, _ = binance.hosts(settings.runtime.mode, market.value)
     host = urlsplit(rest_url).hostname or ""
-    local, play_money = host in LOOPBACK, host.endswith(TESTNETS)
-    budget, proxy = None if local else shared_budget(market), binance.proxy or None
+    play_money = host.endswith(TESTNETS)
+    budget, proxy = request_budget(rest_url, market), binance.proxy or None
     if market is Market.USDM:
         contracts = BinanceFutures(rest_url, None, signer, LiveClock(), budget=budget, proxy=proxy)
         return _contracts_key(contracts, f"{signer.scheme.value} key at {host}")

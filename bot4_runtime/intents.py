@@ -116,7 +116,7 @@ def in_parts(
         instrument: whose rules hold.
         quantity: in base, cut to the step.
         price: in quote; by it parts are valued.
-        at_market: whether the parts are market orders, else they rest.
+        at_market: whether the parts are market orders, else stops that rest.
 
     Returns:
         Quantities that add up to at most `quantity`.
@@ -127,6 +127,6 @@ def in_parts(
     count = int((quantity / most).to_integral_value(ROUND_CEILING))
     steps, more = divmod(int(quantity / step), count)
     alike = [step * (steps + 1)] * more + [step * steps] * (count - more)
-    if instrument.tradable(alike[-1], price):
+    if instrument.sellable(alike[-1], price):
         return alike
     return [most] * (count - 1)

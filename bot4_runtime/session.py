@@ -29,7 +29,7 @@ import structlog
 
 from bot4_runtime.clock import Clock, ManualClock
 from bot4_runtime.domain.candle import Candle, interval_ms
-from bot4_runtime.domain.errors import Bot4Error, DataError, OrdersMayRest
+from bot4_runtime.domain.errors import DataError, OrdersMayRest
 from bot4_runtime.domain.events import (
     SCHEMA_VERSION,
     JournaledEvent,
@@ -229,7 +229,7 @@ class Session:
             candles, refused = self._trade(start_ms, stop)
             if self._withdrawal is not None:
                 left = self._withdrawal.in_order("the session ends")
-        except Bot4Error as error:
+        except Exception as error:  # of others' code too, such as a strategy's mistake
             if self._withdrawal is not None:
                 self._withdrawal.after(error)
             raise

@@ -6,8 +6,9 @@ with all its trades booked, and until what they bought has its stop. All of it t
 time; what is not confirmed by then is named, and found by the next start, which asks for every
 order that the journal holds open. Stops stay.
 
-After an error that leaves the journal or the state in doubt nothing is decided or booked any
-more: entries are cancelled and asked for, and that is all.
+After an error that leaves the journal or the state in doubt, as one that is not ours may amid a
+candle, nothing is decided or booked any more: entries are cancelled and asked for, and that is
+all.
 """
 
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ class Withdrawal:
             self._wait(LOOK_S)
             symbols = set()
 
-    def after(self, error: Bot4Error) -> None:
+    def after(self, error: Exception) -> None:
         """Call entries back after an error, as well as it still goes, and note what is left.
 
         Where journal and state are sound it goes as in order; else, and when that fails too,
@@ -135,7 +136,8 @@ class Withdrawal:
         if isinstance(error, WrongAccount):
             return
         left: list[str] | None = None
-        if not isinstance(error, JournalError | InvariantViolated):
+        told = isinstance(error, Bot4Error)
+        if told and not isinstance(error, JournalError | InvariantViolated):
             with suppress(Bot4Error):
                 left = self.in_order(f"the session fails: {type(error).__name__}")
                 self._store.wait_durable(self._ledger.commit())
@@ -234,6 +236,6 @@ def _bare(state: TradingState) -> set[str]:
             ]
             left = position.quantity - sum(resting)
             instrument = state.instruments[symbol]
-            if left >= instrument.min_quantity and instrument.tradable(left, position.stop_price):
+            if left >= instrument.min_quantity and instrument.sellable(left, position.stop_price):
                 found.add(symbol)
     return found

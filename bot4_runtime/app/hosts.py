@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
+from bot4_runtime.exchange.binance.limits import RequestBudget, shared_budget
 from bot4_runtime.settings import Settings
 
 REAL_MONEY: Final = (".binance.com", ".binance.us", ".binance.vision")
@@ -56,6 +58,17 @@ def venue_name(url: str) -> str:
         return f"127.0.0.1:{parts.port}"
     door = DOORS.fullmatch(host)
     return f"api.{door[1]}" if door else host
+
+
+def request_budget(url: str, market: Market) -> RequestBudget:
+    """Return what may be asked of a server: all processes of this machine share it.
+
+    Testnets are counted apart, and each client of a venue on this machine for itself.
+    """
+    place = place_of(url)
+    if place is Place.LOOPBACK:
+        return RequestBudget(None, market)
+    return shared_budget(market, testnet=place is Place.TESTNET)
 
 
 def trades_on_loopback(settings: Settings) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bot4_runtime.app.hosts import host_faults, trades_on_loopback, venue_name
+from bot4_runtime.app.hosts import host_faults, request_budget, trades_on_loopback, venue_name
 from bot4_runtime.app.live import require_meant
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS
@@ -22,7 +22,7 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.account_claim import AccountClaim, Facts
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
-from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder, shared_budget
+from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.dead_man import DeadMan
@@ -122,7 +122,7 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     lease = Lease()
     clock = LiveClock()
     signer = signer_from_environment(os.environ)
-    budget = RequestBudget(None) if local else shared_budget(market)
+    budget = request_budget(rest_url, market)
     ways: dict[str, Any] = {
         "may_send": lease.holds,
         "budget": budget,

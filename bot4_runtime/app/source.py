@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bot4_runtime.app.hosts import request_budget
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.candles.files import read_candle_folder
 from bot4_runtime.candles.series import CandleSeries
@@ -144,15 +145,17 @@ def polled_candles(
     runtime, binance = settings.runtime, settings.binance
     hosts = binance.hosts(runtime.mode, runtime.market)
     traded_at = hosts[0] if runtime.mode != "paper" else None
-    base_url = settings.source.rest_url or traded_at
+    base_url, market = settings.source.rest_url or traded_at, Market(runtime.market)
+    if base_url is not None and (budget is None or base_url != traded_at):
+        budget = request_budget(base_url, market)
     return BinanceSource(
         symbols=symbols,
         interval=runtime.interval,
-        market=Market(runtime.market),
+        market=market,
         clock=LiveClock(),
         base_url=base_url,
         proxy=binance.proxy or None,
-        budget=budget if base_url == traded_at else None,
+        budget=budget,
     )
 
 

@@ -12,12 +12,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from bot4_runtime.app.hosts import host_faults
+from bot4_runtime.app.hosts import host_faults, request_budget
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, DataError, VenueError
 from bot4_runtime.exchange.binance.candle_feed import over_aiohttp
-from bot4_runtime.exchange.binance.http_connection import LOOPBACK, HttpConnection
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, shared_budget
+from bot4_runtime.exchange.binance.http_connection import HttpConnection
+from bot4_runtime.exchange.binance.limits import Lane
 from bot4_runtime.exchange.binance.line_watch import ConnectPace
 from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.market_messages import (
@@ -129,14 +129,12 @@ async def watched(
             "; ".join(faults)
             or "it is not known where the server of [binance] streams: set source.spot_stream"
         )
-    traded_at = settings.binance.hosts(settings.runtime.mode)[0]
+    traded_at = settings.binance.hosts(settings.runtime.mode, market.value)[0]
     rest_url = settings.source.rest_url or (
         traded_at if settings.runtime.mode != "paper" else _REST[market]
     )
     proxy = settings.binance.proxy or None
-    local = any(f"//{name}" in rest_url for name in LOOPBACK)
-    budget = RequestBudget(None, market) if local else shared_budget(market)
-    rest = HttpConnection(rest_url, budget=budget, proxy=proxy)
+    rest = HttpConnection(rest_url, budget=request_budget(rest_url, market), proxy=proxy)
     seen = Seen(symbol, market)
     names = [f"{symbol.lower()}@depth@100ms", f"{symbol.lower()}@trade"]
     async with over_aiohttp(proxy) as dialler:

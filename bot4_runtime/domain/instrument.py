@@ -108,10 +108,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
         Args:
             price: by which it will be valued, as well as it is known.
-            at_market: of a market order, else of one that rests.
+            at_market: of a market order, else of a stop that rests; of contracts both keep to
+                the rule of market orders.
         """
         most = [self.max_quantity]
-        if at_market:
+        if at_market or self.market is Market.USDM:
             most.append(self.max_market_quantity)
             if self.max_market_notional is not None and price > 0:
                 most.append(self.max_market_notional * _ROOM / price)

@@ -241,10 +241,10 @@ class AccountKeeper:
                     self._book_forced(trade, name)
             else:
                 self._hear(update.order, trade)
-        if self._dead_man is not None:
-            self._look_after(self._dead_man)
         if self._now_ms() >= self._due_ms:
             self._reconcile()
+        if self._dead_man is not None:  # after the reading, which may have ended entries
+            self._look_after(self._dead_man)
         touched = sorted(self._touched)
         self._touched.clear()
         return touched

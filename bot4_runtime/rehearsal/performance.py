@@ -67,7 +67,7 @@ LIVES: Final = 2
 """After the market's last hour the engine is started once more, and reads what it left."""
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The engine's life ends here by plan, as a kill would end it; another one follows."""
 
 

@@ -318,3 +318,12 @@ def test_a_journal_that_fails_at_the_very_end_still_ends_entries(resting):
         live(resting, dataclasses.replace(CALM, wire=made, disk=FailsLate))
     assert not resting.exchange.open
     assert notes(raised.value) == []
+
+
+def test_a_mistake_in_a_strategy_leaves_no_entry_behind_either(resting, monkeypatch):
+    """What is raised by others' code is no error of ours, and entries rest all the same."""
+    failing(monkeypatch, ZeroDivisionError("of a strategy"))
+    with pytest.raises(ZeroDivisionError) as raised:
+        ending(resting, fails=3)
+    assert not resting.exchange.open
+    assert notes(raised.value) == []

@@ -143,7 +143,7 @@ def test_at_the_users_own_testnet_account():
         stream_url,
         signer_from_environment(os.environ),
         LiveClock(),
-        budget=shared_budget(Market.SPOT),
+        budget=shared_budget(Market.SPOT, testnet=True),
         order_url=stream_url,
         symbols=[SYMBOL],
         proxy=settings.binance.proxy or None,

@@ -192,6 +192,8 @@ class BinanceAccount(ABC):
             may_send=may_send,
         )
         self._rules = RuleBook(symbols, budget, signer.api_key)
+        self._unfit: VenueError | None = None
+        """Why nothing may be begun though orders and trades can be read; None when it may."""
 
     # -------------------------------------------------------------------- the market's own
     @abstractmethod
@@ -408,27 +410,54 @@ class BinanceAccount(ABC):
         """Before the account is read: learn time and rules again where they are old."""
         if self._clock.old:
             self._clock.synchronise(self.server_time_ms)
-        self._learn_rules()
+        self._unfit = None
+        self._attempt(self._learn_rules)
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """Do what only entries need; where it fails, amounts are not told, and entries wait.
+
+        Orders and trades are told all the same: stops and exits hang on them.
+        """
+        try:
+            step()
+        except VenueError as error:
+            if isinstance(error, VenueRefused) and error.for_good:
+                raise
+            self._unfit = self._unfit or error
+
+    def _require_fit(self) -> None:
+        """Raise what failed since this reading of the account began."""
+        if self._unfit is not None:
+            raise self._unfit
 
     def _learn_rules(self) -> None:
         query = self._rules.due_query()
         if query is not None:
             sent_ms = self._clock.now_ms()
-            body = self._http.get(self._dialect.rules, query if self._dialect.named else "", {})
+            asked = query if self._dialect.named else ""
+            body = self._http.get(self._dialect.rules, asked, {}, Lane.OPEN)
             self._rules.take_over(
                 read_answer(body, self._dialect.info, "the trading rules"), sent_ms
             )
 
     # --------------------------------------------------------------------- signing
-    def _ask(self, path: str, parameters: Parameters) -> bytes:
+    def _ask(self, path: str, parameters: Parameters, lane: Lane = Lane.REDUCE) -> bytes:
         """Make a signed question; a wrong timestamp is put right once."""
         try:
-            return self._http.get(path, self._signed(parameters), self._headers)
+            return self._http.get(path, self._signed(parameters), self._headers, lane)
         except Refusal as error:
             if error.code != INVALID_TIMESTAMP:
                 raise
             self._clock.doubt()
-            return self._http.get(path, self._signed(parameters), self._headers)
+            return self._http.get(path, self._signed(parameters), self._headers, lane)
+
+    def _open_orders(self, path: str) -> bytes:
+        """Ask for open orders, with which a reading of the account begins.
+
+        It begins in the lane of entries: one reading after the other, as while something is
+        unclear, would use up what exits and stops, and what is asked before them, go by.
+        """
+        return self._ask(path, {}, Lane.OPEN)
 
     def _signed(self, parameters: Parameters) -> str:
         self._in_time()

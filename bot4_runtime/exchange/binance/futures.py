@@ -3,7 +3,8 @@
 Stops are conditional ("algo") orders with an endpoint of their own; the plain one refuses them.
 One that triggers becomes a plain order, and is told as the one order that was intended. How
 positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read
-and verified; what cannot be set so keeps the account from being read, and entries wait.
+and verified. What cannot be set so, as under a position, keeps amounts from being read, so that
+entries wait; orders and trades are read all the same, since stops and exits hang on them.
 
 What it shares with other markets is `account.BinanceAccount`.
 """
@@ -191,12 +192,12 @@ class BinanceFutures(BinanceAccount):
         self._verified = True
 
     def _mode(self) -> bool:
-        body = self._ask("/fapi/v1/positionSide/dual", {})
+        body = self._ask("/fapi/v1/positionSide/dual", {}, Lane.OPEN)
         return read_answer(body, PositionMode, "the position mode").dual_side_position
 
     def _otherwise(self) -> list[str]:
         """Return the symbols that are not held as wanted."""
-        body = self._ask("/fapi/v1/symbolConfig", {})
+        body = self._ask("/fapi/v1/symbolConfig", {}, Lane.OPEN)
         rows = read_answer(body, list[SymbolSetting], "how symbols are held")
         wanted = ("ISOLATED" if self._holding.isolated else "CROSSED", self._holding.leverage)
         told = {row.symbol: (row.margin_type.upper(), row.leverage) for row in rows}
@@ -205,7 +206,7 @@ class BinanceFutures(BinanceAccount):
     def _set(self, path: str, fields: Parameters) -> None:
         """Change a setting; that it is so already is no error."""
         try:
-            self._http.send("POST", path, self._signed(fields), self._headers, Lane.REDUCE)
+            self._http.send("POST", path, self._signed(fields), self._headers, Lane.OPEN)
         except Refusal as error:
             if error.code not in AS_IT_IS:
                 raise
@@ -284,13 +285,13 @@ class BinanceFutures(BinanceAccount):
         changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
         if changes != self._changes:
             self._changes, self._verified = changes, False
-        self._prepare()
-        self._learn_marks()
+        self._attempt(self._prepare)
+        self._attempt(self._learn_marks)
         rows = read_answer(
-            self._ask("/fapi/v1/openOrders", {}), list[ContractOrder], "the open orders"
+            self._open_orders("/fapi/v1/openOrders"), list[ContractOrder], "the open orders"
         )
         waiting = read_answer(
-            self._ask("/fapi/v1/openAlgoOrders", {}), list[AlgoOrder], "the open algo orders"
+            self._open_orders("/fapi/v1/openAlgoOrders"), list[AlgoOrder], "the open algo orders"
         )
         for algo in waiting:
             self._remember(algo.client_algo_id)
@@ -302,6 +303,7 @@ class BinanceFutures(BinanceAccount):
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return what is in the wallets, by margin asset; profit that is not realised is not."""
+        self._require_fit()
         body = self._ask("/fapi/v3/balance", {})
         rows = read_answer(body, list[WalletFields], "the balances")
         return {row.asset: _amount(row.balance) for row in rows if row.balance}
@@ -333,7 +335,9 @@ class BinanceFutures(BinanceAccount):
 
     def _learn_marks(self) -> None:
         rows = read_answer(
-            self._http.get("/fapi/v1/premiumIndex", "", {}), list[MarkFields], "the marks"
+            self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
+            list[MarkFields],
+            "the marks",
         )
         try:
             traded = [row for row in rows if row.symbol in self._symbols]

@@ -5,8 +5,9 @@ and tells with each answer what it counted. What is over is answered with 429; w
 is banned with 418, for minutes to days. So the count, and until when the venue wants silence,
 lie in a small file under a lock that all processes share and that outlives them.
 
-Lanes share a limit by rank: data may use half of it, orders that open more, those that reduce
-still more, and cancels all. Source: binance-spot-api-docs, rest-api.md, "LIMITS".
+Lanes share a limit by rank: data may use half of it, orders that open and readings of the whole
+account more, those that reduce still more, and cancels all. Source: binance-spot-api-docs,
+rest-api.md, "LIMITS".
 """
 
 import fcntl
@@ -314,13 +315,18 @@ class RequestBudget:
 
 
 def shared_budget(
-    market: Market, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    market: Market,
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    *,
+    testnet: bool = False,
 ) -> RequestBudget:
     """Return the budget of Binance's own servers, which count by this machine's address.
 
-    It lies in the machine's folder: it outlives processes.
+    It lies in the machine's folder: it outlives processes. Testnets count and ban for
+    themselves: what they want must not silence exits at the real market.
     """
-    return RequestBudget(machine_folder() / f"rate-{market.value}.json", market, clock_ms)
+    name = f"rate-{market.value}{'-testnet' if testnet else ''}.json"
+    return RequestBudget(machine_folder() / name, market, clock_ms)
 
 
 def machine_folder() -> Path:

@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
+from bot4_runtime.domain.errors import OutcomeUnknown, VenueError, VenueUnreachable
 from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.failures import heed_silence, read_error, silence_ms
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
@@ -59,7 +59,12 @@ class ListenKey:
 
     async def _call(self, session: aiohttp.ClientSession, method: str) -> bytes:
         sent_ms = self._budget.clock_ms()
-        self._budget.take(Lane.CANCEL)
+        wait_ms = self._budget.take(Lane.CANCEL)
+        if wait_ms > 0:
+            raise VenueUnreachable(
+                f"the venue's limits let no {method} {PATH} pass for another "
+                f"{wait_ms / 1000:.0f} s; nothing was sent"
+            )
         async with session.request(
             method,
             self._url,

@@ -160,7 +160,7 @@ class BinanceSpot(BinanceAccount):
         """
         self._begin_reading()
         rows = read_answer(
-            self._ask("/api/v3/openOrders", {}), list[OrderFields], "the open orders"
+            self._open_orders("/api/v3/openOrders"), list[OrderFields], "the open orders"
         )
         orders = [meant(row) for row in rows]
         self._rules.open_orders([(row.symbol, row.type) for row in rows], orders)
@@ -168,6 +168,7 @@ class BinanceSpot(BinanceAccount):
 
     def balances(self) -> Mapping[str, Decimal]:
         """Return free plus locked amounts by asset."""
+        self._require_fit()
         body = self._ask("/api/v3/account", {})
         held = meant(read_answer(body, AccountFields, "the account"))
         self._rules.balances(held)

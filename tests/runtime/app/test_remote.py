@@ -1,5 +1,6 @@
 """Mode testnet: what fits it and what does not is said before anything is sent."""
 
+import tempfile
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,12 +12,13 @@ from bot4_runtime import app
 from bot4_runtime.app import remote as remote_module
 from bot4_runtime.app.hosts import Place, place_of, venue_name
 from bot4_runtime.app.remote import connect
-from bot4_runtime.app.source import build_source
+from bot4_runtime.app.source import build_source, polled_candles
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, JournalLocked, ModelError, VenueUnreachable
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
+from bot4_runtime.exchange.binance.limits import Lane, shared_budget
 from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.loopback import Loopback
@@ -202,6 +204,25 @@ def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(
                 run.source.history(0, 60_000)
         finally:
             run.store.close()
+
+
+@pytest.mark.parametrize("market", list(Market))
+def test_what_a_testnet_bans_may_still_trade_with_real_money(make_settings, key, monkeypatch, tmp_path, market):  # fmt: skip
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = make_settings(
+        BOT4_RUNTIME__MODE="testnet",
+        BOT4_RUNTIME__STRATEGY="regime_follower",
+        BOT4_RUNTIME__MARKET=market,
+    )
+    remote = connect(settings, app.RunOptions(source="binance"), load_strategy("regime_follower"))
+    assert not remote.local
+    remote.budget.stay_away(60_000)
+    assert remote.budget.take(Lane.REDUCE) > 0
+    assert polled_candles(settings, ("BTCUSDT",)).held_off, "of the testnet they are"
+    assert shared_budget(market).take(Lane.REDUCE) == 0
+    paper = make_settings(BOT4_RUNTIME__MARKET=market)
+    assert not polled_candles(paper, ("BTCUSDT",)).held_off
+    remote.stop()
 
 
 def test_usdm_is_traded_as_the_settings_say_positions_are_held(make_settings, key):

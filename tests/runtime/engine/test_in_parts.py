@@ -13,10 +13,10 @@ from bot4_runtime.intents import in_parts
 D = Decimal
 
 
-def rules(step="1", least="1", most=None, market=None, notional="0", value=None) -> Instrument:
+def rules(step="1", least="1", most=None, market=None, notional="0", value=None, of=Market.SPOT) -> Instrument:  # fmt: skip
     return Instrument(
         symbol="BTCUSDT",
-        market=Market.SPOT,
+        market=of,
         base="BTC",
         quote="USDT",
         tick_size=D("0.01"),
@@ -47,6 +47,8 @@ def rules(step="1", least="1", most=None, market=None, notional="0", value=None)
         (rules(step="0.01", least="0.01", market="0.1"), "0.25", True, ["0.09", "0.08", "0.08"]),
         (rules(value="1000"), "25", True, ["9", "8", "8"]),
         (rules(value="1000"), "25", False, ["25"]),
+        (rules(market="10", of=Market.USDM), "25", False, ["9", "8", "8"]),
+        (rules(market="10", notional="800", of=Market.USDM), "15", True, ["8", "7"]),
     ],
 )
 def test_parts_are_few_and_alike(made, quantity, at_market, parts) -> None:

@@ -1,7 +1,7 @@
 """The USD-M client against the loopback venue, and against answers no sane venue gives."""
 
 import itertools
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 
 import msgspec
@@ -35,6 +35,7 @@ from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.protocols import RemoteVenue
+from bot4_runtime.intents import in_parts
 from bot4_runtime.venue.contract import Contract
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_loopback import FuturesLoopback
@@ -392,9 +393,11 @@ def test_how_positions_are_held_is_set_before_the_account_is_read_and_once(holdi
         client._prepare()
 
 
-def test_what_cannot_be_held_as_wanted_keeps_the_account_from_being_read():
+def test_what_cannot_be_held_as_wanted_keeps_amounts_from_being_read_and_orders_not():
+    """A venue changes little under a position: what stops and exits did must be read all the same."""
     with connected(holding=Holding(isolated=False, leverage=20)) as (_venue, client, server):
         client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
         other = BinanceFutures(
             f"http://127.0.0.1:{server.port}",
             None,
@@ -404,10 +407,30 @@ def test_what_cannot_be_held_as_wanted_keeps_the_account_from_being_read():
         )
         other.start()  # a session comes up all the same: exits and stops must go
         try:
-            with pytest.raises(Refusal, match="-4048"):
-                other.open_orders()
+            for _ in range(2):
+                assert [o.client_id for o in other.open_orders()] == ["b4-1-2"]
+                assert len(other.trades(SYMBOL, 0)) == 1
+                with pytest.raises(Refusal, match="-4047"):
+                    other.balances()
         finally:
             other.close()
+
+
+def test_leverage_that_was_raised_by_hand_under_a_position_is_told_and_hides_no_order():
+    with connected() as (venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.open_orders()
+        client._stream = silent()
+        client._stream.counts["ACCOUNT_CONFIG_UPDATE"] = 1
+        account(venue).settings(SYMBOL).leverage = 20
+        client.submit(stop(2), "b4-1-2", 0.0)
+        assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+        with pytest.raises(Refusal, match="-4161"):
+            client.balances()
+        account(venue).settings(SYMBOL).leverage = 3
+        client.open_orders()
+        client.balances()
+        assert client.positions() == {SYMBOL: D("0.01")}
 
 
 def test_a_venue_that_takes_a_setting_and_keeps_another_is_not_traded_at():
@@ -483,6 +506,18 @@ def test_the_rules_here_say_what_the_venue_says(kind, quantity):
         contract = venue.exchange.market(SYMBOL).contract
         most = contract.max_quantity if kind is OrderType.LIMIT else contract.max_market_quantity
         assert (broken is None) == (D(quantity) <= most)
+
+
+def test_a_stop_is_cut_by_the_rule_of_market_orders_which_the_venue_holds_it_to():
+    with connected() as (_venue, client, _server):
+        rules = client.rules(SYMBOL).instrument()
+        assert rules.max_market_quantity < rules.max_quantity
+        whole = rules.max_market_quantity * 2
+        parts = in_parts(rules, whole, D(38_000), at_market=False)
+        assert sum(parts) == whole
+        for number, part in enumerate(parts, 1):
+            (told,) = client.submit(stop(number, quantity=str(part)), f"b4-1-{number}", 0.0)
+            assert isinstance(told, OrderAccepted)
 
 
 def test_positions_of_what_is_not_traded_are_told_too():
@@ -628,6 +663,36 @@ def test_the_venues_own_count_of_weight_is_heeded():
         assert budget._own.used["60000"].count >= 40 + 10
 
 
+@pytest.mark.parametrize("leverage", [3, 20], ids=["held as wanted", "and not to be set"])
+@pytest.mark.parametrize("asked", range(0, 40, 13))
+def test_reading_after_reading_leaves_exits_what_they_need_of_the_budget(leverage, asked):
+    """As long as an order that the venue lost is not accepted, say: one every two seconds."""
+    budget = RequestBudget(None, Market.USDM, lambda: 0)
+    with connected(budget=budget) as (venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        account(venue).settings(SYMBOL).leverage = leverage
+        client._verified = False
+        for _ in range(asked):
+            client.server_time_ms()
+        read = []
+        for _ in range(30):
+            with suppress(VenueUnreachable, Refusal):
+                client.server_time_ms()
+                read.append(client.open_orders())
+                client.query(SYMBOL, "b4-1-2")
+                client.trades(SYMBOL, 0)
+                client.balances()
+                client.positions()
+                client.trades(SYMBOL, 0)
+        assert 10 <= len(read) < 30
+        client.cancel(ordered(stop(2), "b4-1-2"), 0)
+        assert client.query(SYMBOL, "b4-1-2").status is OrderStatus.CANCELED
+        client.trades(SYMBOL, 0)
+        (sold,) = client.submit(intent(3, Side.SELL, reduces=True), "b4-1-3", 0.0)
+        assert isinstance(sold, OrderAccepted)
+
+
 def test_a_countdown_ends_plain_orders_and_leaves_stops():
     clock = ManualClock(10**18)
     with connected(clock=clock) as (venue, client, server):
@@ -648,6 +713,22 @@ def test_a_countdown_that_was_not_set_as_asked_is_not_believed(told):
     canned({"symbol": SYMBOL, "countdownTime": "5"}).countdown(SYMBOL, 5)
     with pytest.raises(OutcomeUnknown):
         canned(told).countdown(SYMBOL, 5)
+
+
+def test_a_symbol_that_is_delisted_hides_no_order_of_the_others():
+    with connected() as (_venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        client._rules._symbols = (SYMBOL, "GONEUSDT")
+        client._rules.doubt()
+        for _ in range(2):
+            assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+            with pytest.raises(OutcomeUnknown, match="no trading rules of GONEUSDT"):
+                client.balances()
+        assert client.rules(SYMBOL) is not None
+        client._rules._symbols = (SYMBOL,)
+        client.open_orders()
+        client.balances()
 
 
 def test_a_symbol_that_closed_has_its_rules_learnt_again():
@@ -693,3 +774,12 @@ def test_no_order_leaves_when_the_lease_ran_out():
             with pytest.raises(VenueUnreachable, match="lease ran out before order b4-1-1"):
                 client.submit(asked, "b4-1-1", 0.0)
         assert venue.exchange.orders(account(venue)) == []
+
+
+def test_a_key_that_the_venue_refuses_is_told_by_the_first_that_is_signed():
+    with connected(secret="another") as (_venue, client, _server):
+        asked = []
+        client._open_orders = asked.append
+        with pytest.raises(Refusal, match="-1022"):
+            client.open_orders()
+        assert asked == []

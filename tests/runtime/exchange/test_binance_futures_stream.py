@@ -247,6 +247,21 @@ def test_a_firewall_before_the_key_is_given_the_silence_it_wants():
         assert budget.take(Lane.CANCEL) > 0
 
 
+def test_a_venue_that_wants_silence_is_not_asked_to_keep_the_key():
+    """Who goes on asking while banned is banned for longer."""
+    budget = RequestBudget(None, Market.USDM)
+    with wired(budget=budget, keep_s=0.02) as (stream, desk):
+        keys = desk.venue.keys
+        name = desk.do(lambda: keys.of(desk.account))
+        budget.stay_away(60_000)
+        before = stream.counts["key not kept"]
+        until(lambda: stream.counts["key not kept"] > before + 2)
+        kept = desk.do(lambda: keys._keys[name][1])
+        until(lambda: stream.counts["key not kept"] > before + 5)
+        assert desk.do(lambda: keys._keys[name][1]) == kept
+        assert stream.counts["reconnects"] == 0
+
+
 # --------------------------------------------------------------------------- handovers
 def test_a_line_that_is_about_to_end_is_left_when_the_next_one_stands():
     with wired() as (stream, desk):

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import hmac
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 
 import msgspec
@@ -32,6 +32,7 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.binance.http_connection import Refusal
+from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.binance.spot import PAGE, BinanceSpot, order_fields
 from bot4_runtime.exchange.protocols import RemoteVenue
@@ -70,7 +71,7 @@ def order(number=1, name="b4-1-1"):
 
 
 @contextmanager
-def connected(clock=None, venue_clock=None, secret="secret", reply_s=5.0):
+def connected(clock=None, venue_clock=None, secret="secret", reply_s=5.0, budget=None):
     """A venue on loopback, and a client of it without user stream."""
     instrument = Instrument.assume(SYMBOL, Market.SPOT, 40_000.0)
     venue = Loopback(venue_clock or LiveClock(), [(SymbolRules.of(instrument), Decimal(40_000))])
@@ -82,6 +83,7 @@ def connected(clock=None, venue_clock=None, secret="secret", reply_s=5.0):
             Signer(Secret("key"), Secret(secret)),
             clock or LiveClock(),
             reply_s=reply_s,
+            budget=budget,
         )
         try:
             yield venue, client
@@ -113,6 +115,30 @@ def test_a_market_order_is_accepted_with_its_fills():
         assert client.balances() == {"BTC": Decimal("1.00999"), "USDT": Decimal("99599.999")}
         told = client.query(SYMBOL, "b4-1-7")
         assert (told.status, told.filled, told.spent) == (OrderStatus.FILLED, Decimal("0.01"), Decimal("400.001"))  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", range(0, 220, 40))
+def test_reading_after_reading_leaves_exits_what_they_need_of_the_budget(asked):
+    """Of three symbols, every two seconds, as while something is unclear."""
+    with connected(budget=RequestBudget(None, clock_ms=lambda: 0)) as (_venue, client):
+        client.submit(intent(1, side=Side.SELL, kind=OrderType.STOP_MARKET, stop="38000"), "b4-1-1", 0.0)  # fmt: skip
+        read = []
+        for _ in range(asked):
+            client.server_time_ms()
+        for _ in range(30):
+            with suppress(VenueUnreachable):
+                client.server_time_ms()
+                read.append(client.open_orders())
+                client.query(SYMBOL, "b4-1-1")
+                for _ in range(6):
+                    client.trades(SYMBOL, 0)
+                client.balances()
+        assert 20 <= len(read) < 30
+        client.cancel(order(1, "b4-1-1"), 0)
+        assert client.query(SYMBOL, "b4-1-1").status is OrderStatus.CANCELED
+        client.trades(SYMBOL, 0)
+        exit_ = msgspec.structs.replace(intent(2, side=Side.SELL), reduce_only=True)
+        assert isinstance(client.submit(exit_, "b4-1-2", 0.0)[0], OrderAccepted)
 
 
 def test_resting_orders_are_told_and_cancelled():

@@ -50,7 +50,7 @@ D = Decimal
 HOURS_KILLED = 40
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The session's life ends here, as a kill would end it."""
 
 

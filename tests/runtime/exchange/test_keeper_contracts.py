@@ -1,6 +1,7 @@
 """The keeper at a market of contracts: positions instead of balances, and what the venue closes."""
 
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from test_keeper import SYMBOL, Desk
@@ -11,8 +12,10 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.events import InstrumentDefined, OperatorCommand, OrderFilled, Reconciled
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Liquidity, OrderStatus, Side
+from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.keeper import INTERVAL_MS
 from bot4_runtime.exchange.protocols import UserUpdate, VenueTrade
+from bot4_runtime.withdrawal import Withdrawal
 
 D = Decimal
 
@@ -168,3 +171,54 @@ def test_a_rest_below_the_least_notional_stays_a_position_and_is_no_dust():
     assert not rules.sellable(small / 2, D(100))
     assert not spot.sellable(small, D(100))
     assert spot.sellable(D(1), D(100))
+
+
+@pytest.mark.parametrize(("left", "told"), [("0.04", ["BTCUSDT is held without a stop"]), ("0.0004", [])])  # fmt: skip
+def test_contracts_below_the_least_notional_without_a_stop_are_told_at_the_end(left, told):
+    desk = held(contracts())
+    assert desk.venue.contracts is not None
+    desk.venue.contracts[SYMBOL] = D(left)
+    desk.venue.done.append(trade(2, "900", str(1 - D(left)), Side.SELL))
+    desk.venue.names["900"] = "autoclose-1"
+    desk.after(INTERVAL_MS)
+    ledger = SimpleNamespace(store=SimpleNamespace(state=desk.state), emit=desk.emit)
+    ending = Withdrawal(
+        ledger,
+        None,
+        desk.keeper,
+        protect=lambda _symbols: False,
+        clock=desk.clock,
+        timer=desk.clock.now_ns,
+        wait=lambda _: desk.after(2_000),
+    )
+    assert ending.in_order("the end") == told
+
+
+def test_the_switch_of_an_entry_whose_end_was_read_is_stopped_in_the_same_turn():
+    """The next one may never come: the session ends, and others' orders would end with it."""
+    desk, asked = contracts(), []
+    desk.keeper._dead_man = DeadMan(lambda *said: asked.append(said), 120_000, desk.clock.now_ns)
+    desk.ready()
+    name = desk.intend()
+    desk.venue.orders[name] = desk.told(name)
+    desk.after(1)
+    assert asked == [(SYMBOL, 120_000)]
+    desk.venue.orders[name] = desk.told(name, OrderStatus.CANCELED)
+    desk.after(INTERVAL_MS)
+    assert desk.order(1).status is OrderStatus.CANCELED
+    assert asked[1:] == [(SYMBOL, 0)]
+
+
+def test_a_switch_that_went_off_holds_entries_until_the_account_was_read():
+    desk = contracts()
+    desk.keeper._dead_man = DeadMan(lambda *_: None, 10_000, desk.clock.now_ns)
+    desk.ready()
+    name = desk.intend()
+    desk.venue.orders[name] = desk.told(name)
+    desk.after(1)
+    desk.venue.orders[name] = desk.told(name, OrderStatus.CANCELED)
+    desk.after(10_000)
+    assert desk.order(1).status is OrderStatus.CANCELED or "went off" in desk.keeper.hold
+    desk.after(1)
+    assert desk.order(1).status is OrderStatus.CANCELED
+    assert desk.keeper.hold == ""

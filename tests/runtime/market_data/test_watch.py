@@ -8,6 +8,7 @@ import pytest
 from market_tape import FROM, MINUTE
 from typer.testing import CliRunner
 
+from bot4_runtime.app import watch
 from bot4_runtime.app.watch import Seen, watched
 from bot4_runtime.cli import app
 from bot4_runtime.domain.candle import Market
@@ -104,6 +105,22 @@ def test_the_command_writes_a_line_each_time(wire, monkeypatch, as_json):
         assert json.loads(lines[0])["symbol"] == "BTCUSDT"
     else:
         assert lines[0].startswith("BTCUSDT  book unknown  last -  trades 0")
+
+
+@pytest.mark.parametrize("mode", ["paper", "testnet"])
+@pytest.mark.parametrize("market", list(Market))
+def test_a_book_is_asked_for_at_its_own_market(monkeypatch, mode, market):
+    class Asked(Exception):
+        pass
+
+    def asked(url, **_):
+        raise Asked(url)
+
+    monkeypatch.setattr(watch, "HttpConnection", asked)
+    named = load_settings(overrides={"runtime": {"mode": mode, "market": market.value}})
+    with pytest.raises(Asked) as told:
+        asyncio.run(anext(watched(named, "BTCUSDT", 1.0)))
+    assert ("fapi" in str(told.value)) is (market is Market.USDM)
 
 
 def test_a_server_whose_streams_are_not_known_is_refused():
