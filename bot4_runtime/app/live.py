@@ -18,7 +18,10 @@ from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
 
-UNRELEASED: Final[tuple[str, ...]] = ()
+UNRELEASED: Final[tuple[str, ...]] = (
+    "the last hour of soaking left a position without a stop for 61 s, and was not repeated since",
+    "after a kill it starts again only where all of `doctor` passes, while entries may rest",
+)
 """Why this release sends no order to a host of real money; README tells it while there is any."""
 UNTRIED: Final = (
     "No order of this release was ever sent to a real market: it was tested against the venue on "
