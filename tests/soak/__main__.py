@@ -2,13 +2,15 @@
 
 `bot4-runtime start --mode testnet` runs as a process against a venue in this one, whose faults
 change every minute. Its memory is watched; at the end both sides must agree on every order,
-trade and balance. --write puts the numbers into docs/soak.md. Exit code 1: something is wrong;
-3: too little happened to say anything.
+trade and balance. --write puts the numbers into docs/soak.md. Unless it passes, the folder of the
+run stays and is named: log, journal, and what the venue saw. Exit code 1: something is wrong; 3:
+too little happened to say anything.
 """
 
 import argparse
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from statistics import median
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -55,12 +58,16 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--write", action="store_true", help="write docs/soak.md")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="bot4-soak-") as folder:
-        measured = soak(Path(folder), options.minutes, options.seed)
+    home = Path(tempfile.mkdtemp(prefix="bot4-soak-"))
+    measured = soak(home, options.minutes, options.seed)
     text = told(measured)
     Console().print(text, markup=False, highlight=False)
     if options.write:
         REPORT.write_text(text)
+    if outcome(measured) is Outcome.PASSED:
+        shutil.rmtree(home)
+    else:
+        Console(stderr=True).print(f"log and journals: {home}", markup=False, highlight=False)
     return EXIT_CODES[outcome(measured)]
 
 
@@ -109,6 +116,7 @@ def growth(memory):
 
 def _judged(home, made, memory):
     entries, account = made.sink.entries, made.account
+    (home / "venue.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, entries)))
     folder = home / "state" / "soak"
     with JournalReader.open(folder / "journal.sqlite") as journal:
         found = judge(
