@@ -5,6 +5,7 @@ nothing, 130 interrupted.
 With ``--json`` exactly one JSON document goes to stdout; everything else goes to stderr.
 """
 
+import dataclasses
 import errno
 import json
 import os
@@ -116,19 +117,24 @@ def start(
     configure_logging(settings.telemetry.log_level, settings.home / "logs" / "runtime.jsonl")
     mode = settings.runtime.mode
     if mode == "live":
-        _before_live(settings)
+        options = dataclasses.replace(options, held=_before_live(settings, folder))
     _execute(wiring, settings, options, mode=mode, folder=folder, as_json=as_json)
 
 
-def _before_live(settings: Any) -> None:
-    """Refuse what is not meant or not healthy, and say what is about to be risked."""
-    from bot4_runtime.app.live import at_risk, require_healthy, require_meant
+def _before_live(settings: Any, folder: Path) -> str:
+    """Refuse what is not meant or not healthy, and say what is about to be risked.
+
+    Returns:
+        Why no entry may be sent, where something is open and not all is well; else empty.
+    """
+    from bot4_runtime.app.live import at_risk, at_stake, require_healthy, require_meant
     from bot4_runtime.doctor import examine
 
     require_meant(settings, os.environ)
-    require_healthy(examine(settings, network=True))
+    held = require_healthy(examine(settings, network=True), lambda: at_stake(settings, folder))
     for line in at_risk(settings):
         stderr.print(line, highlight=False, markup=False, soft_wrap=True)
+    return held
 
 
 @app.command()

@@ -17,7 +17,13 @@ from bot4_runtime.bridge import ping
 from bot4_runtime.build import require_fresh
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import Bot4Error, ConfigError, JournalMissing
+from bot4_runtime.domain.errors import (
+    Bot4Error,
+    ConfigError,
+    JournalMissing,
+    OutcomeUnknown,
+    VenueUnreachable,
+)
 from bot4_runtime.exchange.binance.signing import API_KEY, signer_from_environment
 from bot4_runtime.redis_client import shown
 from bot4_runtime.regime.evidence import evidence_path, read_evidence
@@ -35,11 +41,16 @@ LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what it looked at, whether it holds, what it found."""
+    """One check: what it looked at, whether it holds, what it found.
+
+    Attributes:
+        asked: False when nobody could be asked: that says nothing of what was to be looked at.
+    """
 
     check: str
     ok: bool
     found: str
+    asked: bool = True
 
     def told(self) -> dict[str, object]:
         """Return the finding as plain data."""
@@ -95,7 +106,8 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, ok=True, found=check())
     except (Bot4Error, OSError) as error:
-        return Finding(name, ok=False, found=str(error))
+        silent = isinstance(error, VenueUnreachable | OutcomeUnknown)
+        return Finding(name, ok=False, found=str(error), asked=not silent)
 
 
 def _compiled() -> str:

@@ -280,6 +280,13 @@ class Engine:
                 self._cover(book, instrument, candle)
         return self._commands
 
+    def withhold(self, now_ns: int, reason: str) -> list[Command]:
+        """Call back every entry that waits; return what must be done then."""
+        self._commands = []
+        for book in self._books:
+            self._call_back(book, now_ns, reason)
+        return self._commands
+
     def obey(self, command: OperatorCommand | OverrideSet) -> list[Command]:
         """Carry out an operator's order; return what must be done once its batch is durable.
 

@@ -145,6 +145,8 @@ class Session:
         timer: nanoseconds of a clock that never jumps.
         wait: lets that many seconds pass.
         withdraw_ms: how long the end of entries may be waited for when the run ends.
+        held: why no entry may be sent in this run, which calls back those that rest; empty when
+            some may.
         on_progress: called with (candles done, the candle) after each.
         on_wait: told why nothing begins yet.
     """
@@ -165,6 +167,7 @@ class Session:
         timer: Callable[[], int] = time.monotonic_ns,
         wait: Callable[[float], object] = time.sleep,
         withdraw_ms: int = WITHIN_MS,
+        held: str = "",
         on_progress: Callable[[int, Candle], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
@@ -181,6 +184,7 @@ class Session:
         self._commands = commands
         self._timer = timer
         self._newest_ms = 0
+        self._held = held
         self._hold = ""
         self._on_progress = on_progress
         self._on_wait = on_wait
@@ -221,6 +225,9 @@ class Session:
                 self._keeper.start()
                 self._keeper.turn()
                 self._ledger.commit()
+            if self._held:
+                now_ns = self._clock.now_ns()
+                self._carry_out(self._engine.withhold(now_ns, self._held), now_ns)
             self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
             if self._keeper is None:
                 self._replay_unanswered()
@@ -333,8 +340,8 @@ class Session:
         self._hold = reason
 
     def _why_entries_wait(self, waited_ns: int) -> str:
-        if self._keeper is None or self._store.distress:
-            return self._store.distress
+        if self._keeper is None or self._held or self._store.distress:
+            return self._held or self._store.distress
         lag_ms = self._clock.now_ns() // NS_PER_MS - self._newest_ms
         if not abs(lag_ms) <= MAX_LAG_MS:
             return f"the candle closed {lag_ms} ms ago, more than {MAX_LAG_MS}"

@@ -216,6 +216,11 @@ def held_symbols(state: TradingState) -> set[str]:
     return {symbol for book in state.books.values() for symbol in book.positions}
 
 
+def has_open(state: TradingState) -> bool:
+    """Tell whether an order is open or anything is held."""
+    return bool(held_symbols(state)) or any(True for _ in state.all_live_orders())
+
+
 def _live_entries(state: TradingState) -> list[Order]:
     return [o for o in state.all_live_orders() if o.intent.purpose is Purpose.ENTRY]
 

@@ -5,22 +5,25 @@ it, never is. No order of this release was ever sent to a real market.
 
 Everything is asked for by name, and all that is missing is told at once: the account, that real
 money is meant, a key that trades and does nothing else, from a private file, and a machine on
-which every check passes.
+which every check passes. While orders or positions are open, as after a kill, only a key or an
+account that does not fit keeps the process away from them; whatever else fails lets no entry out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from bot4_runtime.app.hosts import Place, host_faults, place_of
 from bot4_runtime.doctor import Finding
-from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.domain.errors import ConfigError, JournalError
 from bot4_runtime.exchange.binance.signing import SECRET_FILE
 from bot4_runtime.settings import Settings
+from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.withdrawal import has_open
 
 UNRELEASED: Final[tuple[str, ...]] = (
     "the last hour of soaking left a position without a stop for 61 s, and was not repeated since",
-    "after a kill it starts again only where all of `doctor` passes, while entries may rest",
 )
 """Why this release sends no order to a host of real money; README tells it while there is any."""
 UNTRIED: Final = (
@@ -58,24 +61,42 @@ def require_meant(settings: Settings, environment: Mapping[str, str]) -> None:
         raise ConfigError("mode live trades with real money. " + "; ".join(missing))
 
 
-def require_healthy(findings: Iterable[Finding]) -> None:
-    """Refuse a machine, or a key, on which a check fails.
+def require_healthy(findings: Iterable[Finding], at_stake: Callable[[], bool]) -> str:
+    """Refuse a machine, or a key, on which a check fails; with something open, the key alone.
 
     Args:
         findings: of all checks, the network's among them.
+        at_stake: tells whether orders or positions are open; asked when a check failed.
+
+    Returns:
+        Why entries must wait for as long as the process lives; empty when they need not.
 
     Raises:
         ConfigError: names the checks that failed; the key's must be there.
     """
     found = {finding.check: finding for finding in findings}
-    failed = [f"{f.check}: {f.found}" for f in found.values() if not f.ok]
-    if KEY_CHECK not in found:
-        failed.append(f"{KEY_CHECK}: it was not looked at")
-    if failed:
+    key = found.setdefault(KEY_CHECK, Finding(KEY_CHECK, ok=False, found="it was not looked at"))
+    failed = "; ".join(f"{f.check}: {f.found}" for f in found.values() if not f.ok)
+    if failed and not ((key.ok or not key.asked) and at_stake()):
         raise ConfigError(
             "mode live starts where `bot4-runtime doctor --network` passes, and it does not: "
-            + "; ".join(failed)
+            + failed
         )
+    return failed and f"`bot4-runtime doctor --network` did not pass at the start: {failed}"
+
+
+def at_stake(settings: Settings, folder: Path) -> bool:
+    """Tell whether the journal of the account's folder has orders or positions open.
+
+    What no journal tells, or one that cannot be read, cannot be looked after either.
+    """
+    chosen = settings.state.journal
+    try:
+        with JournalReader.of_account(folder, settings.runtime.account, chosen) as journal:
+            state = journal.state(folder / "snapshots")
+    except JournalError:
+        return False
+    return has_open(state)
 
 
 def at_risk(settings: Settings) -> list[str]:

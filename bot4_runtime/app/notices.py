@@ -40,12 +40,17 @@ def model_notices(models: PromotedModels | None, source: CandleSource, start_ms:
 
 
 def standing_notices(
-    store: StateStore, first: SessionStarted | None, options: RunOptions
+    store: StateStore, first: SessionStarted | None, options: RunOptions, held: str
 ) -> list[str]:
-    """Return what the state of an account has to say about going on with it."""
-    notices = []
-    if store.distress:
-        notices.append(f"No entry will be sent, exits and stops will: {store.distress}")
+    """Return what the state of an account has to say about going on with it.
+
+    `held` says why no entry may be sent in this run; it is empty when some may.
+    """
+    notices = [
+        f"No entry will be sent, exits and stops will: {why}"
+        for why in (held, store.distress)
+        if why
+    ]
     if first is not None and options.from_ms not in {None, first.start_ms}:
         notices.append(
             f"This account decides from {utc(first.start_ms)} on and goes on where it stopped: "

@@ -17,6 +17,7 @@ class RunOptions:
         to_ms: open times from here on are left out; None for all.
         speed: candle time over wall time; None for as fast as possible.
         accept: trading hash of changed settings the user agrees to, or its first 12 digits.
+        held: why no entry may be sent in this run; empty when some may.
     """
 
     source: str
@@ -24,3 +25,4 @@ class RunOptions:
     to_ms: int | None = None
     speed: float | None = None
     accept: str = ""
+    held: str = ""

@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bot4_runtime.app.accepted import changes_since, keep_settings
 from bot4_runtime.app.costs import account_fees, catch_up, round_trip_costs
+from bot4_runtime.app.live import at_stake
 from bot4_runtime.app.notices import model_notices, source_notices, standing_notices
 from bot4_runtime.app.options import RunOptions
 from bot4_runtime.app.promoted import PromotedModels, describe
@@ -19,6 +21,7 @@ from bot4_runtime.bridge import RedisBridge
 from bot4_runtime.clock import NS_PER_MS, Clock, LiveClock, ManualClock
 from bot4_runtime.commands import CommandReader, JournaledOrders
 from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.errors import ModelError
 from bot4_runtime.domain.order import Book
 from bot4_runtime.engine import Engine, EngineParts, untold
 from bot4_runtime.event_bus import EventBus
@@ -49,6 +52,8 @@ from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.telemetry import Metrics
 
 PAPER_BOOKS: Final = (Book.VALIDATED, Book.SHADOW)
+Decides = tuple[PromotedModels | None, PromotionNotice | None, str]
+"""Models, what hears of newer ones, and why no entry may be sent without them."""
 REMOTE_MODES: Final = ("testnet", "live")
 REMOTE_BOOKS: Final = (Book.VALIDATED,)
 """What is traded at a venue outside the process is what was validated, and nothing else."""
@@ -95,10 +100,11 @@ def build(
     clock = _clock(options, remote, start_ms)
     books = PAPER_BOOKS if remote is None else REMOTE_BOOKS
     notices = source_notices(source)
-    models: PromotedModels | None = None
-    notice: PromotionNotice | None = None
+    decides: Decides = (None, None, options.held)
     if strategy.needs_models:
-        models, notice = _models(settings, registry, clock, source, mode, remote)
+        promoted = partial(_models, settings, registry, clock, source, mode, remote)
+        decides = _decides(promoted, options, lambda: bool(remote) and at_stake(settings, folder))
+    models, notice, held = decides
     in_bnb = settings.fees.bnb_discount and BNB + settings.runtime.quote in source.symbols
     if settings.fees.bnb_discount and not in_bnb:
         notices.append(
@@ -182,13 +188,14 @@ def build(
             timer=remote.timer if remote is not None else time.monotonic_ns,
             wait=remote.wait if remote is not None else time.sleep,
             withdraw_ms=round(settings.binance.withdraw_s * 1000),
+            held=held,
             on_progress=on_progress,
             on_wait=on_wait,
         )
     except BaseException:
         store.close()
         raise
-    notices += standing_notices(store, first, options)
+    notices += standing_notices(store, first, options, held)
     total = None
     if isinstance(source, RecordedSource):
         total = source.remaining(start_ms, store.state.cursor)
@@ -278,6 +285,20 @@ def _models(
         notice=heard,
     )
     return models, notice
+
+
+def _decides(
+    promoted: Callable[[], tuple[PromotedModels, PromotionNotice | None]],
+    options: RunOptions,
+    something_open: Callable[[], bool],
+) -> Decides:
+    """Return the promoted models; with something open at a venue it may be none, which holds."""
+    try:
+        return *promoted(), options.held
+    except ModelError as error:
+        if not something_open():
+            raise
+        return None, None, "; ".join(filter(None, (options.held, f"no models decide: {error}")))
 
 
 def _commands(folder: Path, clock: Clock, limits: RiskLimits) -> CommandReader:

@@ -11,6 +11,7 @@ from bot4_runtime.app.live import (
     KEY_CHECK,
     UNRELEASED,
     at_risk,
+    at_stake,
     require_healthy,
     require_meant,
 )
@@ -111,14 +112,42 @@ def test_the_defaults_lack_everything_at_once(make_settings):
 
 
 def test_a_check_that_failed_or_a_key_nobody_looked_at_refuses():
-    good = [Finding("models", ok=True, found="fine"), Finding(KEY_CHECK, ok=True, found="77")]
-    require_healthy(good)
-    with pytest.raises(ConfigError, match="Binance key: it was not looked at"):
-        require_healthy(good[:1])
+    good = (Finding("models", ok=True, found="fine"), Finding(KEY_CHECK, ok=True, found="77"))
+    torn = Finding("journal", ok=False, found="torn")
+    withdraws = Finding(KEY_CHECK, ok=False, found="it may withdraw")
+    away = Finding(KEY_CHECK, ok=False, found="nobody answers", asked=False)
+
+    def asked(*findings: Finding, something_open: bool = False) -> str:
+        return require_healthy(findings, lambda: something_open)
+
+    assert asked(*good) == asked(*good, something_open=True) == ""
     with pytest.raises(ConfigError, match="journal: torn"):
-        require_healthy([*good, Finding("journal", ok=False, found="torn")])
-    with pytest.raises(ConfigError, match="it may withdraw"):
-        require_healthy([good[0], Finding(KEY_CHECK, ok=False, found="it may withdraw")])
+        asked(*good, torn)
+    with pytest.raises(ConfigError, match="nobody answers"):
+        asked(good[0], away)
+    for something_open in (False, True):
+        with pytest.raises(ConfigError, match="Binance key: it was not looked at"):
+            asked(good[0], something_open=something_open)
+        with pytest.raises(ConfigError, match=r"journal: torn; .*it may withdraw"):
+            asked(good[0], torn, withdraws, something_open=something_open)
+
+
+def test_while_something_is_open_all_but_the_key_lets_no_entry_out_and_refuses_nothing():
+    full = Finding("home folder", ok=False, found="full")
+    expired = Finding("models", ok=False, found="expired")
+    held = require_healthy([full, expired, Finding(KEY_CHECK, ok=True, found="77")], lambda: True)
+    assert held.endswith("did not pass at the start: home folder: full; models: expired")
+    away = Finding(KEY_CHECK, ok=False, found="nobody answers", asked=False)
+    assert "nobody answers" in require_healthy([away], lambda: True)
+
+
+def test_a_journal_that_cannot_be_read_has_nothing_that_could_be_looked_after(make_settings):
+    settings = make_settings(BOT4_RUNTIME__ACCOUNT="torn")
+    folder = settings.home / "state" / "torn"
+    assert not at_stake(settings, folder)
+    folder.mkdir(parents=True)
+    (folder / "journal.sqlite").write_bytes(b"SQLite format 3\0" + b"torn" * 1000)
+    assert not at_stake(settings, folder)
 
 
 def test_what_is_at_risk_is_told_in_money(make_settings):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime import doctor
+from bot4_runtime.app import RunOptions, live
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.errors import ConfigError, ModelError
 from bot4_runtime.venue.futures_loopback import FuturesLoopback
@@ -208,6 +209,36 @@ def test_live_does_not_start_where_the_doctor_does_not_pass(
     assert "REAL MONEY" not in ended.err
     assert "canary" not in ended.out + ended.err
     assert venue.exchange.orders(venue.exchange.account("a-key")) == []
+
+
+def test_mode_live_looks_after_what_is_open_though_the_doctor_does_not_pass(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venue = Loopback(LiveClock(), [])
+    account = venue.open_account(77, "a-key", "canary-secret", [])
+    Path("secret").touch(0o600)
+    Path("secret").write_text("canary-secret\n")
+    begun: list[RunOptions] = []
+    monkeypatch.setattr("bot4_runtime.cli._execute", lambda *given, **_: begun.append(given[2]))
+    monkeypatch.setattr(live, "at_stake", lambda *_: True)
+    with hosted(venue) as server:
+        for name, text in {
+            "BOT4_BINANCE_API_KEY": "a-key",
+            "BOT4_BINANCE_SECRET_FILE": "secret",
+            "BOT4_BINANCE__REST_URL": f"http://127.0.0.1:{server.port}",
+            "BOT4_BINANCE__STREAM_URL": f"ws://127.0.0.1:{server.port}/ws-api/v3",
+            "BOT4_BINANCE__ACCOUNT_UID": "77",
+            "BOT4_BINANCE__REAL_MONEY": "true",
+        }.items():
+            monkeypatch.setenv(name, text)
+        start = ("start", "--mode", "live", "--source", "binance", "--symbols", "BTCUSDT")
+        ended = command(*start)
+        assert ended.code == 0
+        assert "REAL MONEY" in ended.err
+        account.withdraws = True
+        assert "Binance key: it may withdraw" in command(*start).err
+    (options,) = begun
+    assert "did not pass at the start: models: " in options.held
 
 
 def test_mode_live_looks_at_the_very_settings_it_is_to_trade_with(
