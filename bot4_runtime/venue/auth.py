@@ -91,6 +91,14 @@ def check_signed(
         raise Refused(*refusals.INVALID_SIGNATURE)
 
 
+def worded(params: Mapping[str, object]) -> dict[str, str]:
+    """Return the parameters of a message as they are signed: JSON's own words for true and false."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in params.items()
+    }
+
+
 def check_sorted(customers: Customers[CustomerT], values: Mapping[str, str]) -> CustomerT:
     """Check a signed message: the signature covers its other parameters, sorted by name.
 

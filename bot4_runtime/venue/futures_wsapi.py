@@ -84,11 +84,7 @@ class FuturesApi:
         now_ms, values = self._exchange.now_ms(), {}
         try:
             request = msgspec.json.decode(text, type=dict[str, Any])
-            asked = request.get("params") or {}
-            values = {
-                name: str(value).lower() if isinstance(value, bool) else str(value)
-                for name, value in asked.items()
-            }
+            values = auth.worded(request.get("params") or {})
             told = {name: value for name, value in values.items() if name != "signature"}
             self._note("request", {"call": str(request.get("method")), "with": told})
             result = self._dispatch(connection, str(request.get("method")), values)

@@ -17,6 +17,10 @@ INBOUND_MOST: Final = {"spot": 5}
 INBOUND_MOST_USDM: Final = 10
 
 
+CCXT_SPOT: Final = "/stream.spot/ws"
+"""ccxt takes an address for one of spot when "/stream" is in it, and numbers its connections."""
+
+
 class MarketShell:
     """Serves the market streams of a venue.
 
@@ -33,6 +37,7 @@ class MarketShell:
         for path in ("/ws", "/ws/{streams}", "/stream"):
             app.router.add_get(path, self._serve)
             app.router.add_get("/{route:public|market}" + path, self._serve)
+        app.router.add_get(f"{CCXT_SPOT}/{{streams}}", self._serve)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(autoping=False, max_msg_size=1 << 20)

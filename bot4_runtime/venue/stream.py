@@ -207,7 +207,7 @@ class Hub:
     ) -> object:
         """Let a request in at the door and do what it asks."""
         call = f"{method} {path}"
-        values = {name: str(value) for name, value in params.items()}
+        values = auth.worded(params)
         self._let_in(call, values)
         try:
             told = self._rest.perform(method, path, self._caller(connection, params, call), values)
@@ -273,9 +273,7 @@ class Hub:
         """Return who asks: the session's account, or that of a signed message."""
         if connection.session is None or "apiKey" in params:
             return self._identify(params, call)
-        auth.check_time(
-            self._exchange.now_ms(), {name: str(value) for name, value in params.items()}
-        )
+        auth.check_time(self._exchange.now_ms(), auth.worded(params))
         return connection.session
 
     def _admit(self) -> None:
@@ -301,7 +299,7 @@ class Hub:
         self._journal.add(self._exchange.now_ms(), "fault", 0, told)
 
     def _identify(self, params: Mapping[str, object], call: str) -> Account:
-        values = {name: str(value) for name, value in params.items()}
+        values = auth.worded(params)
         if self._door.denies(values.get("apiKey", ""), self._exchange.now_ms(), call):
             raise Refused(*refusals.REJECTED_KEY, status=401)
         return auth.check_sorted(self._exchange, values)
