@@ -92,7 +92,7 @@ def check_signed(
 
 
 def worded(params: Mapping[str, object]) -> dict[str, str]:
-    """Return the parameters of a message as they are signed: JSON's own words for true and false."""
+    """Return a message's parameters as they are signed, in JSON's words for true and false."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in params.items()
