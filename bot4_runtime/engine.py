@@ -10,10 +10,9 @@ protection of what is held, then signals. Exits and stops never wait for a valid
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import takewhile
 from typing import Final, Protocol
 
 import msgspec
@@ -42,7 +41,6 @@ from bot4_runtime.domain.order import (
     Liquidity,
     Order,
     OrderIntent,
-    OrderStatus,
     OrderType,
     Purpose,
     Side,
@@ -56,6 +54,7 @@ from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.optimizer import OrderToRoute, VenueQuote, suggest_order_type
 from bot4_runtime.intents import entry_intent, in_parts, reducing_intent
 from bot4_runtime.market import MarketMemory
+from bot4_runtime.owed import exit_owed, sellable, stop_refused
 from bot4_runtime.regime.detector import RegimeDetector
 from bot4_runtime.regime.pair import ModelPair
 from bot4_runtime.risk.circuit_breaker import CircuitBreaker
@@ -425,12 +424,12 @@ class Engine:
             reason = f"operator: {breaker.halt_reason}"
             self._leave(book, instrument, candle, reason, now_ns, reason, Purpose.EMERGENCY)
             return
-        owed = self._exit_owed(position, now_ns)
+        owed = exit_owed(self._state, position, self._last_exit_of(position), now_ns)
         if owed is not None:
             cause, purpose = owed.signal_id, owed.purpose
             self._leave(book, instrument, candle, cause, now_ns, "exit repeated", purpose)
             return
-        unprotected = self._there(position, instrument)
+        unprotected = sellable(self._state, position, instrument)
         for order in self._state.live_orders(symbol, book):
             if order.intent.reduce_only:
                 unprotected -= order.open_quantity
@@ -438,71 +437,13 @@ class Engine:
             return
         unprotected = instrument.floor_quantity(unprotected)
         if instrument.sellable(unprotected, position.stop_price):
-            refused = self._stop_refused(position)
+            refused = stop_refused(self._state, position)
             purpose = Purpose.EXIT if refused else Purpose.STOP
             self._reduce(position, instrument, candle, unprotected, purpose, position.signal_id)
 
-    def _there(self, position: Position, instrument: Instrument) -> Decimal:
-        """Return what of a position can be sold.
-
-        On spot, commissions of other symbols may have been taken out of the asset that is held:
-        an order for more than the account has would be refused, and leave all of it bare.
-        """
-        account = self._state.account
-        if account.opening is None or instrument.market is not Market.SPOT:
-            return position.quantity
-        return min(position.quantity, account.expected(instrument.base))
-
-    def _exit_owed(self, position: Position, now_ns: int) -> OrderIntent | None:
-        """Return the last exit of what is held when it ended without selling and is due again.
-
-        It had the stop cancelled and was not sent, say. The stop is put back first, so that
-        what is held is not bare while exits fail, and the exit repeated at the next look; one
-        that the venue refused, which it may do again, with the next candle. An exit in parts is
-        owed when one of them ended so, and none may still sell.
-        """
-        symbol, book = position.symbol, position.book
-        last = self._state.orders.get(self._last_exit.get((book, symbol), 0))
-        if last is None:
-            return None
-        statuses = {order.status for order in self._parts_of(last)}
-        if statuses == {OrderStatus.FILLED} or not all(status.terminal for status in statuses):
-            return None
-        if OrderStatus.REJECTED in statuses and not last.intent.ts_ns < now_ns:
-            return None
-        stopped = any(o.intent.reduce_only for o in self._state.live_orders(symbol, book))
-        number, newest_first = last.intent.intent_no, reversed(self._state.orders.values())
-        for order in takewhile(lambda order: order.intent.intent_no > number, newest_first):
-            intent = order.intent
-            if (intent.symbol, intent.book) == (symbol, book):
-                if not intent.reduce_only:
-                    return None  # an exit of an earlier position
-                stopped = True  # or tried to be
-        return last.intent if stopped else None
-
-    def _parts_of(self, last: Order) -> Iterator[Order]:
-        """Yield an order and those decided together with it, the last first."""
-        number = last.intent.intent_no
-        while (order := self._state.orders.get(number)) is not None and _together(order, last):
-            yield order
-            number -= 1
-
-    def _stop_refused(self, position: Position) -> bool:
-        """Whether the venue refused the last stop of what is held, or a part of it.
-
-        It does when the stop's price has traded already. What cannot be stopped is sold.
-        """
-        for order in reversed(self._state.orders.values()):
-            intent = order.intent
-            if (intent.symbol, intent.book) != (position.symbol, position.book):
-                continue
-            if not intent.reduce_only:
-                return False
-            if order.status is not OrderStatus.NEVER_PLACED:
-                return intent.purpose is Purpose.STOP and any(
-                    part.status is OrderStatus.REJECTED for part in self._parts_of(order)
-                )
-        return False
+    def _last_exit_of(self, position: Position) -> Order | None:
+        number = self._last_exit.get((position.book, position.symbol), 0)
+        return self._state.orders.get(number)
 
     def _exit(self, signal: TradingSignal, instrument: Instrument, candle: Candle) -> None:
         for book in self._books:
@@ -530,7 +471,7 @@ class Engine:
             return
         for order in live:
             self._cancel(order, now_ns, reason)
-        quantity = instrument.floor_quantity(self._there(position, instrument))
+        quantity = instrument.floor_quantity(sellable(self._state, position, instrument))
         if quantity > 0:
             self._reduce(position, instrument, candle, quantity, purpose, cause)
 
@@ -798,14 +739,6 @@ def trades_since(book: BookState, total_before: int) -> list[ClosedTrade]:
     """Return a book's round trips closed since it counted `total_before` of them."""
     fresh = book.trades_total - total_before
     return book.closed_trades[-fresh:] if fresh else []
-
-
-def _together(one: Order, other: Order) -> bool:
-    """Whether two orders are parts of what was decided once."""
-    return all(
-        getattr(one.intent, name) == getattr(other.intent, name)
-        for name in ("book", "symbol", "purpose", "signal_id", "ts_ns")
-    )
 
 
 def _decimal(value: float) -> Decimal:
