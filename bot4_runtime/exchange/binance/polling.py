@@ -1,10 +1,10 @@
 """Closed candles polled from Binance's public REST through ccxt. No keys, no orders.
 
 A candle is taken only when the clock says that it has closed and, lest that clock be fast, the
-venue shows the next one too or a minute has passed. Errors of the network and
-answers nobody can read are retried with growing pauses, for ever; a refused location or an
-unknown symbol is final. An impossible candle is logged, passed over, and asked for again until
-the next one is there.
+venue shows the next one too or a minute has passed. Errors of the network, answers nobody can
+read and what a firewall turned away are asked for again with growing pauses, for ever; a refused
+location or an unknown symbol is final. An impossible candle is logged, passed over, and asked for
+again until the next one is there.
 """
 
 import difflib
@@ -22,6 +22,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.unreadable import UNSHAPED
+from bot4_runtime.exchange.binance.failures import FIREWALL
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
 from bot4_runtime.exchange.binance.proxy import by_socks, checked_proxy
@@ -147,7 +148,7 @@ class BinanceSource:
 
         Raises:
             VenueUnreachable: nothing readable was answered in time.
-            LocationRefused: HTTP 451 or 403.
+            LocationRefused: HTTP 451.
             DataError: a symbol is unknown; the nearest are named.
         """
         markets = self._call("load_markets")
@@ -217,15 +218,17 @@ class BinanceSource:
             ) from error
         except ccxt.BaseError as error:
             text = str(error)
-            at_start = method == "load_markets"
             firewall = " 403 " in text  # it wants silence as a ban does
             if firewall or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
                 asked = (self._client.last_response_headers or {}).get("Retry-After")
                 self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
-            if " 451 " in text or "restricted location" in text or (at_start and firewall):
+            if " 451 " in text or "restricted location" in text:
                 raise LocationRefused(
-                    "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
-                    "candles"
+                    "Binance refuses this location (HTTP 451); use recorded or simulated candles"
+                ) from error
+            if firewall:
+                raise VenueUnreachable(
+                    f"Binance turned this address away (HTTP 403): {FIREWALL}"
                 ) from error
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
