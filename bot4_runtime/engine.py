@@ -795,10 +795,7 @@ def trades_since(book: BookState, total_before: int) -> list[ClosedTrade]:
 
 def _together(one: Order, other: Order) -> bool:
     """Whether two orders are parts of what was decided once."""
-    return all(
-        getattr(one.intent, name) == getattr(other.intent, name)
-        for name in ("book", "symbol", "purpose", "signal_id", "ts_ns")
-    )
+    return one.intent.decision == other.intent.decision
 
 
 def _decimal(value: float) -> Decimal:

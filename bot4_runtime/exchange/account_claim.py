@@ -287,9 +287,9 @@ class AccountClaim:
         if not order:
             raise self._wrong(
                 f"{account} at {self._venue}",
-                ", by which the venue shows no order of this journal: it is not known to be of the "
-                "same account. Use the former key, or close what is open by hand and name another "
-                "account with --account",
+                ", by which the venue shows no order of this journal: it is not known to be of "
+                "the same account. Use the former key, or close what is open by hand and name "
+                "another account with --account",
             )
         self._log.warning("a new key of the same account", proof=order, was=bound, now=account)
 
