@@ -2,13 +2,15 @@
 
 Stops are conditional ("algo") orders with an endpoint of their own; the plain one refuses them.
 One that triggers becomes a plain order, and is told as the one order that was intended. How
-positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read
-and verified. What cannot be set so, as under a position, keeps amounts from being read, so that
-entries wait; orders and trades are read all the same, since stops and exits hang on them.
+positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read,
+and verified then and every minute: not all that is changed by hand is told. What cannot be set
+so, as under a position, keeps amounts from being read, so that entries wait; orders and trades
+are read all the same, since stops and exits hang on them.
 
 What it shares with other markets is `account.BinanceAccount`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -66,6 +68,10 @@ CLOSED: Final = "-4108"
 AS_IT_IS: Final = frozenset({"-4046", "-4059"})
 """Margin type, or position mode, need no change."""
 ALGOS_KEPT: Final = 1_000
+VERIFIED_S: Final = 60.0
+"""How long positions are taken to be held as they were found; looking weighs 35 of 2,400."""
+TOLD_CHANGES: Final = ("ACCOUNT_CONFIG_UPDATE", "ACCOUNT_UPDATE:MARGIN_TYPE_CHANGE")
+"""What the user stream counts when leverage or margin type change; of the mode it is silent."""
 USDM: Final = Dialect(
     time="/fapi/v1/time",
     rules="/fapi/v1/exchangeInfo",
@@ -110,6 +116,7 @@ class BinanceFutures(BinanceAccount):
         silence_s: how long a living user stream may say nothing, pongs included.
         report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
+        timer: seconds of a clock that never jumps.
 
     All others are `BinanceAccount`'s.
     """
@@ -133,6 +140,7 @@ class BinanceFutures(BinanceAccount):
         order_url: str | None = None,
         symbols: Sequence[str] = (),
         proxy: str | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         budget = budget or RequestBudget(None, Market.USDM)
         super().__init__(
@@ -161,9 +169,10 @@ class BinanceFutures(BinanceAccount):
             )
         self._symbols = tuple(symbols)
         self._holding = holding
-        self._verified = False
+        self._timer = timer
+        self._verified_until_s = float("-inf")
         self._changes = 0
-        """How often the account's settings were changed, by us or by others."""
+        """How often the account's settings were changed, by us or by others, as far as told."""
         self._algos: dict[str, None] = {}
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
 
@@ -175,21 +184,24 @@ class BinanceFutures(BinanceAccount):
             VenueRefused: they are held otherwise, and the venue does not change it.
             VenueUnreachable, OutcomeUnknown: it could not be asked.
         """
-        if self._verified or not self._symbols:
+        if self._timer() < self._verified_until_s or not self._symbols:
             return
+        self._verified_until_s = float("-inf")
         wanted, dual = self._holding, "/fapi/v1/positionSide/dual"
-        if self._mode() is not wanted.hedge:
+        mode, otherwise = self._mode(), self._otherwise()
+        if mode is not wanted.hedge:
             self._set(dual, {"dualSidePosition": str(wanted.hedge).lower()})
-        for symbol in self._otherwise():
+        for symbol in otherwise:
             kind = "ISOLATED" if wanted.isolated else "CROSSED"
             self._set("/fapi/v1/marginType", {"symbol": symbol, "marginType": kind})
             self._set("/fapi/v1/leverage", {"symbol": symbol, "leverage": wanted.leverage})
-        if self._mode() is not wanted.hedge or self._otherwise():
+        changed = mode is not wanted.hedge or otherwise
+        if changed and (self._mode() is not wanted.hedge or self._otherwise()):
             raise VenueRefused(
                 f"the venue took the settings of {', '.join(self._symbols)} and holds others; "
                 "set position mode, margin type and leverage by hand"
             )
-        self._verified = True
+        self._verified_until_s = self._timer() + VERIFIED_S
 
     def _mode(self) -> bool:
         body = self._ask("/fapi/v1/positionSide/dual", {}, Lane.OPEN)
@@ -282,9 +294,9 @@ class BinanceFutures(BinanceAccount):
         so are the venue's time and the marks.
         """
         self._begin_reading()
-        changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
+        changes = sum(self.stream_counts[name] for name in TOLD_CHANGES)
         if changes != self._changes:
-            self._changes, self._verified = changes, False
+            self._changes, self._verified_until_s = changes, float("-inf")
         self._attempt(self._prepare)
         self._attempt(self._learn_marks)
         rows = read_answer(
