@@ -11,7 +11,8 @@ import difflib
 import math
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -35,6 +36,8 @@ GRACE_MS: Final = 2_000
 CLOCK_DOUBT_MS: Final = 60_000
 """How far our clock may be ahead of the venue's without a forming candle passing for closed."""
 LONGEST_PAUSE_S: Final = 60.0
+MOST_DIGITS: Final = 64
+"""Of a market's precision."""
 WEIGHTS: Final = {
     Market.SPOT: {"load_markets": 20, "fetch_ohlcv": 2},
     Market.USDM: {"load_markets": 1, "fetch_ohlcv": 5},
@@ -256,12 +259,24 @@ def _client(market: Market, base_url: str | None) -> Any:
             },
         }
     )
+    client.parse_precision = partial(_written_out, client.parse_precision)
     if base_url is not None:
         api = client.urls["api"]
         for name, url in api.items():
             if isinstance(url, str):
                 api[name] = f"{base_url}/{url.split('://', 1)[1].partition('/')[2]}"
     return client
+
+
+def _written_out(write: Callable[[str | None], str | None], digits: str | None) -> str | None:
+    """Return ccxt's number for so many digits, which it writes out one by one.
+
+    Raises:
+        ValueError: there are more than any market has; they would fill the memory.
+    """
+    if digits is not None and not abs(int(digits)) <= MOST_DIGITS:
+        raise ValueError(f"a precision of {digits[:20]} digits")
+    return write(digits)
 
 
 def _ccxt_symbol(symbol: str, market: Market) -> str:
