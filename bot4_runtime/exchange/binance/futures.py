@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.clock import NS_PER_MS
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import (
     DataError,
@@ -28,15 +28,9 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent
 from bot4_runtime.domain.order import Order, OrderIntent, OrderType, Side
-from bot4_runtime.exchange.binance.account import (
-    BinanceAccount,
-    Dialect,
-    Parameters,
-    Request,
-    asked_for,
-    meant,
-)
-from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
+from bot4_runtime.exchange.binance.account import BinanceAccount
+from bot4_runtime.exchange.binance.dialect import Dialect, Request
+from bot4_runtime.exchange.binance.followed_stream import FollowedStream
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_filters import ContractInfo
 from bot4_runtime.exchange.binance.futures_messages import (
@@ -53,13 +47,13 @@ from bot4_runtime.exchange.binance.futures_messages import (
     finite,
 )
 from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
-from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.http_connection import Refusal
+from bot4_runtime.exchange.binance.limits import Lane
+from bot4_runtime.exchange.binance.meaning import asked_for, meant
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
-from bot4_runtime.exchange.binance.signing import Signer
+from bot4_runtime.exchange.binance.signed_rest import Parameters
 from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
-from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 DUPLICATE: Final = "-4116"
 """The client id is that of an open order."""
@@ -73,6 +67,7 @@ VERIFIED_S: Final = 60.0
 TOLD_CHANGES: Final = ("ACCOUNT_CONFIG_UPDATE", "ACCOUNT_UPDATE:MARGIN_TYPE_CHANGE")
 """What the user stream counts when leverage or margin type change; of the mode it is silent."""
 USDM: Final = Dialect(
+    market=Market.USDM,
     time="/fapi/v1/time",
     rules="/fapi/v1/exchangeInfo",
     info=ContractInfo,
@@ -110,63 +105,25 @@ class BinanceFutures(BinanceAccount):
     """A USD-M account.
 
     Args:
-        rest_url: ``https://fapi.binance.com``.
-        stream_url: ``wss://fstream.binance.com/private``; None follows no user stream.
         holding: how positions are to be held.
-        silence_s: how long a living user stream may say nothing, pongs included.
-        report_s: how long it may take to report an order that the venue answered.
-        budget: what may be asked of the venue; its own when None.
         timer: seconds of a clock that never jumps.
 
-    All others are `BinanceAccount`'s.
+    The user stream is at ``wss://fstream.binance.com/private``; all other arguments are
+    `BinanceAccount`'s.
     """
 
     name = "binance usdm"
+    dialect = USDM
 
     def __init__(
         self,
-        rest_url: str,
-        stream_url: str | None,
-        signer: Signer,
-        clock: Clock,
-        *,
+        *ways: Any,
         holding: Holding = Holding(),
-        reply_s: float = REPLY_S,
-        window_ms: int = RECV_WINDOW_MS,
-        may_send: Callable[[], bool] | None = None,
-        silence_s: float = SILENCE_S,
-        report_s: float = REPORT_S,
-        budget: RequestBudget | None = None,
-        order_url: str | None = None,
-        symbols: Sequence[str] = (),
-        proxy: str | None = None,
         timer: Callable[[], float] = time.monotonic,
+        symbols: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        budget = budget or RequestBudget(None, Market.USDM)
-        super().__init__(
-            rest_url,
-            signer,
-            clock,
-            USDM,
-            reply_s=reply_s,
-            window_ms=window_ms,
-            may_send=may_send,
-            budget=budget,
-            order_url=order_url,
-            symbols=symbols,
-            proxy=proxy,
-        )
-        if stream_url is not None:
-            self._stream = FuturesStream(
-                stream_url,
-                rest_url,
-                signer,
-                self._clock,
-                silence_s=silence_s,
-                report_s=report_s,
-                budget=budget,
-                proxy=proxy,
-            )
+        super().__init__(*ways, symbols=symbols, **options)
         self._symbols = tuple(symbols)
         self._holding = holding
         self._timer = timer
@@ -175,6 +132,9 @@ class BinanceFutures(BinanceAccount):
         """How often the account's settings were changed, by us or by others, as far as told."""
         self._algos: dict[str, None] = {}
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
+
+    def _followed(self, stream_url: str, rest_url: str, **options: Any) -> FollowedStream:
+        return FuturesStream(stream_url, rest_url, self._signer, self._clock, **options)
 
     # ------------------------------------------------------------------- how it is held
     def _prepare(self) -> None:
