@@ -541,6 +541,10 @@ class Engine:
         stop_loss = instrument.floor_price(reference * (1 - _decimal(signal.stop_distance)))
         view = self._risk_view(book, signal.symbol, signal.ts_ns)
         for _attempt in range(2):
+            rests = signal.limit_price is not None or (
+                quantity > 0 and self._rests(signal, quantity * reference)
+            )
+            quantity = instrument.in_one_order(quantity, reference, at_market=not rests)
             if not instrument.tradable(quantity, reference):
                 minimum = float(instrument.min_notional)
                 self._decide_risk(
@@ -554,7 +558,7 @@ class Engine:
                 quantity=quantity,
                 reference=reference,
                 stop_loss=stop_loss,
-                rests=signal.limit_price is not None or self._rests(signal, quantity * reference),
+                rests=rests,
             )
             verdict = self._parts.risk.validate(intent, view)
             if isinstance(verdict, RiskApproved):

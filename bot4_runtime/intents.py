@@ -3,6 +3,7 @@
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import (
     Book,
@@ -121,8 +122,12 @@ def in_parts(
     Returns:
         Quantities that add up to at most `quantity`.
     """
-    most, step = instrument.largest(price, at_market=at_market), instrument.step_size
-    if most is None or not 0 < most < quantity:
+    at_market |= instrument.market is Market.USDM  # a stop of contracts keeps to the same rule
+    most, step = (
+        instrument.in_one_order(quantity, price, at_market=at_market),
+        instrument.step_size,
+    )
+    if not most < quantity:
         return [quantity]
     count = int((quantity / most).to_integral_value(ROUND_CEILING))
     steps, more = divmod(int(quantity / step), count)

@@ -75,15 +75,7 @@ def stop_refused(state: TradingState, position: Position) -> bool:
 
 def _parts_of(state: TradingState, last: Order) -> Iterator[Order]:
     """Yield an order and those decided together with it, the last first."""
-    number = last.intent.intent_no
-    while (order := state.orders.get(number)) is not None and _together(order, last):
+    number, decision = last.intent.intent_no, last.intent.decision
+    while (order := state.orders.get(number)) is not None and order.intent.decision == decision:
         yield order
         number -= 1
-
-
-def _together(one: Order, other: Order) -> bool:
-    """Whether two orders are parts of what was decided once."""
-    return all(
-        getattr(one.intent, name) == getattr(other.intent, name)
-        for name in ("book", "symbol", "purpose", "signal_id", "ts_ns")
-    )

@@ -20,15 +20,17 @@ from bot4_runtime.clock import Clock, LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.instrument import Instrument
-from bot4_runtime.exchange.account_claim import AccountClaim, Facts
+from bot4_runtime.exchange.account_claim import AccountClaim
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.exchange.recognition import shown_order
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
+from bot4_runtime.state.store import StateStore
 from bot4_runtime.strategy.protocol import Strategy
 
 DEAD_MAN_LEAST_S: Final = 30
@@ -45,8 +47,8 @@ class Remote:
         source: candles of the venue's market; None for the source that is named.
         local: whether the venue is on this machine, where nothing is at stake.
         wait: lets that many seconds pass.
-        claim: makes a journal's claim to the account, from its facts and its name in words; None
-            where the account is nobody else's.
+        claim: makes a journal's claim to the account, from what it holds and its name in words;
+            None where the account is nobody else's.
         budget: what may be asked of the venue, by the account and for candles together.
         dead_man_s: after how long without a word the venue ends entries; 0 for never.
     """
@@ -58,7 +60,7 @@ class Remote:
     source: CandleSource | None = None
     local: bool = False
     wait: Callable[[float], object] = time.sleep
-    claim: Callable[[Facts, str], AccountClaim] | None = None
+    claim: Callable[[StateStore, str], AccountClaim] | None = None
     budget: RequestBudget | None = None
     dead_man_s: int = 0
 
@@ -137,14 +139,19 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         private_url, holding = named.private_route(mode), holding_of(settings)
         venue = BinanceFutures(rest_url, private_url, signer, clock, holding=holding, **ways)
 
-    def claim(facts: Facts, journal: str) -> AccountClaim:
+    def claim(store: StateStore, journal: str) -> AccountClaim:
+        def shown() -> str:
+            order = shown_order(store.state, venue.query)
+            return "" if order is None else order.client_id
+
         return AccountClaim(
             venue_name(rest_url),
             signer.api_key,
             journal=journal,
-            facts=facts,
+            facts=store,
             folder=machine_folder(),
             ask=venue.account_uid,
+            shown=shown,
             takeover_ms=lease.takeover_ms,
             wait=time.sleep,
         )

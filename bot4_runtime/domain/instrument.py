@@ -104,20 +104,24 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         return cut if cut >= self.min_quantity else Decimal(0)
 
     def largest(self, price: Decimal, *, at_market: bool) -> Decimal | None:
-        """Return the most that one order may sell, cut to the step; None for no rule.
+        """Return the most that one order may trade, cut to the step; None for no rule.
 
         Args:
             price: by which it will be valued, as well as it is known.
-            at_market: of a market order, else of a stop that rests; of contracts both keep to
-                the rule of market orders.
+            at_market: of a market order, and of a stop in contracts, else of one that rests.
         """
         most = [self.max_quantity]
-        if at_market or self.market is Market.USDM:
+        if at_market:
             most.append(self.max_market_quantity)
             if self.max_market_notional is not None and price > 0:
                 most.append(self.max_market_notional * _ROOM / price)
         known = [limit for limit in most if limit is not None]
         return _to_multiple(min(known), self.step_size, ROUND_FLOOR) if known else None
+
+    def in_one_order(self, quantity: Decimal, price: Decimal, *, at_market: bool) -> Decimal:
+        """Return what one order takes of a quantity; arguments as of `largest`."""
+        most = self.largest(price, at_market=at_market)
+        return min(quantity, most) if most is not None and most > 0 else quantity
 
     def floor_price(self, price: Decimal) -> Decimal:
         """Cut a price down to the tick."""

@@ -149,6 +149,11 @@ class OrderIntent(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The price at which exposure is counted before the fill is known."""
         return self.price or self.stop_price or self.reference_price
 
+    @property
+    def decision(self) -> tuple[object, ...]:
+        """What was decided; parts of an order too large for the venue have it in common."""
+        return (self.book, self.symbol, self.purpose, self.signal_id, self.ts_ns)
+
 
 def payload_hash(intent: OrderIntent) -> str:
     """Return the sha256 (hex) of the intent's canonical JSON; what the gate compares."""

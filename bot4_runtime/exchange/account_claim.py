@@ -4,7 +4,8 @@ Three things keep two journals from trading one account, and one journal from tr
 
 - The journal is bound, durably and beside its events, to the venue's host and, once it was read,
   to the account's number there; where a venue tells none, to the API key. Nothing is traded
-  elsewhere with it.
+  elsewhere with it. A new key takes the place of another one when the venue shows by it an order
+  of the journal's (`recognition`).
 - Locks in the machine's folder, one by API key and one by account number, are held for the life
   of the process. The kernel frees them on kill -9.
 - Across machines the names of orders tell (`reconcile.claim`).
@@ -40,6 +41,11 @@ BOUND: Final = "account"
 HOLDER: Final = "holder"
 """Fact of the journal: number of the process that took it up last."""
 _TRIES: Final = 8
+_KEY: Final = "API key"
+_ELSEWHERE: Final = (
+    ": what it holds and has open lies there. Name the former venue and key again, or another "
+    "account with --account"
+)
 
 
 class Facts(Protocol):
@@ -182,6 +188,8 @@ class AccountClaim:
         facts: of the journal.
         folder: where all processes of this machine meet.
         ask: returns the account's number; None when the venue tells none.
+        shown: returns the name of an order of the journal's that the venue shows by this key;
+            empty when it shows none. Asked where the journal is bound to another key.
         takeover_ms: how long what another process signed may still be taken.
         wait: lets that many seconds pass.
     """
@@ -195,15 +203,17 @@ class AccountClaim:
         facts: Facts,
         folder: Path,
         ask: Callable[[], int | None],
+        shown: Callable[[], str] = str,
         takeover_ms: int,
         wait: Callable[[float], object],
     ) -> None:
         self._venue = venue
-        self._key = f"API key {_digest(api_key)}"
+        self._key = f"{_KEY} {_digest(api_key)}"
         self._journal = journal
         self._facts = facts
         self._folder = folder
         self._ask = ask
+        self._shown = shown
         self._takeover_ms = takeover_ms
         self._wait = wait
         self._bound = Bound(venue)
@@ -255,7 +265,7 @@ class AccountClaim:
             account = self._key if uid is None else f"account {uid}"
             bound = self._bound.account
             if bound not in {"", account, self._key}:
-                raise self._wrong(f"{account} at {self._venue}")
+                self._recognise(bound, account)
             if uid is not None:
                 self._hold(account)
             if bound != account:
@@ -269,6 +279,20 @@ class AccountClaim:
         while self._locks:
             self._locks.pop().close()
 
+    def _recognise(self, bound: str, account: str) -> None:
+        """Take another key for a new one of the same account, if the venue proves it."""
+        if not bound.startswith(_KEY):
+            raise self._wrong(f"{account} at {self._venue}")
+        order = self._shown()
+        if not order:
+            raise self._wrong(
+                f"{account} at {self._venue}",
+                ", by which the venue shows no order of this journal: it is not known to be of "
+                "the same account. Use the former key, or close what is open by hand and name "
+                "another account with --account",
+            )
+        self._log.warning("a new key of the same account", proof=order, was=bound, now=account)
+
     def _hold(self, account: str) -> MachineLock:
         name = _digest(f"{self._venue} {account}")
         lock = MachineLock(
@@ -281,13 +305,10 @@ class AccountClaim:
         self._facts.keep_fact(BOUND, msgspec.json.encode(bound).decode())
         self._bound = bound
 
-    def _wrong(self, found: str) -> WrongAccount:
+    def _wrong(self, found: str, remedy: str = _ELSEWHERE) -> WrongAccount:
         bound = self._bound
         was = f"{bound.account} at {bound.venue}" if bound.account else bound.venue
-        return WrongAccount(
-            f"{self._journal} was begun at {was}, and this is {found}: what it holds and has open "
-            "lies there. Name the former venue and key again, or another account with --account"
-        )
+        return WrongAccount(f"{self._journal} was begun at {was}, and this is {found}{remedy}")
 
 
 def _read(file: int) -> _Holder | None:

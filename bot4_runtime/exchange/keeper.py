@@ -124,6 +124,11 @@ class AccountKeeper:
         self._found: dict[str, Difference] = {}
         self._unclear = False
         self._touched: set[str] = set()
+        self._asking: tuple[object, ...] = ()
+        """What was decided by the parts that are being sent."""
+        self._certain: set[int] = set()
+        """Orders that told these parts all their fills."""
+        self._doubtful = False
 
     @property
     def venue(self) -> RemoteVenue:
@@ -178,11 +183,20 @@ class AccountKeeper:
         What is left of a position is certain only when every other order that reduces it has
         told all its fills. On a spot market nothing else keeps two of them from selling what
         the account holds beside it, so they are asked for by name, and trades are read, first.
-        Those that were not sent yet, as the parts after this one, need not be asked for.
+        Those that were not sent yet, as the parts after this one, need not be asked for, and
+        what one that was asked for sells afterwards lies within what is reserved for it: so parts
+        that were decided together ask for each other order once.
         """
         if not intent.reduce_only:
             return ""
-        others = [o for o in self._reducing(intent) if o.status is not OrderStatus.INTENDED]
+        if intent.decision != self._asking:
+            self._asking, self._certain, self._doubtful = intent.decision, set(), False
+        others = [
+            order
+            for order in self._reducing(intent)
+            if order.status is not OrderStatus.INTENDED
+            and order.intent.intent_no not in self._certain
+        ]
         told = self._sold_by(others, intent.symbol) if others else ""
         if told:
             return told
@@ -194,18 +208,28 @@ class AccountKeeper:
         return ""
 
     def _sold_by(self, others: list[Order], symbol: str) -> str:
-        """Ask what orders sold, and book it; return why that is not certain."""
+        """Ask what orders sold, and book it; return why that is not certain.
+
+        While one of them is in doubt it alone is asked for, and the others once it is certain.
+        """
         self.hurry()
+        asked = others[:1] if self._doubtful else others
+        self._doubtful = True
         try:
-            answers = [self._venue.query(symbol, order.client_id) for order in others]
+            answers = [self._venue.query(symbol, order.client_id) for order in asked]
             self._book_symbol(symbol, dict(self._ledger.state.account.trades_through))
         except VenueError as error:
             return f"what is left of {symbol} could not be read: {error}"
+        certain = set()
         for told in answers:
             order = None if told is None else self._hear(told, None)
-            if told is None or order is None or told.filled != order.filled:
-                return f"what was sold of {symbol} is not known yet"
-        return ""
+            if told is not None and order is not None and told.filled == order.filled:
+                certain.add(order.intent.intent_no)
+        self._certain |= certain
+        if len(certain) < len(asked):
+            return f"what was sold of {symbol} is not known yet"
+        self._doubtful = False
+        return self._sold_by(others[len(asked) :], symbol) if len(asked) < len(others) else ""
 
     def _reducing(self, intent: OrderIntent) -> list[Order]:
         """Return the other live orders that reduce what an order is to reduce."""
@@ -230,6 +254,7 @@ class AccountKeeper:
             a stop that the venue ended of its own accord, and after a whole reading all that
             are held.
         """
+        self._asking = ()
         streaming = self._venue.stream_alive()
         if streaming and not self._streaming:
             self._due_ms = self._now_ms()

@@ -20,14 +20,22 @@ MOST = Decimal(3)
 FIRST_STOP = 2
 
 
+class Holding(Engine):
+    """Bought what it holds when the venue still took more in one order."""
+
+    def _open(self, book, signal, fraction, instrument):
+        wide = msgspec.structs.replace(instrument, max_quantity=None, max_market_quantity=None)
+        super()._open(book, signal, fraction, wide)
+
+
 def capped(most: Decimal | None = None, market: Decimal | None = MOST):
-    """An engine whose venue takes no more than so much in one order."""
+    """An engine whose venue takes no more than so much in one order, but for entries."""
 
     def told(symbol: str) -> Instrument:
         assumed = Instrument.assume(symbol, Market.SPOT, 20.0)
         return msgspec.structs.replace(assumed, max_quantity=most, max_market_quantity=market)
 
-    return lambda parts, ledger, books: Engine(
+    return lambda parts, ledger, books: Holding(
         dataclasses.replace(parts, told=told), ledger, books
     )
 

@@ -2,15 +2,15 @@
 
 An order is sent once. What its answer does not prove is `OutcomeUnknown`, and the one who asks
 must query it. Nothing here retries, waits for a fill, or guesses. How a market is asked and what
-it answers is its `Dialect` and a class of its own: `spot`, `futures`.
+it answers is its `Dialect` and a class of its own: `spot`, `futures`. How questions are signed is
+`signed_rest`'s.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from bot4_runtime.clock import Clock
 from bot4_runtime.domain.candle import Candle
@@ -25,150 +25,77 @@ from bot4_runtime.domain.errors import (
 from bot4_runtime.domain.events import OrderEvent, OrderRejected
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Order, OrderIntent
-from bot4_runtime.exchange.binance.failures import Judge, failure
+from bot4_runtime.exchange.binance.dialect import Dialect, Request
 from bot4_runtime.exchange.binance.filters import SymbolRules
+from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S, FollowedStream
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, HttpConnection, Refusal
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
-from bot4_runtime.exchange.binance.messages import ServerTime, read_answer
+from bot4_runtime.exchange.binance.meaning import meant
+from bot4_runtime.exchange.binance.messages import read_answer
 from bot4_runtime.exchange.binance.order_entry import OrderEntry
 from bot4_runtime.exchange.binance.order_line import OrderLine
-from bot4_runtime.exchange.binance.rule_book import ExchangeInfo, RuleBook
+from bot4_runtime.exchange.binance.rule_book import RuleBook
+from bot4_runtime.exchange.binance.signed_rest import INVALID_TIMESTAMP, Parameters, SignedRest
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
-from bot4_runtime.exchange.protocols import UserUpdate, VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import UserUpdate, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
-INVALID_TIMESTAMP: Final = "-1021"
 
-Meaning_co = TypeVar("Meaning_co", covariant=True)
 Told = TypeVar("Told")
-Parameters = Mapping[str, str | int]
 
 
-class TradeMessage(Protocol):
-    """An execution as a market tells it."""
-
-    def meaning(self) -> VenueTrade:
-        """Return it as the engine knows executions; raises DataError."""
-        ...
-
-
-class Follows(Protocol):
-    """A user stream of whatever market."""
-
-    counts: Counter[str]
-
-    @property
-    def connected(self) -> bool:
-        """Whether the subscription stands now, whatever was missed before."""
-        ...
-
-    def start(self) -> None:
-        """Begin to follow; returns at once."""
-        ...
-
-    def close(self) -> None:
-        """Stop following; may be repeated."""
-        ...
-
-    def poll(self) -> Sequence[UserUpdate]:
-        """Return what came since the last call; never waits."""
-        ...
-
-    def expect(self, client_id: str) -> None:
-        """Take note that the venue answered an order: its report is due."""
-        ...
-
-    def alive(self) -> bool:
-        """Tell whether updates arrive, and none were missed since the last call."""
-        ...
-
-
-class Request(NamedTuple):
-    """What is asked about an order: a method of the WebSocket API, and its parameters."""
-
-    method: str
-    fields: dict[str, str | int]
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How a market of Binance is asked.
-
-    Attributes:
-        time: path of its clock.
-        rules: path of its trading rules; `info` reads them.
-        named: whether rules can be asked for by symbol.
-        trades: path of the account's executions; `trade` reads one.
-        rest: methods of the WebSocket API, and what they are called in REST.
-        rules_broken: codes after which the rules are learnt again.
-        judge: what an answer that is no success means.
-        ping_s: of a line's silence after which a pong is asked for; None where the venue pings.
-    """
-
-    time: str
-    rules: str
-    info: type[ExchangeInfo]
-    named: bool
-    trades: str
-    trade: type[TradeMessage]
-    rest: Mapping[str, tuple[str, str]]
-    rules_broken: frozenset[str]
-    judge: Judge = failure
-    ping_s: float | None = None
-
-
-class BinanceAccount(ABC):
+class BinanceAccount(SignedRest, ABC):
     """An account at one of Binance's markets, or at a loopback venue.
 
     Args:
         rest_url: ``https://api.binance.com`` and the like.
+        stream_url: of the market's user streams; None follows none.
         clock: ours; the venue's is estimated from it.
-        dialect: of the market.
+        budget: what may be asked of the venue; its own when None.
         reply_s: how long an answer may take before the outcome counts as unknown.
         window_ms: how long after its signature an order may be taken.
         may_send: asked when an order is signed; False leaves it unsent.
-        budget: what may be asked of the venue.
+        silence_s: how long a living user stream may say nothing, pings and pongs included.
+        report_s: how long it may take to report an order that the venue answered.
         order_url: of the WebSocket API that orders go by; None for REST alone.
         symbols: those whose trading rules are learnt, and held against orders before they go.
         proxy: ``http://`` or ``socks5://host:port`` to go through on all ways; None for none.
     """
 
+    dialect: ClassVar[Dialect]
     in_process = False
 
     def __init__(
         self,
         rest_url: str,
+        stream_url: str | None,
         signer: Signer,
         clock: Clock,
-        dialect: Dialect,
         *,
-        budget: RequestBudget,
+        budget: RequestBudget | None = None,
         reply_s: float = REPLY_S,
         window_ms: int = RECV_WINDOW_MS,
         may_send: Callable[[], bool] | None = None,
+        silence_s: float = SILENCE_S,
+        report_s: float = REPORT_S,
         order_url: str | None = None,
         symbols: Sequence[str] = (),
         proxy: str | None = None,
     ) -> None:
-        self._dialect = dialect
-        self._window_ms = window_ms
-        self._http = HttpConnection(
-            rest_url,
-            reply_s,
-            budget=budget,
-            account=signer.api_key,
-            proxy=proxy,
-            judge=dialect.judge,
+        dialect, account = self.dialect, signer.api_key
+        budget = budget or RequestBudget(None, dialect.market)
+        http = HttpConnection(
+            rest_url, reply_s, budget=budget, account=account, proxy=proxy, judge=dialect.judge
         )
-        self._signer = signer
-        self._headers = {"X-MBX-APIKEY": signer.api_key}
-        self._clock = VenueClock(clock)
-        self._stream: Follows | None = None
-        self._line = (
-            OrderLine(
+        super().__init__(
+            http, signer, VenueClock(clock), time_path=dialect.time, window_ms=window_ms
+        )
+        self._line: OrderLine | None = None
+        if order_url is not None:
+            self._line = OrderLine(
                 order_url,
                 signer,
                 self._clock,
@@ -179,11 +106,18 @@ class BinanceAccount(ABC):
                 judge=dialect.judge,
                 ping_s=dialect.ping_s,
             )
-            if order_url is not None
-            else None
-        )
+        self._stream: FollowedStream | None = None
+        if stream_url is not None:
+            self._stream = self._followed(
+                stream_url,
+                rest_url,
+                silence_s=silence_s,
+                report_s=report_s,
+                budget=budget,
+                proxy=proxy,
+            )
         self._entry = OrderEntry(
-            self._http,
+            http,
             self._line,
             rest=dialect.rest,
             signed=self._signed,
@@ -191,11 +125,15 @@ class BinanceAccount(ABC):
             headers=self._headers,
             may_send=may_send,
         )
-        self._rules = RuleBook(symbols, budget, signer.api_key)
+        self._rules = RuleBook(symbols, budget, account)
         self._unfit: VenueError | None = None
         """Why nothing may be begun though orders and trades can be read; None when it may."""
 
     # -------------------------------------------------------------------- the market's own
+    @abstractmethod
+    def _followed(self, stream_url: str, rest_url: str, **options: Any) -> FollowedStream:
+        """Return the user stream; options are those of `FollowedStream`."""
+
     @abstractmethod
     def _order(self, intent: OrderIntent, client_id: str) -> Request:
         """Return what asks for an order; raises InvariantViolated when the intent is none."""
@@ -239,7 +177,7 @@ class BinanceAccount(ABC):
         if self._stream is not None:
             self._stream.start()
 
-    def _prepare(self) -> None:  # noqa: B027 - most markets want nothing
+    def _prepare(self) -> None:
         """Set the account up for trading where the market wants that."""
 
     def line_open(self, within_s: float = 0.0) -> bool:
@@ -361,8 +299,8 @@ class BinanceAccount(ABC):
         last = after_trade_id
         while True:
             asked: dict[str, str | int] = {"symbol": symbol, "fromId": last + 1, "limit": PAGE}
-            body = self._ask(self._dialect.trades, asked)
-            rows = read_answer(body, list[self._dialect.trade], f"trades of {symbol}")  # type: ignore[name-defined]
+            body = self._ask(self.dialect.trades, asked)
+            rows = read_answer(body, list[self.dialect.trade], f"trades of {symbol}")  # type: ignore[name-defined]
             for row in rows:
                 trade = meant(row)
                 if trade.symbol != symbol or not trade.trade_id > last:
@@ -392,15 +330,6 @@ class BinanceAccount(ABC):
                 return None
             raise
         return read_answer(body, shape, "an order")
-
-    def clock_error_ms(self) -> float:
-        """Return how far the venue's time as we know it may have been off when it was learnt."""
-        return self._clock.error_ms
-
-    def server_time_ms(self) -> int:
-        """Return the venue's clock."""
-        body = self._http.get(self._dialect.time, "", {})
-        return read_answer(body, ServerTime, "the venue's time").serverTime
 
     def rules(self, symbol: str) -> SymbolRules | None:
         """Return a symbol's trading rules as they were last told."""
@@ -434,22 +363,11 @@ class BinanceAccount(ABC):
         query = self._rules.due_query()
         if query is not None:
             sent_ms = self._clock.now_ms()
-            asked = query if self._dialect.named else ""
-            body = self._http.get(self._dialect.rules, asked, {}, Lane.OPEN)
+            asked = query if self.dialect.named else ""
+            body = self._http.get(self.dialect.rules, asked, {}, Lane.OPEN)
             self._rules.take_over(
-                read_answer(body, self._dialect.info, "the trading rules"), sent_ms
+                read_answer(body, self.dialect.info, "the trading rules"), sent_ms
             )
-
-    # --------------------------------------------------------------------- signing
-    def _ask(self, path: str, parameters: Parameters, lane: Lane = Lane.REDUCE) -> bytes:
-        """Make a signed question; a wrong timestamp is put right once."""
-        try:
-            return self._http.get(path, self._signed(parameters), self._headers, lane)
-        except Refusal as error:
-            if error.code != INVALID_TIMESTAMP:
-                raise
-            self._clock.doubt()
-            return self._http.get(path, self._signed(parameters), self._headers, lane)
 
     def _open_orders(self, path: str) -> bytes:
         """Ask for open orders, with which a reading of the account begins.
@@ -459,26 +377,11 @@ class BinanceAccount(ABC):
         """
         return self._ask(path, {}, Lane.OPEN)
 
-    def _signed(self, parameters: Parameters) -> str:
-        self._in_time()
-        stamp = {"recvWindow": self._window_ms, "timestamp": self._clock.now_ms()}
-        return self._signer.query({**parameters, **stamp})
-
-    def _in_time(self) -> None:
-        """Know the venue's time before anything is signed."""
-        if not self._clock.synchronised:
-            try:
-                self._clock.synchronise(self.server_time_ms)
-            except (OutcomeUnknown, VenueRefused) as error:
-                raise VenueUnreachable(
-                    f"no time from the venue, nothing was sent: {error}"
-                ) from error
-
     def _heed(self, error: Refusal) -> None:
         """Learn time or rules again before the next order; what was refused is not sent twice."""
         if error.code == INVALID_TIMESTAMP:
             self._clock.doubt()
-        elif error.code in self._dialect.rules_broken or self._closed(error):
+        elif error.code in self.dialect.rules_broken or self._closed(error):
             self._rules.doubt()
 
 
@@ -486,29 +389,3 @@ def _rejected(intent: OrderIntent, code: str, reason: str) -> OrderRejected:
     return OrderRejected(
         ts_event_ns=intent.ts_ns, intent_no=intent.intent_no, code=code, reason=reason
     )
-
-
-class _Meaningful(Protocol[Meaning_co]):
-    """A message that can be checked and told in the engine's words."""
-
-    def meaning(self) -> Meaning_co:
-        """Return what it says; raises DataError for what cannot be."""
-        ...
-
-
-def meant(fields: _Meaningful[Meaning_co]) -> Meaning_co:
-    """Return what a message says; raises OutcomeUnknown for what cannot be."""
-    try:
-        return fields.meaning()
-    except DataError as error:
-        raise OutcomeUnknown(f"the venue told something impossible: {error}") from error
-
-
-def asked_for(order: VenueOrder, symbol: str, client_id: str) -> VenueOrder:
-    """Return an order that was asked for; raises OutcomeUnknown when another one was told."""
-    if (order.symbol, order.client_id) != (symbol, client_id):
-        raise OutcomeUnknown(
-            f"asked for order {client_id} of {symbol}, the venue told of {order.client_id} "
-            f"of {order.symbol}"
-        )
-    return order

@@ -21,9 +21,13 @@ _NOT_LOOKED_AT: Final = frozenset({-1003, TOO_MANY_ORDERS, -1021})
 """Codes of limits and clocks: they say nothing about what was asked, and pass by themselves."""
 _KEY_REFUSED: Final = frozenset({"-1022", "-2014", "-2015"})
 """Of signatures and keys; the last may also pass by itself, as a ban of the key's does."""
+FIREWALL: Final = (
+    "its firewall refused it before it was looked at; Binance answers so to who asks too much or "
+    "from where it does not serve: wait, then look at the network's location or proxy"
+)
+"""What HTTP 403 means."""
 _AT_THE_DOOR: Final = {
-    403: "its firewall refused it before it was looked at; Binance answers so to who asks too "
-    "much or from where it does not serve: wait, then look at the network's location or proxy",
+    403: FIREWALL,
     418: "this address is banned for having asked too much",
     429: "this address asks too much",
 }

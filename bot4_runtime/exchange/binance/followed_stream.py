@@ -9,7 +9,6 @@ a gap between two looks is seen too. Who sees a gap reconciles over REST.
 
 import asyncio
 import random
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -25,6 +24,7 @@ from bot4_runtime.domain.errors import DataError
 from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.exchange.binance.doorway import Doorway
 from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.exchange.binance.loop_thread import LoopThread
 from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
 from bot4_runtime.exchange.protocols import UserUpdate
@@ -139,29 +139,18 @@ class FollowedStream(ABC):
         self._gaps = 1  # written by the reader alone
         self._gaps_told = 0  # written by `alive` alone
         self._heard_s = 0.0
-        self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread("user-stream", self._follow)
         self._log = structlog.get_logger("user_stream")
         self.counts: Counter[str] = Counter()
         """What was passed over or went wrong, by name."""
 
     def start(self) -> None:
         """Begin to follow; returns at once."""
-        self._thread = threading.Thread(target=self._run, name="user-stream", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop following; may be repeated."""
-        self._closing = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None:
-            with suppress(RuntimeError):  # the loop ended on its own
-                loop.call_soon_threadsafe(task.cancel)
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.close()
 
     def poll(self) -> Sequence[UserUpdate]:
         """Return what came since the last call; never waits."""
@@ -201,27 +190,19 @@ class FollowedStream(ABC):
             return
         self._expected.clear()
         self.counts["deaf"] += 1
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop ended on its own
-                self._loop.call_soon_threadsafe(self._hang_up)
+        self._thread.soon(self._hang_up)
 
     def _hang_up(self) -> None:
         if self._line is not None:
             self._hanging_up = asyncio.ensure_future(self._line.close())
 
     # ---------------------------------------------------------------- reader's thread
-    def _run(self) -> None:
-        asyncio.run(self._follow())
-
     async def _follow(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
         async with session_through(self._proxy) as session:
-            while not self._closing:
+            while not self._thread.closing:
                 try:
                     await self._lead(session)
-                except asyncio.CancelledError:
-                    return
                 except (aiohttp.ClientError, OSError, TimeoutError, StreamEnded) as error:
                     self._door.heed(error)
                     self.counts["reconnects"] += 1
@@ -230,10 +211,8 @@ class FollowedStream(ABC):
                 finally:
                     self._connected = False
                     self._gaps += 1
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(
-                        pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
-                    )
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
+                await asyncio.sleep(pause_s * jitter)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _lead(self, session: aiohttp.ClientSession) -> None:

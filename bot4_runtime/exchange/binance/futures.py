@@ -2,21 +2,23 @@
 
 Stops are conditional ("algo") orders with an endpoint of their own; the plain one refuses them.
 One that triggers becomes a plain order, and is told as the one order that was intended. How
-positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read
-and verified. What cannot be set so, as under a position, keeps amounts from being read, so that
-entries wait; orders and trades are read all the same, since stops and exits hang on them.
+positions are held (one-way or hedge, leverage, isolated or cross) is set before anything is read,
+and verified then and every minute: not all that is changed by hand is told. What cannot be set
+so, as under a position, keeps amounts from being read, so that entries wait; orders and trades
+are read all the same, since stops and exits hang on them.
 
 What it shares with other markets is `account.BinanceAccount`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.clock import NS_PER_MS
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import (
     DataError,
@@ -26,15 +28,9 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent
 from bot4_runtime.domain.order import Order, OrderIntent, OrderType, Side
-from bot4_runtime.exchange.binance.account import (
-    BinanceAccount,
-    Dialect,
-    Parameters,
-    Request,
-    asked_for,
-    meant,
-)
-from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
+from bot4_runtime.exchange.binance.account import BinanceAccount
+from bot4_runtime.exchange.binance.dialect import Dialect, Request
+from bot4_runtime.exchange.binance.followed_stream import FollowedStream
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_filters import ContractInfo
 from bot4_runtime.exchange.binance.futures_messages import (
@@ -51,13 +47,13 @@ from bot4_runtime.exchange.binance.futures_messages import (
     finite,
 )
 from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
-from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
-from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
+from bot4_runtime.exchange.binance.http_connection import Refusal
+from bot4_runtime.exchange.binance.limits import Lane
+from bot4_runtime.exchange.binance.meaning import asked_for, meant
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
-from bot4_runtime.exchange.binance.signing import Signer
+from bot4_runtime.exchange.binance.signed_rest import Parameters
 from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
-from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 DUPLICATE: Final = "-4116"
 """The client id is that of an open order."""
@@ -66,7 +62,12 @@ CLOSED: Final = "-4108"
 AS_IT_IS: Final = frozenset({"-4046", "-4059"})
 """Margin type, or position mode, need no change."""
 ALGOS_KEPT: Final = 1_000
+VERIFIED_S: Final = 60.0
+"""How long positions are taken to be held as they were found; looking weighs 35 of 2,400."""
+TOLD_CHANGES: Final = ("ACCOUNT_CONFIG_UPDATE", "ACCOUNT_UPDATE:MARGIN_TYPE_CHANGE")
+"""What the user stream counts when leverage or margin type change; of the mode it is silent."""
 USDM: Final = Dialect(
+    market=Market.USDM,
     time="/fapi/v1/time",
     rules="/fapi/v1/exchangeInfo",
     info=ContractInfo,
@@ -104,68 +105,36 @@ class BinanceFutures(BinanceAccount):
     """A USD-M account.
 
     Args:
-        rest_url: ``https://fapi.binance.com``.
-        stream_url: ``wss://fstream.binance.com/private``; None follows no user stream.
         holding: how positions are to be held.
-        silence_s: how long a living user stream may say nothing, pongs included.
-        report_s: how long it may take to report an order that the venue answered.
-        budget: what may be asked of the venue; its own when None.
+        timer: seconds of a clock that never jumps.
 
-    All others are `BinanceAccount`'s.
+    The user stream is at ``wss://fstream.binance.com/private``; all other arguments are
+    `BinanceAccount`'s.
     """
 
     name = "binance usdm"
+    dialect = USDM
 
     def __init__(
         self,
-        rest_url: str,
-        stream_url: str | None,
-        signer: Signer,
-        clock: Clock,
-        *,
+        *ways: Any,
         holding: Holding = Holding(),
-        reply_s: float = REPLY_S,
-        window_ms: int = RECV_WINDOW_MS,
-        may_send: Callable[[], bool] | None = None,
-        silence_s: float = SILENCE_S,
-        report_s: float = REPORT_S,
-        budget: RequestBudget | None = None,
-        order_url: str | None = None,
+        timer: Callable[[], float] = time.monotonic,
         symbols: Sequence[str] = (),
-        proxy: str | None = None,
+        **options: Any,
     ) -> None:
-        budget = budget or RequestBudget(None, Market.USDM)
-        super().__init__(
-            rest_url,
-            signer,
-            clock,
-            USDM,
-            reply_s=reply_s,
-            window_ms=window_ms,
-            may_send=may_send,
-            budget=budget,
-            order_url=order_url,
-            symbols=symbols,
-            proxy=proxy,
-        )
-        if stream_url is not None:
-            self._stream = FuturesStream(
-                stream_url,
-                rest_url,
-                signer,
-                self._clock,
-                silence_s=silence_s,
-                report_s=report_s,
-                budget=budget,
-                proxy=proxy,
-            )
+        super().__init__(*ways, symbols=symbols, **options)
         self._symbols = tuple(symbols)
         self._holding = holding
-        self._verified = False
+        self._timer = timer
+        self._verified_until_s = float("-inf")
         self._changes = 0
-        """How often the account's settings were changed, by us or by others."""
+        """How often the account's settings were changed, by us or by others, as far as told."""
         self._algos: dict[str, None] = {}
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
+
+    def _followed(self, stream_url: str, rest_url: str, **options: Any) -> FollowedStream:
+        return FuturesStream(stream_url, rest_url, self._signer, self._clock, **options)
 
     # ------------------------------------------------------------------- how it is held
     def _prepare(self) -> None:
@@ -175,21 +144,24 @@ class BinanceFutures(BinanceAccount):
             VenueRefused: they are held otherwise, and the venue does not change it.
             VenueUnreachable, OutcomeUnknown: it could not be asked.
         """
-        if self._verified or not self._symbols:
+        if self._timer() < self._verified_until_s or not self._symbols:
             return
+        self._verified_until_s = float("-inf")
         wanted, dual = self._holding, "/fapi/v1/positionSide/dual"
-        if self._mode() is not wanted.hedge:
+        mode, otherwise = self._mode(), self._otherwise()
+        if mode is not wanted.hedge:
             self._set(dual, {"dualSidePosition": str(wanted.hedge).lower()})
-        for symbol in self._otherwise():
+        for symbol in otherwise:
             kind = "ISOLATED" if wanted.isolated else "CROSSED"
             self._set("/fapi/v1/marginType", {"symbol": symbol, "marginType": kind})
             self._set("/fapi/v1/leverage", {"symbol": symbol, "leverage": wanted.leverage})
-        if self._mode() is not wanted.hedge or self._otherwise():
+        changed = mode is not wanted.hedge or otherwise
+        if changed and (self._mode() is not wanted.hedge or self._otherwise()):
             raise VenueRefused(
                 f"the venue took the settings of {', '.join(self._symbols)} and holds others; "
                 "set position mode, margin type and leverage by hand"
             )
-        self._verified = True
+        self._verified_until_s = self._timer() + VERIFIED_S
 
     def _mode(self) -> bool:
         body = self._ask("/fapi/v1/positionSide/dual", {}, Lane.OPEN)
@@ -282,9 +254,9 @@ class BinanceFutures(BinanceAccount):
         so are the venue's time and the marks.
         """
         self._begin_reading()
-        changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
+        changes = sum(self.stream_counts[name] for name in TOLD_CHANGES)
         if changes != self._changes:
-            self._changes, self._verified = changes, False
+            self._changes, self._verified_until_s = changes, float("-inf")
         self._attempt(self._prepare)
         self._attempt(self._learn_marks)
         rows = read_answer(

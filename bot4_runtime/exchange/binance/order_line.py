@@ -34,6 +34,7 @@ from bot4_runtime.exchange.binance.failures import (
     told_pause_ms,
 )
 from bot4_runtime.exchange.binance.limits import Lane, LimitFields, RequestBudget
+from bot4_runtime.exchange.binance.loop_thread import LoopThread
 from bot4_runtime.exchange.binance.proxy import session_through
 from bot4_runtime.exchange.binance.signing import Scheme, Signer, VenueClock
 from bot4_runtime.exchange.binance.weights import cost
@@ -123,29 +124,18 @@ class OrderLine:
         self._line: aiohttp.ClientWebSocketResponse | None = None
         self._ready = threading.Event()
         self._leaving = False
-        self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread("order-line", self._follow)
         self._log = structlog.get_logger("order_line")
         self.counts: Counter[str] = Counter()
         """What was passed over or went wrong, by name."""
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
-        self._thread = threading.Thread(target=self._run, name="order-line", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the line; may be repeated."""
-        self._closing = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None:
-            with suppress(RuntimeError):  # the loop ended on its own
-                loop.call_soon_threadsafe(task.cancel)
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.close()
 
     def ready(self, within_s: float = 0.0) -> bool:
         """Tell whether requests can be sent, waiting for it for a while."""
@@ -174,8 +164,7 @@ class OrderLine:
             VenueRefused: the venue said no.
             OutcomeUnknown: it was sent and there is no readable answer.
         """
-        loop = self._loop
-        if loop is None or not self._ready.is_set():
+        if not self._ready.is_set():
             raise VenueUnreachable("the line of the WebSocket API is not open; nothing was sent")
         asked = cost(method)
         account = self._signer.api_key
@@ -196,16 +185,14 @@ class OrderLine:
         if may_send is not None and not may_send():
             raise VenueUnreachable(f"the lease ran out before {method} could be sent")
         waiting = _Waiting(method, self._budget.clock_ms(), Future())
-        with suppress(RuntimeError):  # the loop ended: nobody will send it
-            loop.call_soon_threadsafe(self._send, number, text, waiting)
-        return self._await(number, waiting, loop)
+        self._thread.soon(self._send, number, text, waiting)
+        return self._await(number, waiting)
 
-    def _await(self, number: str, waiting: _Waiting, loop: asyncio.AbstractEventLoop) -> bytes:
+    def _await(self, number: str, waiting: _Waiting) -> bytes:
         try:
             return waiting.answer.result(self._reply_s)
         except TimeoutError as error:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._waiting.pop, number, None)
+            self._thread.soon(self._waiting.pop, number, None)
             if waiting.answer.cancel():
                 raise VenueUnreachable(
                     f"the line did not come to send {waiting.call}; nothing was sent"
@@ -232,19 +219,13 @@ class OrderLine:
         sending = asyncio.get_running_loop().create_task(line.send_str(text))
         sending.add_done_callback(_seen)
 
-    def _run(self) -> None:
-        asyncio.run(self._follow())
-
     async def _follow(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         pause_s = FIRST_PAUSE_S
         async with session_through(self._proxy) as session:
-            while not self._closing:
+            while not self._thread.closing:
                 was_ready = False
                 try:
                     await self._listen(session)
-                except asyncio.CancelledError:
-                    return
                 except (aiohttp.ClientError, OSError, TimeoutError, _LineEnded) as error:
                     was_ready = self._ready.is_set()
                     self._door.heed(error)
@@ -254,8 +235,7 @@ class OrderLine:
                     self._drop()
                 pause_s = FIRST_PAUSE_S if was_ready else min(pause_s * 2, LONGEST_PAUSE_S)
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrecy
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(pause_s * jitter)
+                await asyncio.sleep(pause_s * jitter)
 
     def _drop(self) -> None:
         """Leave everything that waits unknown."""

@@ -1,17 +1,18 @@
 """Closed candles polled from Binance's public REST through ccxt. No keys, no orders.
 
 A candle is taken only when the clock says that it has closed and, lest that clock be fast, the
-venue shows the next one too or a minute has passed. Errors of the network and
-answers nobody can read are retried with growing pauses, for ever; a refused location or an
-unknown symbol is final. An impossible candle is logged, passed over, and asked for again until
-the next one is there.
+venue shows the next one too or a minute has passed. Errors of the network, answers nobody can
+read and what a firewall turned away are asked for again with growing pauses, for ever; a refused
+location or an unknown symbol is final. An impossible candle is logged, passed over, and asked for
+again until the next one is there.
 """
 
 import difflib
 import math
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from bot4_runtime.domain.candle import Candle, Market, Origin, interval_ms
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
 from bot4_runtime.domain.unreadable import UNSHAPED
+from bot4_runtime.exchange.binance.failures import FIREWALL
 from bot4_runtime.exchange.binance.http_connection import LOOPBACK
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget, pause_ms, shared_budget
 from bot4_runtime.exchange.binance.proxy import by_socks, checked_proxy
@@ -34,6 +36,8 @@ GRACE_MS: Final = 2_000
 CLOCK_DOUBT_MS: Final = 60_000
 """How far our clock may be ahead of the venue's without a forming candle passing for closed."""
 LONGEST_PAUSE_S: Final = 60.0
+MOST_DIGITS: Final = 64
+"""Of a market's precision."""
 WEIGHTS: Final = {
     Market.SPOT: {"load_markets": 20, "fetch_ohlcv": 2},
     Market.USDM: {"load_markets": 1, "fetch_ohlcv": 5},
@@ -147,7 +151,7 @@ class BinanceSource:
 
         Raises:
             VenueUnreachable: nothing readable was answered in time.
-            LocationRefused: HTTP 451 or 403.
+            LocationRefused: HTTP 451.
             DataError: a symbol is unknown; the nearest are named.
         """
         markets = self._call("load_markets")
@@ -217,15 +221,17 @@ class BinanceSource:
             ) from error
         except ccxt.BaseError as error:
             text = str(error)
-            at_start = method == "load_markets"
             firewall = " 403 " in text  # it wants silence as a ban does
             if firewall or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
                 asked = (self._client.last_response_headers or {}).get("Retry-After")
                 self._budget.stay_away(pause_ms(asked, text, self._budget.clock_ms()))
-            if " 451 " in text or "restricted location" in text or (at_start and firewall):
+            if " 451 " in text or "restricted location" in text:
                 raise LocationRefused(
-                    "Binance refuses this location (HTTP 451 or 403); use recorded or simulated "
-                    "candles"
+                    "Binance refuses this location (HTTP 451); use recorded or simulated candles"
+                ) from error
+            if firewall:
+                raise VenueUnreachable(
+                    f"Binance turned this address away (HTTP 403): {FIREWALL}"
                 ) from error
             if isinstance(error, ccxt.OperationFailed):
                 raise VenueUnreachable(
@@ -253,12 +259,24 @@ def _client(market: Market, base_url: str | None) -> Any:
             },
         }
     )
+    client.parse_precision = partial(_written_out, client.parse_precision)
     if base_url is not None:
         api = client.urls["api"]
         for name, url in api.items():
             if isinstance(url, str):
                 api[name] = f"{base_url}/{url.split('://', 1)[1].partition('/')[2]}"
     return client
+
+
+def _written_out(write: Callable[[str | None], str | None], digits: str | None) -> str | None:
+    """Return ccxt's number for so many digits, which it writes out one by one.
+
+    Raises:
+        ValueError: there are more than any market has; they would fill the memory.
+    """
+    if digits is not None and not abs(int(digits)) <= MOST_DIGITS:
+        raise ValueError(f"a precision of {digits[:20]} digits")
+    return write(digits)
 
 
 def _ccxt_symbol(symbol: str, market: Market) -> str:

@@ -3,11 +3,13 @@
 What it shares with other markets is `account.BinanceAccount`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
-from bot4_runtime.clock import NS_PER_MS, Clock
+from bot4_runtime.clock import NS_PER_MS
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import DataError, InvariantViolated
 from bot4_runtime.domain.events import OrderAccepted, OrderEvent, OrderFilled
 from bot4_runtime.domain.order import (
@@ -18,18 +20,12 @@ from bot4_runtime.domain.order import (
     OrderType,
     TimeInForce,
 )
-from bot4_runtime.exchange.binance.account import (
-    PAGE,
-    BinanceAccount,
-    Dialect,
-    Request,
-    asked_for,
-    meant,
-)
-from bot4_runtime.exchange.binance.followed_stream import REPORT_S, SILENCE_S
-from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
+from bot4_runtime.exchange.binance.account import PAGE, BinanceAccount
+from bot4_runtime.exchange.binance.dialect import Dialect, Request
+from bot4_runtime.exchange.binance.followed_stream import FollowedStream
+from bot4_runtime.exchange.binance.http_connection import Refusal
 from bot4_runtime.exchange.binance.key_rights import AccountNumber, KeyHolder, KeyRights, KeyTold
-from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.exchange.binance.meaning import asked_for, meant
 from bot4_runtime.exchange.binance.messages import (
     STATUSES,
     AccountFields,
@@ -45,10 +41,8 @@ from bot4_runtime.exchange.binance.messages import (
 from bot4_runtime.exchange.binance.order_changes import OrderChanges
 from bot4_runtime.exchange.binance.order_entry import SPOT_REST
 from bot4_runtime.exchange.binance.rule_book import ExchangeInfo
-from bot4_runtime.exchange.binance.signing import Signer
 from bot4_runtime.exchange.binance.user_stream import UserStream
 from bot4_runtime.exchange.protocols import VenueOrder
-from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 __all__ = ["PAGE", "BinanceSpot", "order_fields"]
 
@@ -56,6 +50,7 @@ CLOSED: Final = "Market is closed."
 DUPLICATE: Final = "Duplicate order sent."
 """Of -2010."""
 SPOT: Final = Dialect(
+    market=Market.SPOT,
     time="/api/v3/time",
     rules="/api/v3/exchangeInfo",
     info=ExchangeInfo,
@@ -70,59 +65,19 @@ SPOT: Final = Dialect(
 class BinanceSpot(BinanceAccount):
     """A spot account.
 
-    Args:
-        stream_url: ``wss://ws-api.binance.com/ws-api/v3``; None follows no user stream.
-        silence_s: how long a living user stream may say nothing, pings included.
-        report_s: how long it may take to report an order that the venue answered.
-        budget: what may be asked of the venue; its own when None.
-
-    All others are `BinanceAccount`'s.
+    The user stream is at ``wss://ws-api.binance.com/ws-api/v3``; arguments are `BinanceAccount`'s.
     """
 
     name = "binance spot"
+    dialect = SPOT
 
-    def __init__(
-        self,
-        rest_url: str,
-        stream_url: str | None,
-        signer: Signer,
-        clock: Clock,
-        *,
-        reply_s: float = REPLY_S,
-        window_ms: int = RECV_WINDOW_MS,
-        may_send: Callable[[], bool] | None = None,
-        silence_s: float = SILENCE_S,
-        report_s: float = REPORT_S,
-        budget: RequestBudget | None = None,
-        order_url: str | None = None,
-        symbols: Sequence[str] = (),
-        proxy: str | None = None,
-    ) -> None:
-        budget = budget or RequestBudget(None)
-        super().__init__(
-            rest_url,
-            signer,
-            clock,
-            SPOT,
-            reply_s=reply_s,
-            window_ms=window_ms,
-            may_send=may_send,
-            budget=budget,
-            order_url=order_url,
-            symbols=symbols,
-            proxy=proxy,
-        )
-        if stream_url is not None:
-            self._stream = UserStream(
-                stream_url,
-                signer,
-                self._clock,
-                silence_s=silence_s,
-                report_s=report_s,
-                budget=budget,
-                proxy=proxy,
-            )
-        self.changes = OrderChanges(self._entry)
+    def _followed(self, stream_url: str, rest_url: str, **options: Any) -> FollowedStream:
+        return UserStream(stream_url, self._signer, self._clock, **options)
+
+    @cached_property
+    def changes(self) -> OrderChanges:
+        """What changes orders that are there."""
+        return OrderChanges(self._entry)
 
     # ---------------------------------------------------------------------- orders
     def _order(self, intent: OrderIntent, client_id: str) -> Request:

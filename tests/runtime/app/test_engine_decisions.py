@@ -1,12 +1,14 @@
 """The engine candle by candle: what it orders, cancels, and leaves alone."""
 
+import dataclasses
 import itertools
+from decimal import Decimal
 
 import msgspec
 import pytest
 from engine_bench import BEGIN, ENTER, EXIT, HOUR, Bench, entered
 
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import (
     InvariantViolated,
     UndefinedStatistic,
@@ -20,7 +22,8 @@ from bot4_runtime.domain.events import (
     RiskDecided,
     SignalDecided,
 )
-from bot4_runtime.domain.order import Book, Purpose, Side
+from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import Book, OrderType, Purpose, Side
 from bot4_runtime.market import DEPTH_CANDLES, RECENT_CANDLES, VOLATILITY_CANDLES
 from bot4_runtime.state import snapshot
 from bot4_runtime.state.trading_state import StateImage, TradingState
@@ -134,6 +137,67 @@ def test_an_entry_into_unknown_depth_is_refused() -> None:
     bench.calm(1)
     (verdict,) = bench.of(RiskDecided)
     assert (verdict.approved, verdict.code) == (False, "NOT_FINITE")
+    assert bench.of(OrderIntended) == []
+
+
+def capped(
+    most: str | None = None, market: str | None = None, notional: str | None = None
+) -> Bench:
+    """A bench whose venue takes no more than so much in one order."""
+
+    def told(symbol: str) -> Instrument:
+        return msgspec.structs.replace(
+            Instrument.assume(symbol, Market.SPOT, 100.0),
+            max_quantity=None if most is None else Decimal(most),
+            max_market_quantity=None if market is None else Decimal(market),
+            max_market_notional=None if notional is None else Decimal(notional),
+        )
+
+    bench = Bench()
+    bench.parts = dataclasses.replace(bench.parts, told=told)
+    bench.restart()
+    bench.calm(80)
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("caps", "limit", "bought"),
+    [
+        ({"most": "5", "market": "3.25"}, 99.0, "5"),
+        ({"most": "5", "market": "3.25"}, None, "3.25"),
+        ({"most": "2", "market": "3.25"}, None, "2"),
+        ({"most": "5", "notional": "200"}, 99.0, "5"),
+        ({"most": "5", "notional": "200"}, None, "1.8"),
+        ({"market": "3.25"}, 99.0, None),
+        ({"market": "1000000"}, None, None),
+        ({"market": "0"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_an_entry_is_cut_to_what_the_venue_takes_in_one_order_and_judged_so(
+    caps, limit, bought
+) -> None:
+    uncut = capped()
+    uncut.say(ENTER, limit=limit)
+    uncut.calm(1)
+    (whole,) = uncut.of(OrderIntended)
+    bench = capped(**caps)
+    bench.say(ENTER, limit=limit)
+    bench.calm(1)
+    (entry,), (judged,) = bench.of(OrderIntended), bench.of(RiskDecided)
+    assert whole.intent.quantity > 10
+    assert entry.intent.quantity == (whole.intent.quantity if bought is None else Decimal(bought))
+    assert (judged.approved, judged.quantity) == (True, entry.intent.quantity)
+    assert entry.intent.order_type is (OrderType.MARKET if limit is None else OrderType.LIMIT)
+    bench.calm(2)
+    assert limit is not None or bench.state.books[Book.VALIDATED].positions["AAAUSDT"].quantity > 0
+
+
+def test_an_entry_that_the_venues_largest_order_leaves_too_small_is_not_made() -> None:
+    bench = capped(market="0.04")  # 4 of at least 5 quote
+    bench.say(ENTER)
+    bench.calm(1)
+    assert [e.code for e in bench.of(RiskDecided)] == ["BELOW_MINIMUM"]
     assert bench.of(OrderIntended) == []
 
 

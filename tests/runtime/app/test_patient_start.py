@@ -71,10 +71,15 @@ def test_nothing_else_is_waited_for() -> None:
 
 @pytest.fixture
 def started(make_settings, monkeypatch, tmp_path):
-    """Build a run at a venue with faults that end when it waits; give it and what it told."""
+    """Build a run at a venue with faults that end when it waits; give it and what it told.
+
+    It begins and is stopped, or is stopped when it waited `patience` times.
+    """
 
     @contextmanager
-    def start(*rules: FaultRule, key: str = "key", mode: str = "testnet"):
+    def start(
+        *rules: FaultRule, key: str = "key", mode: str = "testnet", patience: int | None = None
+    ):
         monkeypatch.setenv("BOT4_BINANCE_API_KEY", key)
         monkeypatch.setenv("BOT4_BINANCE_SECRET", "secret")
         stop, told = threading.Event(), []
@@ -95,6 +100,8 @@ def started(make_settings, monkeypatch, tmp_path):
 
             def waits(why):
                 told.append(why)
+                if len(told) == patience:
+                    stop.set()
                 server.do(lambda: venue.schedule(FaultSchedule()))
 
             settings = make_settings(
@@ -134,6 +141,14 @@ def test_a_venue_in_trouble_is_waited_for_and_then_traded_at(started, fault) -> 
     with started(rule) as (run, stop, told):
         assert run.execute(stop).stopped
     assert all("Asked again in" in why for why in told)
+    assert told, "it did not wait"
+
+
+@pytest.mark.parametrize("mode", ["testnet", "paper"])
+def test_a_firewall_is_waited_for_too(started, mode) -> None:
+    rule = FaultRule(fault=Fault.FORBIDDEN, method="GET", path=EXCHANGE_INFO)
+    with started(rule, mode=mode, patience=1) as (run, stop, told):
+        assert run.execute(stop).stopped
     assert told, "it did not wait"
 
 

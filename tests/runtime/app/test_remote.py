@@ -15,11 +15,31 @@ from bot4_runtime.app.remote import connect
 from bot4_runtime.app.source import build_source, polled_candles
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
-from bot4_runtime.domain.errors import ConfigError, JournalLocked, ModelError, VenueUnreachable
+from bot4_runtime.domain.client_id import client_id
+from bot4_runtime.domain.errors import (
+    ConfigError,
+    JournalLocked,
+    ModelError,
+    VenueUnreachable,
+    WrongAccount,
+)
+from bot4_runtime.domain.events import OrderIntended, SessionEnded, SessionStarted
 from bot4_runtime.domain.instrument import Instrument
+from bot4_runtime.domain.order import (
+    Book,
+    OrderIntent,
+    OrderType,
+    Purpose,
+    Side,
+    TimeInForce,
+    payload_hash,
+)
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import Lane, shared_budget
+from bot4_runtime.sources import SimulatedSource
 from bot4_runtime.strategy.protocol import load_strategy
+from bot4_runtime.venue.contract import Contract
+from bot4_runtime.venue.futures_loopback import FuturesLoopback
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.rules import SymbolRules
@@ -179,6 +199,82 @@ def test_two_accounts_of_this_machine_do_not_trade_with_one_key(
     with pytest.raises(VenueUnreachable):
         one.remote.venue.account_uid()
     one.store.close()
+
+
+def test_a_usdm_journal_goes_on_with_a_new_key_of_its_account_and_with_no_other(
+    make_settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remote_module, "machine_folder", lambda: tmp_path / "machine")
+    monkeypatch.setenv("BOT4_BINANCE_SECRET", "secret")
+    contract = Contract.of(Instrument.assume("BTCUSDT", Market.USDM, 40_000.0))
+    venue = FuturesLoopback(LiveClock(), [(contract, Decimal(40_000))])
+    for uid, key in ((1, "key"), (2, "another")):
+        venue.open_account(uid, key, "secret", [("USDT", Decimal(10_000))])
+    with hosted(venue) as server:
+        at = f"127.0.0.1:{server.port}"
+        named = {
+            "BOT4_RUNTIME__SYMBOLS": '["BTCUSDT"]',
+            "BOT4_BINANCE__REST_URL": f"http://{at}",
+            "BOT4_BINANCE__STREAM_URL": f"ws://{at}/ws-fapi/v1",
+            "BOT4_BINANCE__PRIVATE_URL": f"ws://{at}/private",
+        }
+        settings = make_settings(**(LOOPBACK | USDM | named))
+
+        def claim_by(key, do=lambda _run: None):
+            monkeypatch.setenv("BOT4_BINANCE_API_KEY", key)
+            remote = connect(settings, app.RunOptions(source="binance"), load_strategy("drill"))
+            course = SimulatedSource(seed=7, interval="1h", symbols=("BTCUSDT",), speed=None)
+            run = app.build(
+                settings, app.RunOptions(source="binance"), mode="testnet", folder=tmp_path / "run",
+                remote=replace(remote, source=course),
+            )  # fmt: skip
+            with run.store:
+                run.claim.start()
+                try:
+                    run.claim.confirm()
+                    do(run)
+                finally:
+                    run.claim.stop()
+                    run.remote.venue.close()
+
+        def trades(run):
+            events = [started(), *ordered(run.remote.venue), SessionEnded(ts_event_ns=0, epoch=1, reason="")]  # fmt: skip
+            for event in events:
+                run.store.stage(event)
+            run.store.wait_durable(run.store.commit())
+
+        claim_by("key", trades)
+        with pytest.raises(WrongAccount, match="shows no order of this journal"):
+            claim_by("another")
+        customer = venue.exchange._customers.pop("key")
+        customer.account.api_key = "new"
+        venue.exchange._customers["new"] = customer
+        claim_by("new")
+        claim_by("new")
+        with pytest.raises(WrongAccount):
+            claim_by("another")
+
+
+def started():
+    return SessionStarted(
+        ts_event_ns=0, epoch=1, mode="testnet", source="s", origin="real", strategy="drill",
+        config_hash="c", schema_version=1, warm_from_ms=0, start_ms=0, quote="USDT",
+        initial_cash=Decimal(1_000), books=(Book.VALIDATED,),
+    )  # fmt: skip
+
+
+def ordered(venue):
+    """Yield what the journal holds of an order that was sent and taken."""
+    intent = OrderIntent(
+        intent_no=1, book=Book.VALIDATED, purpose=Purpose.ENTRY, symbol="BTCUSDT", side=Side.BUY,
+        order_type=OrderType.MARKET, quantity=Decimal("0.01"), price=None, stop_price=None,
+        time_in_force=TimeInForce.GTC, reduce_only=False, reference_price=Decimal(40_000),
+        stop_loss=Decimal(39_000), expires_after=0, signal_id="s", rule_id="r", ts_ns=0,
+    )  # fmt: skip
+    name = client_id(1, 1)
+    yield OrderIntended(ts_event_ns=0, intent=intent, client_id=name, payload_hash=payload_hash(intent))  # fmt: skip
+    venue._entry._may_send = None  # nobody renewed a lease
+    yield from venue.submit(intent, name, 0.0)
 
 
 def test_its_candles_keep_the_silence_that_the_venue_wants_of_the_account(

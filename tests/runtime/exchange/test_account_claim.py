@@ -53,7 +53,9 @@ def claim(tmp_path: Path):
     made: list[AccountClaim] = []
     waited: list[float] = []
 
-    def make(journal=None, venue=VENUE, key="key", uid=77, name="'paper'", machine="one"):
+    def make(
+        journal=None, venue=VENUE, key="key", uid=77, name="'paper'", machine="one", shown=str
+    ):
         one = AccountClaim(
             venue,
             key,
@@ -61,6 +63,7 @@ def claim(tmp_path: Path):
             facts=journal or Journal(),
             folder=tmp_path / machine,
             ask=uid if callable(uid) else lambda: uid,
+            shown=shown,
             takeover_ms=TAKEOVER_MS,
             wait=waited.append,
         )
@@ -127,6 +130,60 @@ def test_where_no_number_is_told_the_key_binds_until_one_is(claim):
     other.stop()
     begun(claim(journal, uid=77))
     assert "account 77" in journal.facts[BOUND]
+
+
+@pytest.mark.parametrize("uid", [None, 77])
+def test_a_new_key_by_which_the_venue_shows_the_journals_order_takes_the_former_ones_place(
+    claim, uid
+):
+    journal = Journal()
+    begun(claim(journal, uid=None)).stop()
+    journal.ended_in_order = False
+    begun(claim(journal, key="new", uid=uid, shown=lambda: "b4-1-7")).stop()
+    assert claim.waited == [TAKEOVER_MS / 1000], "what the former key signed may still be taken"
+    begun(claim(journal, key="new", uid=uid, shown=pytest.fail)).stop()
+    if uid is None:  # the former key is a new one now, and has to show the order too
+        with pytest.raises(WrongAccount):
+            begun(claim(journal, uid=None))
+
+
+def test_a_new_key_that_shows_no_order_is_refused_and_what_to_do_is_told(claim):
+    journal = Journal()
+    begun(claim(journal, uid=None)).stop()
+    bound = journal.facts[BOUND]
+    with pytest.raises(WrongAccount, match="shows no order of this journal") as refused:
+        begun(claim(journal, key="new", uid=None))
+    for remedy in ("Use the former key", "close what is open by hand", "--account"):
+        assert remedy in str(refused.value)
+    assert journal.facts[BOUND] == bound
+
+
+def test_a_venue_that_is_away_when_the_order_is_asked_for_is_asked_again(claim):
+    journal = Journal()
+    begun(claim(journal, uid=None)).stop()
+    answers = iter([VenueUnreachable("no route"), "b4-1-7"])
+
+    def shown():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    one = claim(journal, key="new", uid=None, shown=shown)
+    one.start()
+    with pytest.raises(VenueUnreachable):
+        one.confirm()
+    one.confirm()
+
+
+def test_an_account_with_a_number_needs_that_number_whatever_is_shown(claim):
+    journal = Journal()
+    begun(claim(journal)).stop()
+    for uid in (78, None):
+        other = claim(journal, key=f"other {uid}", uid=uid, shown=lambda: "b4-1-7")
+        with pytest.raises(WrongAccount, match="account 77"):
+            begun(other)
+        other.stop()
 
 
 def test_a_venue_that_is_away_is_asked_again_and_one_that_answered_is_not(claim):

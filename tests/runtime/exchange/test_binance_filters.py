@@ -132,6 +132,27 @@ def test_what_was_rounded_passes_and_a_step_more_would_be_too_much(told, quantit
         assert not above % told.tick_size
 
 
+@given(THEIR_RULES, st.decimals(0, 20_000, places=4), st.booleans())
+@settings(max_examples=100)
+def test_an_entry_cut_to_one_order_is_as_large_as_its_rules_let_pass(told, wanted, at_market):
+    rules = ours(told)
+    made = rules.instrument()
+    quantity = made.floor_quantity(wanted)
+    cut = made.in_one_order(quantity, LAST, at_market=at_market)
+
+    def broken(amount):
+        price = None if at_market else LAST
+        ask = Ask(Side.BUY, "MARKET" if at_market else "LIMIT", amount, price=price)
+        found = {rule.rule for rule in rules.broken(ask, Surroundings(last=LAST))}
+        return found & {"LOT_SIZE", "MARKET_LOT_SIZE", "PRECISION", *(["NOTIONAL"] * at_market)}
+
+    assert cut <= quantity
+    if made.tradable(cut, LAST):
+        assert not broken(cut)
+    if cut < quantity and not at_market:
+        assert broken(cut + made.step_size), "a step more would have passed"
+
+
 def test_rules_nobody_knows_are_left_to_the_venue_and_unreadable_ones_refused():
     told = venue_rules.SymbolRules(symbol="BTCUSDT", base="BTC", quote="USDT", tick_size=D("0.01"), step_size=D("0.001"), min_quantity=D("0.001"))  # fmt: skip
     rules = ours(told, filters=[{"filterType": "MAX_FUN", "maxFun": 3}], news=1)

@@ -29,11 +29,17 @@ from bot4_runtime.domain.order import (
     TimeInForce,
 )
 from bot4_runtime.exchange.binance.failures import ErrorFields, Refusal
-from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding, order_request
+from bot4_runtime.exchange.binance.futures import (
+    VERIFIED_S,
+    BinanceFutures,
+    Holding,
+    order_request,
+)
 from bot4_runtime.exchange.binance.futures_failures import futures_failure
 from bot4_runtime.exchange.binance.futures_stream import FuturesStream
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
+from bot4_runtime.exchange.binance.weights import cost
 from bot4_runtime.exchange.protocols import RemoteVenue
 from bot4_runtime.intents import in_parts
 from bot4_runtime.venue.contract import Contract
@@ -435,7 +441,7 @@ def test_leverage_that_was_raised_by_hand_under_a_position_is_told_and_hides_no_
 
 def test_a_venue_that_takes_a_setting_and_keeps_another_is_not_traded_at():
     with connected() as (_venue, client, _server):
-        client._verified = False
+        client._verified_until_s = float("-inf")
         client._set = lambda *_: None
         client._holding = Holding(leverage=9)
         with pytest.raises(VenueRefused, match="by hand"):
@@ -672,7 +678,7 @@ def test_reading_after_reading_leaves_exits_what_they_need_of_the_budget(leverag
         client.submit(intent(1), "b4-1-1", 0.0)
         client.submit(stop(2), "b4-1-2", 0.0)
         account(venue).settings(SYMBOL).leverage = leverage
-        client._verified = False
+        client._verified_until_s = float("-inf")
         for _ in range(asked):
             client.server_time_ms()
         read = []
@@ -749,6 +755,79 @@ def test_settings_that_somebody_changes_are_put_right_with_the_next_reading():
         client.open_orders()
         assert account(venue).settings(SYMBOL).leverage == 3
         client.open_orders()
+
+
+class Passing:
+    """Seconds of a clock that a test moves."""
+
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def by_hand(venue, **changed):
+    """Change how the account holds its symbol, as by hand, without a word of it on any stream."""
+    for name, value in changed.items():
+        setattr(
+            account(venue) if name == "hedge" else account(venue).settings(SYMBOL), name, value
+        )
+
+
+@pytest.mark.parametrize("changed", [{"isolated": False}, {"hedge": True}, {"leverage": 20}])
+def test_what_was_changed_by_hand_and_never_told_is_noticed_within_a_minute(changed):
+    timer = Passing()
+    with connected(timer=timer) as (venue, client, _server):
+        by_hand(venue, **changed)
+        timer.now_s = VERIFIED_S - 1.0
+        client.open_orders()
+        assert account(venue).settings(SYMBOL).isolated is not ("isolated" in changed)
+        timer.now_s = VERIFIED_S
+        client.open_orders()
+        settings = account(venue).settings(SYMBOL)
+        assert (settings.isolated, settings.leverage, account(venue).hedge) == (True, 3, False)
+        client.balances()
+
+
+def test_a_margin_type_that_cannot_be_put_back_holds_entries_and_hides_no_order():
+    timer = Passing()
+    with connected(timer=timer) as (venue, client, _server):
+        client.submit(intent(1), "b4-1-1", 0.0)
+        client.submit(stop(2), "b4-1-2", 0.0)
+        by_hand(venue, isolated=False)
+        for _ in range(2):
+            timer.now_s += VERIFIED_S
+            assert [o.client_id for o in client.open_orders()] == ["b4-1-2"]
+            with pytest.raises(Refusal, match=r"-404[78]"):
+                client.balances()
+        by_hand(venue, isolated=True)
+        client.open_orders()
+        client.balances()
+
+
+def test_looking_how_positions_are_held_costs_little_weight():
+    timer = Passing()
+    with connected(timer=timer) as (_venue, client, _server):
+        asked, get = [], client._http.get
+        client._http.get = lambda path, *rest: [asked.append(f"GET {path}"), get(path, *rest)][1]
+        for second in range(0, 600, 2):  # something is unclear for ten minutes
+            timer.now_s = float(second)
+            client._prepare()
+        looks = [call for call in asked if call.endswith(("/dual", "/symbolConfig"))]
+        assert 2 * 9 <= len(looks) <= 2 * 10
+        share = sum(cost(call).weight for call in looks) / 10 / client._http._budget.weight.most
+        assert share < 0.02
+
+
+def test_a_margin_type_that_the_stream_tells_of_is_put_right_with_the_next_reading():
+    with connected() as (venue, client, _server):
+        client.open_orders()
+        client._stream = silent()
+        told = {"e": "ACCOUNT_UPDATE", "T": 1, "E": 1, "a": {"m": "MARGIN_TYPE_CHANGE", "B": [], "P": []}}  # fmt: skip
+        client._stream._understand(msgspec.json.encode(told).decode())
+        by_hand(venue, isolated=False)
+        client.open_orders()
+        assert account(venue).settings(SYMBOL).isolated
 
 
 def silent():

@@ -186,7 +186,7 @@ def test_a_line_that_never_came_to_send_leaves_the_order_to_rest():
             held.set()
             free.wait()
 
-        here.line._loop.call_soon_threadsafe(hold)
+        here.line._thread.soon(hold)
         assert held.wait(5)
         assert isinstance(here.buy(1)[0], OrderAccepted), "by REST, after the deadline"
         free.set()

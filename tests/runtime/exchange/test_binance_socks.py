@@ -218,7 +218,7 @@ def test_a_proxy_that_refuses_means_that_nothing_was_sent_and_no_thread_dies(pro
         assert until(lambda: client.stream_counts["reconnects"] >= 2)
         assert until(lambda: proxy.refused >= before + 3), "both lines try again"
         threads = [client._stream._thread, client._line._thread]
-        assert all(thread.is_alive() for thread in threads)
+        assert all(thread.alive for thread in threads)
         client.close()
     assert logged
     assert "wrong" not in str(logged)

@@ -159,6 +159,7 @@ class Desk:
         quantity: str = "1",
         epoch: int = 2,
         answered: bool = True,
+        ts_ns: int = 0,
     ) -> str:
         number = self.state.next_intent_no
         intent = OrderIntent(
@@ -178,7 +179,7 @@ class Desk:
             expires_after=0,
             signal_id="s",
             rule_id="r",
-            ts_ns=0,
+            ts_ns=ts_ns,
         )
         name = client_id(epoch, number)
         self.emit(
@@ -664,8 +665,10 @@ def holding(ready: Desk) -> Desk:
     return ready
 
 
-def selling(desk: Desk, name: str, status=OrderStatus.ACCEPTED, filled: str = "0") -> None:
-    desk.venue.orders[name] = desk.told(name, status, filled, side=Side.SELL)
+def selling(
+    desk: Desk, name: str, status=OrderStatus.ACCEPTED, filled: str = "0", **changed
+) -> None:
+    desk.venue.orders[name] = desk.told(name, status, filled, side=Side.SELL, **changed)
 
 
 def test_nothing_is_asked_before_the_only_order_that_reduces_and_before_entries(
@@ -691,6 +694,7 @@ def test_an_exit_waits_while_another_order_may_sell_the_same(holding: Desk) -> N
     exit_ = holding.order(3).intent
     assert holding.keeper.unsure(exit_) == "0 BTCUSDT are left to reduce, not 1"
     selling(holding, client_id(2, 2), OrderStatus.CANCELED)
+    holding.keeper.turn()
     assert holding.keeper.unsure(exit_) == ""
     assert holding.order(2).status is OrderStatus.CANCELED
 
@@ -731,6 +735,141 @@ def test_nothing_is_left_to_reduce_of_what_was_sold(holding: Desk) -> None:
     holding.venue.done.append(holding.trade(2, 6, side=Side.SELL))
     unsure = holding.keeper.unsure(holding.order(3).intent)
     assert unsure == "0 BTCUSDT are left to reduce, not 1"
+
+
+@pytest.fixture
+def parts(ready: Desk) -> Desk:
+    """1 bought, ten stops of 0.1 that rest (2 to 11), ten exits of 0.1 that are to go (12 to 21).
+
+    `asked` and `read` tell which orders were asked for, and how often trades were read.
+    """
+    bought = ready.intend()
+    ready.venue.orders[bought] = ready.told(bought, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.keeper.hurry()
+    ready.after(2_000)
+    for _ in range(10):
+        name = ready.intend(side=Side.SELL, quantity="0.1")
+        selling(ready, name, OrderStatus.CANCELED, quantity=Decimal("0.1"))
+    for _ in range(10):
+        ready.intend(side=Side.SELL, quantity="0.1", answered=False, ts_ns=7)
+    ready.asked, ready.read = [], []
+    query, trades = ready.venue.query, ready.venue.trades
+    ready.venue.query = lambda symbol, name: [ready.asked.append(name), query(symbol, name)][1]
+    ready.venue.trades = lambda symbol, after: [ready.read.append(after), trades(symbol, after)][1]
+    return ready
+
+
+def taken(desk: Desk, number: int) -> None:
+    """Have a sale taken by the venue."""
+    desk.emit(OrderAccepted(ts_event_ns=0, intent_no=number, venue_order_id=str(100 + number)))
+    selling(desk, client_id(2, number), quantity=desk.order(number).intent.quantity)
+
+
+def names(*numbers: int) -> list[str]:
+    return [client_id(2, number) for number in numbers]
+
+
+def test_parts_decided_together_ask_for_each_other_order_once(parts: Desk) -> None:
+    for number in range(12, 22):
+        assert parts.keeper.unsure(parts.order(number).intent) == ""
+        taken(parts, number)
+    assert parts.asked == names(*range(2, 21)), "ten stops, and nine parts before the last one"
+    assert len(parts.read) == 10
+
+
+def test_what_a_part_sold_since_is_not_sold_again(parts: Desk) -> None:
+    for number in range(12, 21):
+        assert parts.keeper.unsure(parts.order(number).intent) == ""
+        taken(parts, number)
+    parts.intend(side=Side.SELL, quantity="0.2", answered=False, ts_ns=7)
+    assert parts.keeper.unsure(parts.order(22).intent) == "0.0 BTCUSDT are left to reduce, not 0.2"
+
+
+def test_a_part_whose_outcome_is_not_known_holds_the_others_back(parts: Desk) -> None:
+    assert parts.keeper.unsure(parts.order(12).intent) == ""
+    parts.emit(OrderOutcomeUnknown(ts_event_ns=0, intent_no=12, reason="timeout"))
+    parts.asked.clear()
+    for number in range(13, 21):
+        unsure = parts.keeper.unsure(parts.order(number).intent)
+        assert unsure == "what was sold of BTCUSDT is not known yet"
+    assert parts.asked == names(*[12] * 8)
+    taken(parts, 12)
+    assert parts.keeper.unsure(parts.order(21).intent) == ""
+
+
+def test_while_orders_are_in_doubt_each_part_asks_for_one_of_them_alone(parts: Desk) -> None:
+    for number in (5, 7):
+        late = client_id(2, number)
+        selling(parts, late, OrderStatus.CANCELED, "0.05", quantity=Decimal("0.1"))
+
+    def withheld(number: int) -> None:
+        unsure = parts.keeper.unsure(parts.order(number).intent)
+        assert unsure == "what was sold of BTCUSDT is not known yet"
+        parts.emit(
+            OrderClosed(ts_event_ns=0, intent_no=number, status="never_placed", reason=unsure)
+        )
+
+    for number in (12, 13, 14):
+        withheld(number)
+    assert parts.asked == names(*range(2, 12), 5, 5)
+    parts.venue.done.append(parts.trade(5, 6, "0.05", side=Side.SELL))
+    withheld(15)
+    assert parts.asked[12:] == names(5, 7)
+    parts.venue.done.append(parts.trade(7, 7, "0.05", side=Side.SELL))
+    for number in range(16, 22):
+        assert parts.keeper.unsure(parts.order(number).intent) == ""
+    assert parts.asked[14:] == names(7)
+    assert parts.state.books[Book.VALIDATED].positions[SYMBOL].quantity == Decimal("0.9")
+
+
+def test_a_venue_that_is_away_is_asked_once_a_part(
+    parts: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_symbol: str, name: str) -> None:
+        parts.asked.append(name)
+        raise VenueUnreachable("connection refused")
+
+    monkeypatch.setattr(parts.venue, "query", gone)
+    for number in range(12, 22):
+        assert "connection refused" in parts.keeper.unsure(parts.order(number).intent)
+    assert len(parts.asked) == 10
+
+
+def test_what_was_certain_is_asked_for_again_after_the_next_look(parts: Desk) -> None:
+    selling(parts, client_id(2, 2), quantity=Decimal("0.1"))  # its cancel failed
+    for number in (12, 13):
+        unsure = parts.keeper.unsure(parts.order(number).intent)
+        assert unsure == "0.0 BTCUSDT are left to reduce, not 0.1"
+        assert parts.asked.count(client_id(2, 2)) == 1
+    parts.keeper.turn()
+    parts.keeper.unsure(parts.order(14).intent)
+    assert parts.asked.count(client_id(2, 2)) == 2
+
+
+def test_what_was_decided_otherwise_has_a_reading_of_its_own(parts: Desk) -> None:
+    assert parts.keeper.unsure(parts.order(12).intent) == ""
+    taken(parts, 12)
+    parts.intend(side=Side.SELL, quantity="0.1", answered=False, ts_ns=8)
+    parts.asked.clear()
+    parts.keeper.unsure(parts.order(22).intent)
+    assert parts.asked == [client_id(2, 12)]
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_stops_in_parts_ask_for_each_other_once(ready: Desk, count: int) -> None:
+    bought = ready.intend()
+    ready.venue.orders[bought] = ready.told(bought, OrderStatus.FILLED, "1")
+    ready.venue.done = [ready.trade(1, 5)]
+    ready.keeper.hurry()
+    ready.after(2_000)
+    asked, query = [], ready.venue.query
+    ready.venue.query = lambda symbol, name: [asked.append(name), query(symbol, name)][1]
+    for number in range(2, 2 + count):
+        ready.intend(side=Side.SELL, quantity="0.01", answered=False, ts_ns=7)
+        assert ready.keeper.unsure(ready.order(number).intent) == ""
+        taken(ready, number)
+    assert asked == names(*range(2, 1 + count))
 
 
 # ------------------------------------------------------------------ boundaries

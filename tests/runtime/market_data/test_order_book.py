@@ -1,6 +1,7 @@
 """A book kept from changes is the book there is, or is not traded on."""
 
 import json
+from bisect import bisect_left
 from decimal import Decimal
 
 import pytest
@@ -72,6 +73,11 @@ class Naive:
 @pytest.mark.data
 @pytest.mark.parametrize("market", ["spot", "usdm"])
 def test_the_recorded_books_are_rebuilt_at_every_change(captured, market):
+    """Compared at every change: all levels and quantities of both sides, the order of their prices
+    and that those which changed are or are not among them, the best prices, and Binance's own best
+    prices of that change where they were recorded. Every 500 changes and at the end: what `levels`
+    returns against a sort of all levels.
+    """
     decoder, book = MarketDecoder(), OrderBook(Market(market))
     naive, waiting, compared, tickers = None, [], 0, {}
     for _, message in captured(market):
@@ -101,11 +107,14 @@ def test_the_recorded_books_are_rebuilt_at_every_change(captured, market):
         naive.apply(told["data"])
         compared += 1
         assert book.last_id == event.last_id
-        for ours, side in ((book._bids.quantities, "b"), (book._asks.quantities, "a")):
-            exact = naive.exact[side]
-            assert len(ours) == len(exact)
-            for price, _ in told["data"][side]:
-                assert ours.get(Decimal(price)) == exact.get(Decimal(price))
+        for ours, side in ((book._bids, "b"), (book._asks, "a")):
+            exact, prices = naive.exact[side], ours.prices
+            assert ours.quantities == exact
+            assert len(prices) == len(exact)
+            assert all(map(Decimal.__lt__, prices, prices[1:]))
+            for price in (Decimal(told_price) for told_price, _ in told["data"][side]):
+                at = bisect_left(prices, price)
+                assert (prices[at : at + 1] == [price]) == (price in exact)
         if compared % 500 == 1:
             assert book.levels(10**6) == (naive.ordered("b"), naive.ordered("a"))
         best = book.best()
@@ -115,6 +124,7 @@ def test_the_recorded_books_are_rebuilt_at_every_change(captured, market):
         if ticker is not None:
             assert best == (ticker.bid, ticker.bid_quantity, ticker.ask, ticker.ask_quantity)
             tickers[None] = tickers.get(None, 0) + 1
+    assert book.levels(10**6) == (naive.ordered("b"), naive.ordered("a"))
     assert compared > 3_000
     assert tickers[None] > 300, "Binance's own best prices were compared with"
     assert (book.state, book.counts) == (BookState.KNOWN, {})

@@ -12,7 +12,9 @@ from bot4_runtime.candles.simulated import SimulatedMarket
 from bot4_runtime.clock import LiveClock, ManualClock
 from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import DataError, LocationRefused, VenueUnreachable
+from bot4_runtime.exchange.binance.limits import DEFAULT_PAUSE_MS, RequestBudget
 from bot4_runtime.exchange.binance.polling import PAGE, BinanceSource
+from bot4_runtime.patience import patiently
 
 HOUR = 3_600_000
 FROM = 1_704_067_200_000  # 2024-01-01
@@ -197,9 +199,7 @@ def test_nobody_listening_is_unreachable_and_a_stream_stops_when_told() -> None:
 REFUSED = {"code": 0, "msg": "Service unavailable from a restricted location"}
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [(451, REFUSED), (451, "no"), (403, "<html>request blocked</html>")]
-)
+@pytest.mark.parametrize(("status", "body"), [(451, REFUSED), (451, "no")])
 def test_a_refused_location_is_final(served, status: int, body: object) -> None:
     venue, url = served
     polled, _ = source(url, "BTCUSDT")
@@ -235,12 +235,46 @@ def test_who_wants_silence_is_not_asked_again_soon(served, status: int, at_start
     if not at_start:
         polled.check()
     venue.faults = [(status, "<html>request blocked</html>")]
-    with pytest.raises((VenueUnreachable, LocationRefused)):
+    with pytest.raises(VenueUnreachable):
         polled.check() if at_start else polled.history(FROM, NOW)
     venue.asked.clear()
     with pytest.raises(VenueUnreachable, match=r"another \d+ s; nothing was asked"):
         polled.check() if at_start else polled.history(FROM, NOW)
     assert venue.asked == []
+
+
+class Passing(threading.Event):
+    """Lets the time of a clock pass instead of waiting."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.clock.advance_to(self.clock.now_ns() + round((timeout or 0.0) * 1_000_000_000))
+        return self.is_set()
+
+
+@pytest.mark.parametrize("body", ["<html>request blocked</html>", ""])
+def test_a_firewall_is_waited_out_from_the_very_first_request_on(served, body: str) -> None:
+    venue, url = served
+    clock = ManualClock(NOW * 1_000_000)
+    polled = BinanceSource(
+        symbols=["BTCUSDT"],
+        interval="1h",
+        market=Market.SPOT,
+        clock=clock,
+        base_url=url,
+        budget=RequestBudget(None, Market.SPOT, lambda: clock.now_ns() // 1_000_000),
+    )
+    venue.faults = [(403, body)] * 3
+    told: list[str] = []
+    got = patiently(lambda: list(polled.history(FROM, NOW)), Passing(clock), told.append)
+    assert got == venue.rows["BTCUSDT"][:COUNT]
+    assert [path for path, _ in venue.asked].count("/api/v3/exchangeInfo") == 4
+    assert clock.now_ns() - NOW * 1_000_000 >= 3 * DEFAULT_PAUSE_MS * 1_000_000, "it kept asking"
+    assert "HTTP 403" in told[0]
+    assert "proxy" in told[0], "who is turned away for good is not told what to do"
 
 
 def test_an_unknown_symbol_names_the_nearest(served) -> None:
