@@ -399,6 +399,12 @@ class SyntheticFill(AccountKeeper):
         self._ledger.emit(fill_event(order, trade))
 
 
+@planted("a sale is sent whatever else may sell the same", "keeper", seed=899)
+class SureOfWhatIsLeft(AccountKeeper):
+    def unsure(self, intent):
+        return ""
+
+
 @planted("reconciliation looks at orders and leaves trades out", "keeper")
 class NoTradesRead(AccountKeeper):
     def _book_trades(self, through):
