@@ -22,6 +22,9 @@ LASTING: Final = frozenset(
 )
 """Faults that go on for their seconds of the venue's time."""
 
+FIREWALL_MS: Final = 60_000
+"""How long a client keeps silent after a firewall's 403 (N9), which names no end itself."""
+
 
 class Span(NamedTuple):
     """A time in which what was held of a symbol had no stop, by the venue's clock."""
@@ -116,6 +119,8 @@ def _troubles(entries: Sequence[Entry]) -> list[tuple[int, float]]:
 
 def _over_ms(fault: Entry) -> float:
     name = fault.body["fault"]
+    if name == Fault.FORBIDDEN:
+        return fault.time_ms + FIREWALL_MS
     if name not in LASTING:
         return fault.time_ms
     seconds = fault.body["seconds"]

@@ -247,6 +247,8 @@ LISTENS = Entry(seq=1, time_ms=101_000, kind="listens", uid=0, body={})
         (71_001, [fault(11_000, "drop_reply"), fault(80_000, "drop_reply")], True),
         (151_000, [fault(0, "banned", 91)], False),
         (151_001, [fault(0, "banned", 91)], True),
+        (131_000, [fault(11_000, "forbidden")], False),
+        (131_001, [fault(11_000, "forbidden")], True),
         (10**9, [fault(0, "key_revoked")], False),
         (10**9, [fault(0, "refuse_connect")], False),
         (161_000, [fault(0, "refuse_connect"), LISTENS], False),
