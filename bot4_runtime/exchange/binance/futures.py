@@ -52,11 +52,12 @@ from bot4_runtime.exchange.binance.futures_messages import (
 )
 from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
 from bot4_runtime.exchange.binance.http_connection import REPLY_S, Refusal
+from bot4_runtime.exchange.binance.income import FundingHistory
 from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
 from bot4_runtime.exchange.binance.signing import Signer
-from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import VenueFunding, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 DUPLICATE: Final = "-4116"
@@ -66,6 +67,8 @@ CLOSED: Final = "-4108"
 AS_IT_IS: Final = frozenset({"-4046", "-4059"})
 """Margin type, or position mode, need no change."""
 ALGOS_KEPT: Final = 1_000
+FUNDING_HEARD: Final = "ACCOUNT_UPDATE:FUNDING_FEE"
+"""What the user stream counts when funding moved the account."""
 USDM: Final = Dialect(
     time="/fapi/v1/time",
     rules="/fapi/v1/exchangeInfo",
@@ -159,6 +162,8 @@ class BinanceFutures(BinanceAccount):
                 budget=budget,
                 proxy=proxy,
             )
+        self._income = FundingHistory(lambda path, asked: self._ask(path, asked, Lane.OPEN))
+        self._next_fundings: Mapping[str, int] = {}
         self._symbols = tuple(symbols)
         self._holding = holding
         self._verified = False
@@ -333,12 +338,25 @@ class BinanceFutures(BinanceAccount):
         """Return None: this market does not tell the account's number."""
         return None
 
+    def fundings(self, from_ms: int, to_ms: int) -> Sequence[VenueFunding]:
+        """Return all fundings of the account from a time on to the present, oldest first."""
+        return self._income.read(from_ms, to_ms)
+
+    def next_fundings(self) -> Mapping[str, int]:
+        """Return when each symbol is funded next, ms of the venue, as it was last told."""
+        return self._next_fundings
+
+    def fundings_heard(self) -> int:
+        """Return how often the user stream told that funding was paid."""
+        return self.stream_counts[FUNDING_HEARD]
+
     def _learn_marks(self) -> None:
         rows = read_answer(
             self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
             list[MarkFields],
             "the marks",
         )
+        self._next_fundings = {row.symbol: row.next_funding_time for row in rows}
         try:
             traded = [row for row in rows if row.symbol in self._symbols]
             self._rules.marks({row.symbol: positive(row.mark_price) for row in traded})
