@@ -60,6 +60,7 @@ class FundingDesk:
         self._symbols = symbols
         self._read_ms = 0
         """When all was read last; 0 in a process that did not yet."""
+        self._due = False
         self._fresh = False
         self._heard = 0
         self._next_ms: dict[str, int] = {}
@@ -92,12 +93,12 @@ class FundingDesk:
             return []
         self._pass_time(now_ms)
         heard = self._venue.fundings_heard()
-        waits = self._failure or self._owed_ms or self._strange_ms
-        if self._read_ms and heard == self._heard and not waits:
+        self._due |= heard != self._heard or not self._read_ms
+        if not (self._due or self._failure or self._owed_ms or self._strange_ms):
             return []
         told = self._read(now_ms)
         if not self._failure:
-            self._heard = heard
+            self._heard, self._due = heard, False
         return told
 
     def compared(
@@ -108,7 +109,7 @@ class FundingDesk:
         One that differs is a reason to ask for fundings that nothing else told of.
         """
         found = self._differences(wallets, positions)
-        if found and not self._fresh:
+        if found and not self._fresh and not self._failure:
             self._read(now_ms)
             found = self._differences(wallets, positions)
         return [] if self._failure or self._owed_ms or self._strange_ms else found
@@ -129,8 +130,10 @@ class FundingDesk:
         coming = self._venue.next_fundings()
         for symbol in self._ours():
             due_ms = self._next_ms.get(symbol, 0)
-            if 0 < due_ms <= now_ms < due_ms + LATE_MS and self._held(symbol, due_ms):
-                self._owed_ms[symbol] = due_ms
+            if 0 < due_ms <= now_ms and self._held(symbol, due_ms):
+                self._due = True
+                if now_ms < due_ms + LATE_MS:
+                    self._owed_ms[symbol] = due_ms
             self._next_ms[symbol] = coming.get(symbol, 0)
 
     def _held(self, symbol: str, time_ms: int) -> bool:

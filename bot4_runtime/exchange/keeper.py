@@ -2,10 +2,11 @@
 
 Between candles it folds what the user stream brings; at the start, after a reconnect, every
 30 s and soon after anything unclear it reads the account whole: open orders, each of our live
-orders by name, trades from the last trade read on, balances, and of contracts positions. A failed
-reading is repeated and entries wait; a difference makes them wait until the operator accepts it.
-What only absence or an amount speaks for is believed when two readings agree on it. What the
-venue closed itself is booked, and entries wait until the operator accepts that too.
+orders by name, trades from the last trade read on, balances, and of contracts positions and
+funding. A failed reading is repeated and entries wait; a difference makes them wait until the
+operator accepts it. What only absence or an amount speaks for is believed when two readings agree
+on it. What the venue closed itself is booked, and entries wait until the operator accepts that
+too.
 
 At the start everything that was intended and never answered is UNKNOWN: see `unknown`.
 """

@@ -161,6 +161,17 @@ def test_a_time_that_passed_while_something_is_held_is_reason_to_ask(desk: Funde
     assert len(desk.paying.asked) == asked + 1
 
 
+def test_a_time_that_passed_long_ago_is_reason_to_ask_too(desk: Funded) -> None:
+    """The process stood still for an hour: nothing is waited for any more."""
+    due_ms = desk.now_ms + 2 * INTERVAL_MS
+    desk.paying.coming = {SYMBOL: due_ms}
+    desk.after(INTERVAL_MS)
+    desk.pay(UNSEEN, time_ms=due_ms)
+    desk.paying.coming = {SYMBOL: FAR_MS}
+    desk.after(6 * LATE_MS)
+    assert desk.paid == [(1, True)]
+
+
 def test_what_nothing_told_of_is_found_by_the_wallet(desk: Funded) -> None:
     desk.pay("-0.3")
     desk.after(INTERVAL_MS)
@@ -218,6 +229,7 @@ def test_a_list_that_fails_stops_entries_and_nothing_else(desk: Funded) -> None:
     desk.paying.fails = VenueUnreachable("away")
     desk.after(INTERVAL_MS)
     assert desk.keeper.hold == "funding could not be read: away"
+    assert len(desk.paying.asked) == 2, "once a reading"
     assert desk.venue.contracts is not None
     desk.venue.contracts["SOLUSDT"] = D(2)
     desk.after(2_000)
