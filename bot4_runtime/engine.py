@@ -163,6 +163,7 @@ class Engine:
         self._state = ledger.state
         self._books = tuple(books)
         self._desk = Desk(parts.evidence, KEPT)
+        self._amended = 0
         self._commands: list[Command] = []
         self._last: dict[str, Candle] = {}
         self._shown: dict[Book, tuple[BreakerState, RiskMetrics, int]] = {}
@@ -480,6 +481,9 @@ class Engine:
             return
         parts, symbol, session = self._parts, signal.symbol, self._state.session
         validated = self._state.books[Book.VALIDATED]
+        if validated.amended_total != self._amended:  # what it saw of closed trades is no more so
+            self._amended = validated.amended_total
+            self._desk = Desk(parts.evidence, KEPT)
         self._desk.follow(
             validated.closed_trades,
             validated.trades_total,

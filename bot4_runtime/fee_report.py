@@ -1,4 +1,6 @@
-"""What an account paid in fees, told from its journal: totals, and predicted against charged.
+"""What an account paid in fees and funding, told from its journal.
+
+Fees are told in totals, and predicted against charged; funding by symbol, negative when paid.
 
 Predictions are made with the fee settings in force now; a journal written under others differs.
 Tier and schedule are those of each fill's day, folded from the journal as a run folds them.
@@ -8,6 +10,7 @@ venue discounts only what it takes in BNB. What it took in BNB, in a market with
 compared with the last journaled close of BNB: the price it converted at is not in the journal.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +23,7 @@ from rich.table import Table
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.events import (
     CandleClosed,
+    FundingPaid,
     InstrumentDefined,
     OrderFilled,
     SessionStarted,
@@ -138,12 +142,28 @@ def fee_report(journal: JournalReader, settings: FeesSection) -> dict[str, Any]:
         "by_symbol": _told(found.by_symbol),
         "by_day": _told({_date(day): total for day, total in found.by_day.items()}),
         "by_liquidity": _told(found.by_liquidity),
+        "funding": _funding(journal),
         "reconciliation": {_date(day): _compared(found, day) for day in sorted(found.days)},
         **{
             name: sum(getattr(day, name) for day in found.days.values())
             for name in ("checked", "near", "unchecked")
         },
         "matches": found.matches,
+    }
+
+
+def _funding(journal: JournalReader) -> dict[str, dict[str, Any]]:
+    """Return how often funding was booked, and how much of each asset, by symbol."""
+    times: Counter[str] = Counter()
+    amounts: dict[str, dict[str, Decimal]] = {}
+    for _, event in journal.events(kinds=(FundingPaid,)):
+        if isinstance(event, FundingPaid) and event.ours:
+            times[event.symbol] += 1
+            of_symbol = amounts.setdefault(event.symbol, {})
+            of_symbol[event.asset] = of_symbol.get(event.asset, Decimal(0)) + event.amount
+    return {
+        symbol: {"times": times[symbol], "amounts": _amounts(amounts[symbol])}
+        for symbol in sorted(times)
     }
 
 
@@ -212,6 +232,11 @@ def print_fee_report(found: Mapping[str, Any], console: Console) -> None:
         amounts = [_lines(row[part]) for part in ("predicted", "charged", "difference")]
         table.add_row(day, checked, *amounts)
     console.print(table)
+    if found["funding"]:
+        table = _table("Funding", "Times", "Amount; negative is paid")
+        for symbol, row in found["funding"].items():
+            table.add_row(symbol, f"{row['times']:,}", _lines(row["amounts"]))
+        console.print(table)
     if found["unchecked"]:
         console.print(
             "In brackets: fills the journal cannot predict, for want of a price of BNB or of the "

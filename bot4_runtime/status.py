@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,11 @@ def print_status(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     for name, book in found["books"].items():
         console.print(_told(name, book["risk"]), highlight=False)
+        if Decimal(book["funding_quote"]):
+            console.print(
+                f"{name} funding: {Decimal(book['funding_quote']):+,.2f}, within its P&L.",
+                highlight=False,
+            )
     for line in _warnings(found):
         console.print(line, style="yellow", highlight=False, markup=False)
     console.print(f"State hash {found['state_hash']}", highlight=False)
@@ -243,6 +249,7 @@ def _book(state: TradingState, name: Book, candles: Candles) -> dict[str, Any]:
         "pnl_quote": str(book.metrics.equity - book.initial_cash),
         "cash_quote": str(book.cash),
         "fees_quote": str(book.fees_quote),
+        "funding_quote": str(book.funding_quote),
         "unvalued_fees": {asset: str(fee) for asset, fee in sorted(book.unvalued_fees.items())},
         "drawdown": book.metrics.drawdown,
         "leverage": book.metrics.leverage,
@@ -257,6 +264,7 @@ def _book(state: TradingState, name: Book, candles: Candles) -> dict[str, Any]:
                 "entry_price": str(held.entry_price),
                 "stop_price": str(held.stop_price),
                 "mark": state.marks[held.symbol],
+                "funding_quote": str(held.funding_quote),
             }
             for held in book.positions.values()
         ],

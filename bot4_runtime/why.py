@@ -8,6 +8,7 @@ nothing is judged anew.
 import difflib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -323,7 +324,12 @@ def _outcome(
         return []
     state = journal.state(snapshots)
     held = [
-        {"book": book.value, "state": "open", "quantity": str(position.quantity)}
+        {
+            "book": book.value,
+            "state": "open",
+            "quantity": str(position.quantity),
+            "funding": str(position.funding_quote),
+        }
         for book, held in state.books.items()
         for position in held.positions.values()
         if position.signal_id == signal_id
@@ -346,6 +352,7 @@ def _closed(signal_id: str, trades: Iterable[ClosedTrade]) -> list[Story]:
             "exit_reason": trade.exit_reason,
             "pnl": str(trade.pnl),
             "fees": str(trade.fees_quote),
+            "funding": str(trade.funding_quote),
             "return_net": trade.return_net,
         }
         for trade in trades
@@ -436,17 +443,24 @@ def _lines(story: Story) -> list[str]:
         ]
     for end in story["outcome"]:
         if end["state"] == "open":
-            lines.append(f"Outcome, {end['book']} book: {end['quantity']} is still held")
+            lines.append(
+                f"Outcome, {end['book']} book: {end['quantity']} is still held{_funding(end)}"
+            )
         else:
             lines.append(
                 f"Outcome, {end['book']} book: closed {end['time']} by {end['exit_reason']}, "
                 f"{float(end['entry_price']):.8g} to {float(end['exit_price']):.8g}, "
                 f"{end['return_net']:+.2%}, P&L {float(end['pnl']):+,.2f} after fees "
-                f"{float(end['fees']):,.2f}"
+                f"{float(end['fees']):,.2f}{_funding(end)}"
             )
     if story["orders"] and not story["outcome"]:
         lines.append("Outcome: nothing was bought.")
     return lines
+
+
+def _funding(end: Story) -> str:
+    amount = Decimal(end["funding"])
+    return f", funding {amount:+,.2f}" if amount else ""
 
 
 def _utc(ts_ns: int) -> str:

@@ -26,6 +26,7 @@ from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.dead_man import DeadMan
+from bot4_runtime.exchange.funding import FundingDesk, Ledger
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.exchange.recognition import shown_order
 from bot4_runtime.settings import Settings
@@ -74,6 +75,12 @@ class Remote:
         if not self.dead_man_s or not isinstance(self.venue, BinanceFutures):
             return None
         return DeadMan(self.venue.countdown, self.dead_man_s * 1_000, self.timer)
+
+    def funding(self, ledger: Ledger, symbols: tuple[str, ...]) -> FundingDesk | None:
+        """Return what books funding; None on a market that has none."""
+        if not isinstance(self.venue, BinanceFutures):
+            return None
+        return FundingDesk(self.venue, ledger, symbols)
 
     def start(self) -> None:
         """Learn the venue's time where it answers, and follow the user stream."""

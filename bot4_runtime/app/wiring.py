@@ -249,6 +249,7 @@ def _keeper(
         timer=remote.timer,
         confirm=claim.confirm if claim is not None else lambda: None,
         dead_man=remote.dead_man(),
+        funding=remote.funding(ledger, source.symbols),
     )
 
 

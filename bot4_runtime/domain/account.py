@@ -7,18 +7,19 @@ import msgspec
 
 
 class DifferenceKind(StrEnum):
-    """What disagrees: an asset's balance, an order, or a trade."""
+    """What disagrees: an asset's balance, an order, a trade, or a funding."""
 
     BALANCE = "balance"
     ORDER = "order"
     TRADE = "trade"
+    FUNDING = "funding"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One disagreement; entries wait until it is gone or the operator accepts it.
 
     Attributes:
-        name: the asset, the order's client id, or ``SYMBOL:trade id``.
+        name: the asset, the order's client id, or ``SYMBOL:id`` of a trade or funding.
         ours: what the journal leads to; 0 for what it does not know.
         venue: what the venue says; 0 for what it does not know.
         reason: what it means, in words.

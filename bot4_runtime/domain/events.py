@@ -338,6 +338,31 @@ class Reconciled(Event, frozen=True, kw_only=True, gc=False, tag=True):
     differences: tuple[Difference, ...]
 
 
+class FundingPaid(Event, frozen=True, kw_only=True, gc=False, tag=True):
+    """Funding moved a wallet of USD-M; exactly once per symbol and transaction id.
+
+    `ts_event_ns` is the time the venue names for it.
+
+    Attributes:
+        asset: of the wallet, and of the amount.
+        amount: negative when it was paid.
+        transaction_id: the venue's, unique among an account's fundings.
+        ours: whether a position of this journal was behind it. What was not moves the amount
+            expected at the venue, and no book.
+    """
+
+    symbol: str
+    asset: str
+    amount: Decimal
+    transaction_id: int
+    ours: bool
+
+    @property
+    def key(self) -> str:
+        """What identifies it."""
+        return f"{self.symbol}:{self.transaction_id}"
+
+
 class OperatorCommand(Event, frozen=True, kw_only=True, gc=False, tag=True):
     """An operator's order; it can only tighten, reduce, halt, or resume.
 
@@ -385,6 +410,7 @@ SystemEvent = (
     | ModelPromoted
     | ModelTrial
     | Reconciled
+    | FundingPaid
     | OperatorCommand
 )
 JournaledEvent = MarketEvent | OrderEvent | RiskEvent | SystemEvent

@@ -160,7 +160,7 @@ def payload_hash(intent: OrderIntent) -> str:
     return hashlib.sha256(msgspec.json.encode(intent, order="sorted")).hexdigest()
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One execution. `trade_id` is the venue's and is unique per (book, symbol).
 
     Attributes:
@@ -168,6 +168,8 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
         price: in quote.
         quantity: in base, positive.
         fee: in `fee_asset`, positive when paid, negative when rebated.
+        realised: what the venue of a contract credited for it, in quote and fees left out; None
+            where it does not tell.
     """
 
     trade_id: str
@@ -181,6 +183,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     fee_asset: str
     liquidity: Liquidity
     ts_event_ns: int
+    realised: Decimal | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
         realised: realised profit of this round trip so far, in quote, after fees.
         peak_quantity: largest absolute base quantity held in this round trip.
         fees_quote: fees of this round trip so far, valued in quote.
+        funding_quote: funding of this round trip so far, part of `realised`; negative when paid.
     """
 
     book: Book
@@ -32,6 +33,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     opened_ts_ns: int
     rule_id: str
     signal_id: str
+    funding_quote: Decimal = Decimal(0)
 
 
 class ClosedTrade(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +41,11 @@ class ClosedTrade(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         quantity: largest base quantity held.
-        pnl: net profit in quote, all fees included.
+        pnl: net profit in quote, all fees and funding included.
         return_net: pnl / (entry_price x quantity).
         exit_reason: ``signal``, ``stop``, ``emergency``, ``end``, or ``liquidation`` when
             the venue closed it itself.
+        funding_quote: funding within `pnl`; negative when paid.
     """
 
     book: Book
@@ -59,3 +62,4 @@ class ClosedTrade(msgspec.Struct, frozen=True, kw_only=True):
     fees_quote: Decimal
     return_net: float
     exit_reason: str
+    funding_quote: Decimal = Decimal(0)

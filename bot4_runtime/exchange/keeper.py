@@ -2,10 +2,11 @@
 
 Between candles it folds what the user stream brings; at the start, after a reconnect, every
 30 s and soon after anything unclear it reads the account whole: open orders, each of our live
-orders by name, trades from the last trade read on, balances, and of contracts positions. A failed
-reading is repeated and entries wait; a difference makes them wait until the operator accepts it.
-What only absence or an amount speaks for is believed when two readings agree on it. What the
-venue closed itself is booked, and entries wait until the operator accepts that too.
+orders by name, trades from the last trade read on, balances, and of contracts positions and
+funding. A failed reading is repeated and entries wait; a difference makes them wait until the
+operator accepts it. What only absence or an amount speaks for is believed when two readings agree
+on it. What the venue closed itself is booked, and entries wait until the operator accepts that
+too.
 
 At the start everything that was intended and never answered is UNKNOWN: see `unknown`.
 """
@@ -26,6 +27,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Order, OrderIntent, OrderStatus, Purpose
 from bot4_runtime.exchange.dead_man import DeadMan
+from bot4_runtime.exchange.funding import FundingDesk
 from bot4_runtime.exchange.protocols import RemoteVenue, VenueOrder, VenueTrade
 from bot4_runtime.exchange.reconcile import (
     claim,
@@ -85,6 +87,7 @@ class AccountKeeper:
         timer: nanoseconds of a clock that never jumps.
         confirm: raises when the account is not this journal's; asked before each whole reading.
         dead_man: ends entries at the venue when nobody looks after them; None for no such switch.
+        funding: books what perpetuals pay, and compares wallets; None leaves both out.
     """
 
     def __init__(
@@ -99,9 +102,11 @@ class AccountKeeper:
         timer: Callable[[], int],
         confirm: Callable[[], object] = bool,
         dead_man: DeadMan | None = None,
+        funding: FundingDesk | None = None,
     ) -> None:
         self._confirm = confirm
         self._dead_man = dead_man
+        self._funding = funding
         self._venue = venue
         self._ledger = ledger
         self._epoch = epoch
@@ -142,7 +147,11 @@ class AccountKeeper:
         if differences:
             more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
             return f"the venue disagrees: {differences[0].text}{more}"
-        return self._failure or self._doubt()
+        return self._failure or self._unpaid or self._doubt()
+
+    @property
+    def _unpaid(self) -> str:
+        return "" if self._funding is None else self._funding.hold
 
     def _doubt(self) -> str:
         if not self._streaming:
@@ -307,7 +316,7 @@ class AccountKeeper:
             self._touched.update(
                 symbol for book in state.books.values() for symbol in book.positions
             )
-        waits = self._unclear or bool(self._suspects)
+        waits = self._unclear or self._suspects or self._unpaid
         self._due_ms = self._now_ms() + (URGENT_MS if waits else INTERVAL_MS)
 
     def _read(self) -> None:
@@ -329,7 +338,7 @@ class AccountKeeper:
             self._on_missed(state.orders[intent_no])
         for intent_no, told in self._told.items():
             self._settle(state.orders[intent_no], told)
-        balances, positions = dict(self._venue.balances()), self._venue.positions()
+        balances, positions = self._amounts()
         after = self._book_trades(dict(through))
         opening = None
         if state.account.opening is None:
@@ -343,13 +352,24 @@ class AccountKeeper:
         self._unclear |= after != through
         self._conclude(after, opening)
 
+    def _amounts(self) -> tuple[dict[str, Decimal], Mapping[str, Decimal] | None]:
+        """Read what is held, and book what it cost to hold it."""
+        balances, positions = dict(self._venue.balances()), self._venue.positions()
+        if self._funding is not None:
+            for foreign in self._funding.look(self._clock.now_ns() // NS_PER_MS):
+                self._trip(foreign)
+        return balances, positions
+
     def _compared_with(
         self, balances: Mapping[str, Decimal], positions: Mapping[str, Decimal] | None
     ) -> list[Difference]:
         state = self._ledger.state
         if positions is None:
             return compare_balances(state.account, balances)
-        return compare_positions(state.account, positions, {*self._symbols, *state.instruments})
+        found = compare_positions(state.account, positions, {*self._symbols, *state.instruments})
+        if self._funding is not None:
+            found += self._funding.compared(balances, positions, self._clock.now_ns() // NS_PER_MS)
+        return found
 
     def _measure_clock(self) -> None:
         before_ns = self._clock.now_ns()

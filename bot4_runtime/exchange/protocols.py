@@ -82,6 +82,8 @@ class VenueTrade(msgspec.Struct, frozen=True, kw_only=True):
         trade_id: the venue's; rises within a symbol.
         venue_order_id: of the order it belongs to.
         time_ms: venue time.
+        realised: what the venue of a contract credited for it, in quote and fees left out; None
+            where it does not tell.
     """
 
     symbol: str
@@ -94,6 +96,43 @@ class VenueTrade(msgspec.Struct, frozen=True, kw_only=True):
     fee_asset: str
     liquidity: Liquidity
     time_ms: int
+    realised: Decimal | None = None
+
+
+class VenueFunding(msgspec.Struct, frozen=True, kw_only=True):
+    """A funding as a venue tells it.
+
+    Attributes:
+        asset: of the wallet that it moved.
+        amount: negative when it was paid.
+        transaction_id: the venue's; unique among an account's fundings.
+        time_ms: venue time.
+    """
+
+    symbol: str
+    asset: str
+    amount: Decimal
+    transaction_id: int
+    time_ms: int
+
+
+class FundedVenue(Protocol):
+    """What perpetuals pay between trades; asked beside `RemoteVenue`, with its errors."""
+
+    def fundings(self, from_ms: int, to_ms: int) -> Sequence[VenueFunding]:
+        """Return all fundings of the account from a time on, oldest first, paged to the end.
+
+        `to_ms` is the venue's present time.
+        """
+        ...
+
+    def next_fundings(self) -> Mapping[str, int]:
+        """Return when each symbol is funded next, venue time in ms, as it was last told."""
+        ...
+
+    def fundings_heard(self) -> int:
+        """Return how often the user stream told that funding was paid."""
+        ...
 
 
 class UserUpdate(msgspec.Struct, frozen=True, kw_only=True):

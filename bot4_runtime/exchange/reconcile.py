@@ -6,6 +6,7 @@ Pure: state and what a venue said go in, events and differences come out. The ru
 - An order ends only once all its trades are booked, so that nothing is released too early.
 - What is not ours is a difference and is never taken for ours.
 - Positions follow from trades alone; balances, or the venue's positions, only confirm them.
+- A wallet of contracts follows from what the venue says that trades realised, fees and funding.
 - What the venue closes itself (liquidation, auto-deleveraging) is booked, and told as that.
 
 `keeper` does the asking.
@@ -19,7 +20,7 @@ from bot4_runtime.domain.account import Difference, DifferenceKind
 from bot4_runtime.domain.client_id import parse_client_id, tag_of
 from bot4_runtime.domain.events import OrderClosed, OrderEvent, OrderFilled, OrderRejected
 from bot4_runtime.domain.order import Book, Fill, Order, OrderStatus
-from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import VenueFunding, VenueOrder, VenueTrade
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.state.venue_account import VenueAccount
 
@@ -102,6 +103,7 @@ def _fill(trade: VenueTrade, intent_no: int, book: Book, ts_ns: int) -> Fill:
         fee_asset=trade.fee_asset,
         liquidity=trade.liquidity,
         ts_event_ns=ts_ns,
+        realised=trade.realised,
     )
 
 
@@ -201,11 +203,35 @@ def forced_order(told: VenueTrade, name: str, why: str) -> Difference:
 def compare_positions(
     account: VenueAccount, positions: Mapping[str, Decimal], symbols: Iterable[str]
 ) -> list[Difference]:
-    """Hold what is held of each symbol against what is expected; wallets move by themselves.
-
-    Funding and the profit of others' positions move them too; what was traded tells positions.
-    """
+    """Hold what is held of each symbol against what is expected."""
     return _compare(account, positions, {*symbols, *positions}, "a position that others moved")
+
+
+def compare_wallets(
+    account: VenueAccount, wallets: Mapping[str, Decimal], symbols: Iterable[str], bookings: int
+) -> list[Difference]:
+    """Hold what is in the wallets of contracts against what is expected, all funding booked.
+
+    Args:
+        account: what is expected, of assets and of contracts alike.
+        wallets: by margin asset; profit that is not realised is in none.
+        symbols: contracts, which are no assets.
+        bookings: trades and fundings so far, each of which the venue may have rounded.
+    """
+    why = "moved by more than trades, fees and funding: a transfer, a clearance fee, or others"
+    names = {*wallets, *account.assets()} - {*symbols}
+    return _compare(account, wallets, names, why, QUANTUM * (1 + bookings))
+
+
+def foreign_funding(told: VenueFunding) -> Difference:
+    """A funding of a symbol that is traded here, while nothing of it was held here."""
+    return Difference(
+        kind=DifferenceKind.FUNDING,
+        name=f"{told.symbol}:{told.transaction_id}",
+        ours=Decimal(0),
+        venue=told.amount,
+        reason=f"{told.asset} for a position that is not ours",
+    )
 
 
 def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> list[Difference]:
@@ -215,7 +241,11 @@ def compare_balances(account: VenueAccount, balances: Mapping[str, Decimal]) -> 
 
 
 def _compare(
-    account: VenueAccount, held: Mapping[str, Decimal], names: Iterable[str], why: str
+    account: VenueAccount,
+    held: Mapping[str, Decimal],
+    names: Iterable[str],
+    why: str,
+    within: Decimal = QUANTUM,
 ) -> list[Difference]:
     """Hold amounts against what is expected.
 
@@ -227,7 +257,7 @@ def _compare(
     for asset in sorted(names):
         ours = account.expected(asset)
         venue = held.get(asset, Decimal(0))
-        if abs(venue - ours) > QUANTUM or asset in told_before:
+        if abs(venue - ours) > within or asset in told_before:
             found.append(
                 Difference(
                     kind=DifferenceKind.BALANCE,

@@ -97,7 +97,8 @@ def _told(document: dict[str, Any]) -> str:
     for name, book in document["books"].items():
         lines.append(
             f"{name:>9} book: {book['orders_filled']} orders filled, profit and loss "
-            f"{float(book['pnl_quote']):+,.2f}, fees {float(book['fees_quote']):,.2f}."
+            f"{float(book['pnl_quote']):+,.2f}, fees {float(book['fees_quote']):,.2f}"
+            + (f", funding {funding:+,.2f}." if (funding := float(book["funding_quote"])) else ".")
         )
         rejected = ", ".join(f"{code} {count}" for code, count in book["rejected"].items())
         if rejected:

@@ -92,6 +92,7 @@ def _books(summary: Mapping[str, Any]) -> str:
         ("Profit and loss, quote", lambda b: _money(b["pnl_quote"])),
         ("Return", lambda b: _percent(b["return"])),
         ("Fees, quote", lambda b: _money(b["fees_quote"])),
+        ("Funding, quote; negative is paid", lambda b: _money(b["funding_quote"])),
         (
             "Orders / filled / fills",
             lambda b: f"{b['orders']} / {b['orders_filled']} / {b['fills']}",
@@ -253,14 +254,15 @@ def _trades(record: RunRecord) -> str:
             f"<tr><td>{_minute(t.opened_ts_ns)}</td><td>{_minute(t.closed_ts_ns)}</td>"
             f"<td>{escape(t.symbol)}</td><td>{t.quantity}</td><td>{t.entry_price:.6g}</td>"
             f"<td>{t.exit_price:.6g}</td><td>{t.pnl:.2f}</td><td>{t.return_net:.2%}</td>"
-            f"<td>{t.fees_quote:.2f}</td><td>{escape(t.exit_reason)}</td></tr>"
+            f"<td>{t.fees_quote:.2f}</td><td>{t.funding_quote:.2f}</td>"
+            f"<td>{escape(t.exit_reason)}</td></tr>"
             for t in kept.trades
         )
         parts.append(
             f"<details><summary>{escape(BOOK_NAMES[book.value])}: {len(kept.trades)}</summary>"
             "<div class='wrap'><table><thead><tr><th>Opened, UTC</th><th>Closed, UTC</th>"
             "<th>Symbol</th><th>Quantity</th><th>Entry</th><th>Exit</th><th>Net, quote</th>"
-            "<th>Net</th><th>Fees</th><th>Exit by</th></tr></thead>"
+            "<th>Net</th><th>Fees</th><th>Funding</th><th>Exit by</th></tr></thead>"
             f"<tbody>{body}</tbody></table></div></details>"
         )
     return "".join(parts)

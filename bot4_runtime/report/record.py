@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CandleClosed,
+    FundingPaid,
     GapSeen,
     JournaledEvent,
     ModelPromoted,
@@ -128,6 +129,10 @@ def _keep(record: RunRecord, event: JournaledEvent) -> None:  # noqa: C901, PLR0
             record.books[record.book_of[intent_no]].rejections[code] += 1
         case OrderFilled(fill=fill):
             record.books[fill.book].fills.append(fill)
+        case FundingPaid(ours=True):  # of a round trip that ended, perhaps
+            closed = record.state.books[Book.VALIDATED].closed_trades
+            trades = record.books[Book.VALIDATED].trades
+            trades[len(trades) - len(closed) :] = closed
         case BreakerChanged(state=breaker):
             if breaker.phase is BreakerPhase.OPEN:
                 record.books[event.book].trips.append(event)

@@ -171,6 +171,8 @@ def assumptions(paper: PaperModel, synthetic: Sequence[str] = ()) -> list[str]:
 def _funding(record: RunRecord) -> list[str]:
     if all(one.market is Market.SPOT for one in record.state.instruments.values()):
         return []
+    if record.sessions[0].mode in {"testnet", "live"}:
+        return ["Funding is expected when an entry is judged, and booked as the venue paid it."]
     return ["Funding is expected when an entry is judged; the paper venue books none."]
 
 
@@ -205,6 +207,7 @@ def _book(record: RunRecord, book: Book, kept: BookRecord) -> dict[str, Any]:
         "return": float(equity / initial) - 1.0,
         "realised_quote": _text(state.realised),
         "fees_quote": _text(state.fees_quote),
+        "funding_quote": _text(state.funding_quote),
         "unvalued_fees": {asset: _text(fee) for asset, fee in sorted(state.unvalued_fees.items())},
         "max_drawdown": max(falls) if falls else None,
         **_sharpes(daily, rules_tried(record)),
@@ -254,16 +257,18 @@ def _by_regime(record: RunRecord, kept: BookRecord) -> dict[str, dict[str, Any]]
 def _by_symbol(kept: BookRecord) -> dict[str, dict[str, Any]]:
     totals: dict[str, dict[str, Any]] = {}
     for trade in kept.trades:
-        zero = {"trades": 0, "pnl": Decimal(0), "fees": Decimal(0)}
+        zero = {"trades": 0, "pnl": Decimal(0), "fees": Decimal(0), "funding": Decimal(0)}
         row = totals.setdefault(trade.symbol, zero)
         row["trades"] += 1
         row["pnl"] += trade.pnl
         row["fees"] += trade.fees_quote
+        row["funding"] += trade.funding_quote
     return {
         symbol: {
             "trades": row["trades"],
             "pnl_quote": _text(row["pnl"]),
             "fees_quote": _text(row["fees"]),
+            "funding_quote": _text(row["funding"]),
         }
         for symbol, row in sorted(totals.items())
     }

@@ -1,9 +1,10 @@
 """The accounts of one book: cash, positions, round trips, fees, dust.
 
-Pure Decimal arithmetic over fills. Cash flow is the base: a buy takes price x quantity from
-cash, a sell adds it, and equity is cash plus the marked value of signed quantities, which
-is right for spot and for linear futures alike. On spot the fee of a buy is charged in the
-asset received, so less arrives than was bought (Binance, "Spot trading fees").
+Pure Decimal arithmetic over fills and funding. Cash flow is the base: a buy takes price x
+quantity from cash, a sell adds it, and equity is cash plus the marked value of signed quantities,
+which is right for spot and for linear futures alike. On spot the fee of a buy is charged in the
+asset received, so less arrives than was bought (Binance, "Spot trading fees"). Funding is part of
+the result of what was held when it was paid, though it is told later.
 
 What is left of a position when it can no longer be sold is dust: it leaves equity, and its
 cost is a loss of the round trip.
@@ -20,6 +21,8 @@ from bot4_runtime.domain.order import Book, Fill, OrderIntent, Purpose, Side
 from bot4_runtime.domain.portfolio import BreakerState, Portfolio, RiskMetrics
 from bot4_runtime.domain.position import ClosedTrade, Position
 
+SETTLING_NS: Final = 60_000_000_000
+"""How far a position's life and the time of its funding may be apart: the venue takes a while."""
 KEPT: Final = 1_000
 """How many closed trades, entries and finished orders a book remembers one by one."""
 
@@ -67,7 +70,9 @@ class BookState(msgspec.Struct, kw_only=True):
         dust: base quantities too small to sell, by asset; not part of equity.
         unvalued_fees: fees in assets that had no price when they were charged, by asset.
         realised: net profit of closed round trips, in quote.
+        funding_quote: all funding so far, in quote; negative when paid.
         closed_trades: the last `KEPT`, oldest first; `trades_total` counts all.
+        amended_total: how often a closed trade's result changed, by funding told after its end.
         entries: the last `KEPT` entries that began to fill, oldest first.
     """
 
@@ -90,6 +95,8 @@ class BookState(msgspec.Struct, kw_only=True):
     wins_total: int = 0
     fills_total: int = 0
     orders_total: int = 0
+    funding_quote: Decimal = ZERO
+    amended_total: int = 0
 
     @classmethod
     def opened(cls, book: Book, quote: str, cash: Decimal) -> "BookState":
@@ -290,10 +297,60 @@ class BookState(msgspec.Struct, kw_only=True):
                 fees_quote=held.fees_quote,
                 return_net=float(pnl / (held.entry_price * held.peak_quantity)),
                 exit_reason=trip.exit_reason,
+                funding_quote=held.funding_quote,
             )
         )
         if len(self.closed_trades) > KEPT:
             del self.closed_trades[0]
+
+    def held_at(self, symbol: str, ts_ns: int) -> Position | ClosedTrade | None:
+        """Return what was held of a symbol at a time (UTC), give or take `SETTLING_NS`.
+
+        What was there at the very time counts before what was there shortly before or after
+        it, and then what was closed since before what is open, so that it does not matter when
+        this is asked. None when there was nothing.
+        """
+        held = self.positions.get(symbol)
+        for slack_ns in (0, SETTLING_NS):
+            for trade in reversed(self.closed_trades):
+                lived = trade.opened_ts_ns - slack_ns <= ts_ns <= trade.closed_ts_ns + slack_ns
+                if trade.symbol == symbol and lived:
+                    return trade
+            if held is not None and held.opened_ts_ns <= ts_ns + slack_ns:
+                return held
+        return None
+
+    def fund(self, symbol: str, amount: Decimal, ts_ns: int) -> None:
+        """Book a funding into cash and into the result of what was held at its time.
+
+        Args:
+            symbol: of the position.
+            amount: in quote, negative when paid.
+            ts_ns: funding time, UTC.
+        """
+        self.cash += amount
+        self.funding_quote += amount
+        held = self.held_at(symbol, ts_ns)
+        if isinstance(held, Position):
+            self.positions[symbol] = msgspec.structs.replace(
+                held,
+                realised=held.realised + amount,
+                funding_quote=held.funding_quote + amount,
+            )
+            return
+        self.realised += amount
+        if held is None:
+            return
+        pnl = held.pnl + amount
+        self.amended_total += 1
+        self.wins_total += (pnl > 0) - (held.pnl > 0)
+        at = next(n for n, trade in enumerate(self.closed_trades) if trade is held)
+        self.closed_trades[at] = msgspec.structs.replace(
+            held,
+            pnl=pnl,
+            return_net=float(pnl / (held.entry_price * held.quantity)),
+            funding_quote=held.funding_quote + amount,
+        )
 
     def entered(self, entry: Entry) -> None:
         """Remember an entry whose first fill arrived."""

@@ -2,18 +2,22 @@
 
 Covered: position in the input, marks, each book's accounts, metrics and breaker, orders by
 intent number. Left out: epochs, client ids, sequence numbers, times of receipt, reasons in
-words, counters, regimes and model versions, and everything a restart may change.
+words, counters, regimes and model versions, and everything a restart may change. What books
+learnt to keep later is covered where it is not zero, so that older journals keep their hash.
 """
 
 import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from bot4_runtime.domain.order import Book, Order
 from bot4_runtime.state.book import BookState
+
+LATER: Final = frozenset({"funding_quote", "amended_total"})
+"""Fields that the first journals had not."""
 
 
 def fingerprint(
@@ -45,7 +49,15 @@ def fingerprint(
 
 
 def _book(state: BookState) -> dict[str, Any]:
-    return {name: _plain(getattr(state, name)) for name in state.__struct_fields__}
+    return _fields(state)
+
+
+def _fields(value: msgspec.Struct) -> dict[str, Any]:
+    return {
+        name: _plain(told)
+        for name in value.__struct_fields__
+        if (told := getattr(value, name)) or name not in LATER
+    }
 
 
 def _order(order: Order) -> dict[str, Any]:
@@ -71,7 +83,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+        return _fields(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -32,7 +32,7 @@ from bot4_runtime.state.trading_state import StateImage, TradingState
 KEEP: Final = 3
 """How many snapshots are kept."""
 
-FORMAT: Final = b"bot4 snapshot 3\n"
+FORMAT: Final = b"bot4 snapshot 4\n"
 """First line of the file; its number changes whenever `StateImage` does."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

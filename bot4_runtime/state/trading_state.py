@@ -23,6 +23,7 @@ from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
     CandleClosed,
+    FundingPaid,
     GapSeen,
     InstrumentDefined,
     JournaledEvent,
@@ -174,6 +175,7 @@ class TradingState:
             ModelPromoted: self._model_promoted,
             ModelTrial: self._model_trial,
             Reconciled: self._reconciled,
+            FundingPaid: self._funding_paid,
             OperatorCommand: self._operator_command,
         }
 
@@ -306,8 +308,8 @@ class TradingState:
         """Fold one event in.
 
         Returns:
-            False when the event is a fill that was booked before; it changes nothing and
-            must not be journaled again.
+            False when the event is a fill or a funding that was booked before; it changes
+            nothing and must not be journaled again.
 
         Raises:
             InvariantViolated: the event cannot follow this state; the state is unchanged.
@@ -611,6 +613,20 @@ class TradingState:
 
     def _reconciled(self, event: Reconciled) -> bool:
         self.account.reconciled(event)
+        return True
+
+    def _funding_paid(self, event: FundingPaid) -> bool:
+        book = self.books.get(Book.VALIDATED)
+        if event.ours and (book is None or event.asset != book.quote):
+            raise InvariantViolated(
+                f"funding {event.key} is paid in {event.asset}, and no book of ours is kept in it"
+            )
+        if not self.account.fund(event):
+            return False
+        self._count("FundingPaid")
+        if event.ours and book is not None:
+            book.fund(event.symbol, event.amount, event.ts_event_ns)
+            book.measure()
         return True
 
     def _operator_command(self, event: OperatorCommand) -> bool:

@@ -10,11 +10,13 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.domain.account import Difference, DifferenceKind
-from bot4_runtime.domain.events import Reconciled
+from bot4_runtime.domain.events import FundingPaid, Reconciled
 from bot4_runtime.domain.order import Fill, Side
 
 _ZERO: Final = Decimal(0)
 _NAMES_KEPT: Final = 4_000
+_FUNDINGS_KEPT: Final = 4_000
+_NS_PER_MS: Final = 1_000_000
 
 
 class VenueAccount(msgspec.Struct, kw_only=True):
@@ -23,11 +25,14 @@ class VenueAccount(msgspec.Struct, kw_only=True):
     Attributes:
         opening: what the venue held of each asset before our first trade, operator's
             adjustments included; None until it was read.
-        flows: what our fills and their fees moved, by asset; of contracts, by symbol.
+        opened_ms: when `opening` was read, UTC; 0 until then.
+        flows: what our fills, their fees and funding moved, by asset; what is held of contracts,
+            by symbol.
         trades_through: trade id up to which all trades were read, by symbol.
         intents: intent numbers by ``SYMBOL|venue order id``, the last 4,000.
         differences: what the last comparison found, unless accepted since.
-        accepted: keys of foreign orders and trades the operator accepted.
+        accepted: keys of foreign orders, trades and fundings the operator accepted.
+        funded: times (ms UTC) of fundings by `FundingPaid.key`, the last 4,000 taken in.
     """
 
     opening: dict[str, Decimal] | None = None
@@ -36,6 +41,8 @@ class VenueAccount(msgspec.Struct, kw_only=True):
     intents: dict[str, int] = {}
     differences: tuple[Difference, ...] = ()
     accepted: list[str] = []
+    opened_ms: int = 0
+    funded: dict[str, int] = {}
 
     def expected(self, asset: str) -> Decimal:
         """Return the amount the venue should hold of an asset."""
@@ -62,20 +69,35 @@ class VenueAccount(msgspec.Struct, kw_only=True):
         Args:
             fill: the execution.
             base: what its quantity is of: an asset, or of a contract its symbol.
-            quote: asset of its price.
+            quote: asset of its price. A contract's wallet moves by what was realised, where
+                the venue tells it, and by the whole price where it does not.
         """
         flows = self.flows
         gross = fill.price * fill.quantity
         bought = fill.side is Side.BUY
+        moved = fill.realised
+        if moved is None:
+            moved = -gross if bought else gross
         flows[base] = flows.get(base, _ZERO) + (fill.quantity if bought else -fill.quantity)
-        flows[quote] = flows.get(quote, _ZERO) + (-gross if bought else gross)
+        flows[quote] = flows.get(quote, _ZERO) + moved
         flows[fill.fee_asset] = flows.get(fill.fee_asset, _ZERO) - fill.fee
+
+    def fund(self, event: FundingPaid) -> bool:
+        """Move what a funding moved; False when it was taken in before."""
+        if event.key in self.funded:
+            return False
+        self.funded[event.key] = event.ts_event_ns // _NS_PER_MS
+        if len(self.funded) > _FUNDINGS_KEPT:
+            del self.funded[next(iter(self.funded))]
+        self.flows[event.asset] = self.flows.get(event.asset, _ZERO) + event.amount
+        return True
 
     def reconciled(self, event: Reconciled) -> None:
         """Take in what a whole reading of the venue found."""
         self.trades_through.update(event.trades_through)
         if event.opening is not None:
             self.opening = dict(event.opening)
+            self.opened_ms = self.opened_ms or event.ts_event_ns // _NS_PER_MS
         self.differences = event.differences
 
     def accept(self) -> None:

@@ -16,6 +16,10 @@ from bot4_runtime.venue.rules import plain
 
 OK: Final = {"code": 200, "msg": "success"}
 MAX_PAGE: Final = 1_000
+RECENT_MS: Final = 7 * 86_400_000
+"""Of income that is asked for without a time."""
+KEPT_MS: Final = 90 * 86_400_000
+"""Older income is not told: the documentation says three months."""
 
 
 class Accounting:
@@ -115,12 +119,14 @@ class Accounting:
         limit = whole(values, "limit", 100) or 0
         if not 0 < limit <= MAX_PAGE:
             raise Refused(-1130, "Data sent for parameter 'limit' is not valid.")
+        asked_ms = RECENT_MS if start is None and end is None else KEPT_MS
+        least_ms = self._exchange.now_ms() - asked_ms
         rows = [
             messages.income_told(income)
             for income in account.incomes
             if values.get("symbol") in {None, "", income.symbol}
             and values.get("incomeType") in {None, "", income.kind}
-            and (start is None or income.time_ms >= start)
+            and income.time_ms >= max(start or 0, least_ms)
             and (end is None or income.time_ms <= end)
         ]
         return rows[:limit] if start is not None else rows[-limit:]

@@ -29,6 +29,7 @@ from bot4_runtime.exchange.binance.failures import (
 )
 from bot4_runtime.exchange.binance.followed_stream import StreamEnded
 from bot4_runtime.exchange.binance.futures_stream import FuturesStream
+from bot4_runtime.exchange.binance.income import FundingHistory
 from bot4_runtime.exchange.binance.key_rights import KeyTold
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.market_messages import (
@@ -106,6 +107,7 @@ LINE = [
 ORDER = SYMBOL | {"orderId": 9, "clientOrderId": "b4-1", "price": "100", "origQty": "1.0", "executedQty": "0.5", "cummulativeQuoteQty": "50", "status": "PARTIALLY_FILLED", "timeInForce": "GTC", "type": "LIMIT", "side": "BUY", "stopPrice": "0", "time": MS, "updateTime": MS}  # fmt: skip
 EXECUTION = SYMBOL | {"id": 5, "orderId": 9, "price": "100", "qty": "0.5", "quoteQty": "50", "commission": "0.05", "commissionAsset": "USDT", "time": MS, "isBuyer": True, "isMaker": False}  # fmt: skip
 ACCOUNT = {"uid": 7, "canTrade": True, "balances": [{"asset": "BTC", "free": "1.5", "locked": "0.5"}, {"asset": "USDT", "free": "9", "locked": "0"}]}  # fmt: skip
+INCOME = SYMBOL | {"incomeType": "FUNDING_FEE", "income": "-0.375", "asset": "USDT", "info": "FUNDING_FEE", "time": MS, "tranId": 9689322392, "tradeId": ""}  # fmt: skip
 RIGHTS = {"ipRestrict": True, "enableReading": True, "enableSpotAndMarginTrading": True, "enableWithdrawals": False, "enableMargin": False}  # fmt: skip
 RULES = {
     "rateLimits": LIMITS,
@@ -243,6 +245,11 @@ def _market(message: bytes) -> None:
     assert len(decoder.counts) <= 65
 
 
+def _fundings(message: bytes) -> None:
+    for row in FundingHistory(lambda _path, _asked: message).read(MS - 1_000, MS + 1_000):
+        assert (row.amount + row.amount).is_finite()
+
+
 def _user(message: bytes) -> None:
     stream = UserStream("ws://127.0.0.1:9", signer(), VenueClock(ManualClock(0)))
     stream._log = QUIET
@@ -319,6 +326,7 @@ TARGETS = (
     Target("answer_account", asking("/api/v3/account", _held), REFUSED, jsons(ACCOUNT)),
     Target("answer_key_holder", asking("/api/v3/account", _key), REFUSED, jsons(ACCOUNT)),
     Target("answer_key_rights", asking("/sapi/v1/account/apiRestrictions", _key), REFUSED, jsons(RIGHTS)),
+    Target("answer_fundings", _fundings, REFUSED, jsons([INCOME], [INCOME, INCOME | {"tranId": "7"}])),
     Target("answer_rules", asking("/api/v3/exchangeInfo", _traded_by), REFUSED, jsons(RULES)),
     Target("answer_replaced", asking("", lambda c: c.changes.replace("b4-0", {}, None)), REFUSED, jsons(REPLACED)),
     Target("answer_amended", asking("", lambda c: c.changes.amend("BTCUSDT", "b4-1", D("0.01"))), REFUSED, jsons(AMENDED)),

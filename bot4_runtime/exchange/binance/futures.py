@@ -48,12 +48,13 @@ from bot4_runtime.exchange.binance.futures_messages import (
 )
 from bot4_runtime.exchange.binance.futures_stream import PING_S, FuturesStream
 from bot4_runtime.exchange.binance.http_connection import Refusal
+from bot4_runtime.exchange.binance.income import FundingHistory
 from bot4_runtime.exchange.binance.limits import Lane
 from bot4_runtime.exchange.binance.meaning import asked_for, meant
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
 from bot4_runtime.exchange.binance.signed_rest import Parameters
-from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import VenueFunding, VenueOrder, VenueTrade
 
 DUPLICATE: Final = "-4116"
 """The client id is that of an open order."""
@@ -66,6 +67,8 @@ VERIFIED_S: Final = 60.0
 """How long positions are taken to be held as they were found; looking weighs 35 of 2,400."""
 TOLD_CHANGES: Final = ("ACCOUNT_CONFIG_UPDATE", "ACCOUNT_UPDATE:MARGIN_TYPE_CHANGE")
 """What the user stream counts when leverage or margin type change; of the mode it is silent."""
+FUNDING_HEARD: Final = "ACCOUNT_UPDATE:FUNDING_FEE"
+"""What the user stream counts when funding moved the account."""
 USDM: Final = Dialect(
     market=Market.USDM,
     time="/fapi/v1/time",
@@ -124,6 +127,8 @@ class BinanceFutures(BinanceAccount):
         **options: Any,
     ) -> None:
         super().__init__(*ways, symbols=symbols, **options)
+        self._income = FundingHistory(lambda path, asked: self._ask(path, asked, Lane.OPEN))
+        self._next_fundings: Mapping[str, int] = {}
         self._symbols = tuple(symbols)
         self._holding = holding
         self._timer = timer
@@ -305,12 +310,25 @@ class BinanceFutures(BinanceAccount):
         """Return None: this market does not tell the account's number."""
         return None
 
+    def fundings(self, from_ms: int, to_ms: int) -> Sequence[VenueFunding]:
+        """Return all fundings of the account from a time on to the present, oldest first."""
+        return self._income.read(from_ms, to_ms)
+
+    def next_fundings(self) -> Mapping[str, int]:
+        """Return when each symbol is funded next, ms of the venue, as it was last told."""
+        return self._next_fundings
+
+    def fundings_heard(self) -> int:
+        """Return how often the user stream told that funding was paid."""
+        return self.stream_counts[FUNDING_HEARD]
+
     def _learn_marks(self) -> None:
         rows = read_answer(
             self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
             list[MarkFields],
             "the marks",
         )
+        self._next_fundings = {row.symbol: row.next_funding_time for row in rows}
         try:
             traded = [row for row in rows if row.symbol in self._symbols]
             self._rules.marks({row.symbol: positive(row.mark_price) for row in traded})

@@ -20,6 +20,7 @@ from bot4_runtime.exchange.binance.messages import (
     Milliseconds,
     Name,
     amount,
+    is_amount,
     positive,
     word,
 )
@@ -49,9 +50,9 @@ def algo_name(algo_id: int) -> str:
 
 
 def finite(value: Decimal) -> Decimal:
-    """Return an amount of either sign; raises DataError for NaN and infinity."""
-    if not value.is_finite():
-        raise DataError(f"amount {value} in a message; expected a number")
+    """Return an amount of either sign; raises DataError for what `is_amount` is not true of."""
+    if not is_amount(value.copy_abs()):
+        raise DataError(f"amount {value} in a message; expected a number from -1e18 to 1e18")
     return value
 
 
@@ -131,6 +132,7 @@ class ContractTrade(msgspec.Struct, rename="camel"):
     commission_asset: Name
     time: Milliseconds
     maker: bool
+    realized_pnl: Decimal | None = None
 
     def meaning(self) -> VenueTrade:
         """Return it as the engine knows executions; raises DataError."""
@@ -145,6 +147,7 @@ class ContractTrade(msgspec.Struct, rename="camel"):
             fee_asset=self.commission_asset,
             liquidity=Liquidity.MAKER if self.maker else Liquidity.TAKER,
             time_ms=self.time,
+            realised=None if self.realized_pnl is None else finite(self.realized_pnl),
         )
 
 
@@ -190,10 +193,11 @@ class CountdownFields(msgspec.Struct, rename="camel"):
 
 
 class MarkFields(msgspec.Struct, rename="camel"):
-    """A mark as `GET /fapi/v1/premiumIndex` tells it."""
+    """A mark, and when is funded next, as `GET /fapi/v1/premiumIndex` tells it."""
 
     symbol: Name
     mark_price: Decimal
+    next_funding_time: int = 0
 
 
 # ------------------------------------------------------------------------- the user stream
@@ -216,6 +220,7 @@ class _OrderChange(msgspec.Struct):
     N: str | None = None
     t: int = 0
     m: bool = False
+    rp: Decimal | None = None
 
 
 class OrderTradeUpdate(msgspec.Struct):
@@ -256,6 +261,7 @@ class OrderTradeUpdate(msgspec.Struct):
             fee_asset=told.N,
             liquidity=Liquidity.MAKER if told.m else Liquidity.TAKER,
             time_ms=told.T,
+            realised=None if told.rp is None else finite(told.rp),
         )
 
 

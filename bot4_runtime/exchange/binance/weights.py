@@ -40,6 +40,7 @@ COSTS: Final = {
     "GET /fapi/v1/symbolConfig": Cost(5),
     "GET /fapi/v1/positionSide/dual": Cost(30),
     "GET /fapi/v1/premiumIndex": Cost(10),
+    "GET /fapi/v1/income": Cost(30),
     "algoOrder.place": Cost(1, 1),
     "order.place": Cost(1, 1),
     "order.cancelReplace": Cost(1, 1),

@@ -17,6 +17,7 @@ from bot4_runtime.domain.errors import (
 )
 from bot4_runtime.domain.events import (
     BreakerChanged,
+    FundingPaid,
     OrderFilled,
     OrderIntended,
     RiskDecided,
@@ -38,6 +39,30 @@ def test_an_entry_is_filled_and_protected_and_an_exit_closes_it() -> None:
     assert bench.state.all_live_orders() == []
     assert [t.exit_reason for t in book.closed_trades] == ["signal"]
     assert bench.reasons() == {"exit signal": 1}
+
+
+def test_the_validator_reads_results_as_funding_told_late_left_them() -> None:
+    """What a restart would read, a session that goes on reads too."""
+    bench = entered()
+    bench.say(EXIT)
+    bench.calm(3)
+    bench.say(ENTER)
+    bench.calm(1)
+    book = bench.state.books[Book.VALIDATED]
+    (closed,) = bench.engine._desk.history.trades
+    bench.emit(
+        FundingPaid(
+            ts_event_ns=closed.opened_ts_ns, symbol=closed.symbol, asset=book.quote,
+            amount=Decimal(-5), transaction_id=1, ours=True,
+        )
+    )  # fmt: skip
+    bench.say(EXIT)
+    bench.calm(3)
+    bench.say(ENTER)
+    bench.calm(1)
+    assert len(book.closed_trades) == 2
+    assert bench.engine._desk.history.trades == book.closed_trades
+    assert book.closed_trades[0].pnl == closed.pnl - 5
 
 
 def test_a_second_entry_while_one_is_engaged_is_not_even_judged() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bot4_runtime.domain.candle import Candle, Market
-from bot4_runtime.domain.events import CandleClosed, InstrumentDefined, OrderFilled
+from bot4_runtime.domain.events import CandleClosed, FundingPaid, InstrumentDefined, OrderFilled
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import Book, Fill, Liquidity, Side
 from bot4_runtime.fee_report import fee_report, print_fee_report
@@ -224,6 +224,27 @@ def test_each_fill_is_priced_by_its_market():
     found = fee_report(journal, FeesSection(vip_tier=1))
     (deviation,) = found["reconciliation"]["1970-01-01"]["deviations"]
     assert deviation["predicted"] == "0.19200000 USDT"
+
+
+def test_funding_is_told_by_symbol_and_is_no_fee():
+    def paid(number, amount, **changed):
+        told = {"symbol": "BTCUSDT", "asset": "USDT", "amount": Decimal(amount), "ours": True}
+        return FundingPaid(ts_event_ns=0, transaction_id=number, **told | changed)
+
+    found = fee_report(
+        Journaled(
+            paid(1, "-1.25"), paid(2, "0.5"), paid(3, "-3", symbol="ETHUSDT"),
+            paid(4, "-7", ours=False),
+        ),
+        FeesSection(),
+    )  # fmt: skip
+    assert found["funding"] == {
+        "BTCUSDT": {"times": 2, "amounts": {"USDT": "-0.75"}},
+        "ETHUSDT": {"times": 1, "amounts": {"USDT": "-3"}},
+    }
+    assert found["fills"] == 0
+    assert "-0.75 USDT" in words_of(found)
+    assert "Funding" not in words_of(fee_report(Journaled(), FeesSection()))
 
 
 def test_an_empty_journal_matches():

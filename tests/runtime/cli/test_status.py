@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bot4_runtime.domain.events import ModelPromoted
+from bot4_runtime.domain.events import FundingPaid, ModelPromoted
+from bot4_runtime.domain.order import Book
 from bot4_runtime.report.record import gather
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
@@ -117,6 +118,32 @@ def test_people_get_a_table(command, traded) -> None:
     assert traded["state_hash"] in text
     assert "validated" in text
     assert "Equity" in text
+
+
+def test_what_was_funded_is_shown_with_what_is_held(command, traded, home: Path) -> None:
+    path = home / "state" / "paper" / "journal.sqlite"
+    before = json.loads(command("status", "--json").out)["books"]["validated"]
+    held = before["positions"][0]
+    assert (before["funding_quote"], held["funding_quote"]) == ("0", "0")
+    assert "funding" not in command("status").out
+    store = StateStore(Journal(SqliteDisk.open(path, "paper")), None)
+    store.recover()
+    opened = store.state.books[Book.VALIDATED].positions[held["symbol"]].opened_ts_ns
+    store.append(
+        [
+            FundingPaid(
+                ts_event_ns=opened, symbol=held["symbol"], asset="USDT",
+                amount=Decimal("-3.25"), transaction_id=1, ours=True,
+            )
+        ]
+    )  # fmt: skip
+    store.close()
+    book = json.loads(command("status", "--json").out)["books"]["validated"]
+    assert book["funding_quote"] == "-3.25"
+    assert book["positions"][0]["funding_quote"] == "-3.25"
+    for name in ("equity_quote", "pnl_quote", "cash_quote"):
+        assert Decimal(book[name]) == Decimal(before[name]) - Decimal("3.25")
+    assert "validated funding: -3.25, within its P&L" in " ".join(command("status").out.split())
 
 
 def test_overrides_and_orders_that_wait_are_shown(command, traded, home: Path) -> None:

@@ -80,6 +80,9 @@ class MortalClient(BinanceFutures):
     def cancel(self, order, now_ns):
         return self._mortal("cancel", super().cancel, order, now_ns)
 
+    def fundings(self, from_ms, to_ms):
+        return self._mortal("fundings", super().fundings, from_ms, to_ms)
+
 
 class Drill:
     """Performs the drill at a venue of contracts, life after life, and judges by the venue."""
@@ -355,9 +358,12 @@ def test_a_liquidation_is_booked_told_and_stops_entries(tmp_path):
     fallen = []
     drill = Drill(tmp_path, hours=40, script=gap).perform().judge()
     assert fallen
-    (found,) = drill.state.account.differences
+    found, fee = drill.state.account.differences
     assert found.name.startswith("autoclose-")
     assert "liquidated" in found.reason
+    assert fee.name == "USDT"
+    assert fee.venue - fee.ours == sum(i.amount for i in drill.account.incomes if i.kind == "INSURANCE_CLEAR")  # fmt: skip
+    assert "clearance fee" in fee.reason
     reasons = [t.exit_reason for t in drill.state.books[Book.VALIDATED].closed_trades]
     assert "liquidation" in reasons
     told = next(n for n, e in enumerate(drill.events) if isinstance(e, Reconciled) and e.differences)  # fmt: skip

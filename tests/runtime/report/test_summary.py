@@ -15,6 +15,7 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.events import (
     BreakerChanged,
     CandleClosed,
+    FundingPaid,
     GapSeen,
     InstrumentDefined,
     OrderFilled,
@@ -256,6 +257,41 @@ def test_a_perpetual_says_that_no_funding_is_booked(run) -> None:
         record = gather([change(event) for event in run.events])
         told = summarise(record, models=None, paper=PaperModel())
         assert any("Funding" in text for text in told["assumptions"]) is said
+
+
+def test_what_the_venue_funded_is_told_and_is_in_the_results(run, summary) -> None:
+    """Told late, after the round trip it was of had ended, as a process that was away tells it."""
+    trade = gather(run.events).books[Book.VALIDATED].trades[0]
+    paid = FundingPaid(
+        ts_event_ns=trade.opened_ts_ns, symbol=trade.symbol, asset="USDT",
+        amount=Decimal("-12.5"), transaction_id=1, ours=True,
+    )  # fmt: skip
+    others = msgspec.structs.replace(paid, transaction_id=2, ours=False)
+
+    def at_testnet(event):
+        if isinstance(event, SessionStarted):
+            return msgspec.structs.replace(event, mode="testnet")
+        if not isinstance(event, InstrumentDefined):
+            return event
+        changed = msgspec.structs.replace(event.instrument, market=Market.USDM)
+        return msgspec.structs.replace(event, instrument=changed)
+
+    record = gather([*run.events, paid, others])
+    told = summarise(record, models=None, paper=PaperModel())
+    book, before = told["books"]["validated"], summary["books"]["validated"]
+    assert book["funding_quote"] == "-12.50000000"
+    assert before["funding_quote"] == told["books"]["shadow"]["funding_quote"] == "0.00000000"
+    for name in ("equity_quote", "pnl_quote", "realised_quote"):
+        assert Decimal(book[name]) == Decimal(before[name]) - Decimal("12.5")
+    row, old = book["by_symbol"][trade.symbol], before["by_symbol"][trade.symbol]
+    assert row["funding_quote"] == "-12.50000000"
+    assert Decimal(row["pnl_quote"]) == Decimal(old["pnl_quote"]) - Decimal("12.5")
+    assert len(record.books[Book.VALIDATED].trades) == before["trades"]
+    page = render(record, told)
+    assert "Funding, quote; negative is paid" in page
+    assert "<td>-12.50</td>" in page
+    named = summarise(gather(map(at_testnet, run.events)), models=None, paper=PaperModel())
+    assert any("booked as the venue paid it" in text for text in named["assumptions"])
 
 
 def test_round_trips_add_up(run, summary) -> None:

@@ -16,6 +16,7 @@ from bot4_runtime.domain.events import (
     BreakerChanged,
     CancelRequested,
     CandleClosed,
+    FundingPaid,
     GapSeen,
     InstrumentDefined,
     JournaledEvent,
@@ -277,6 +278,7 @@ class Scenario:
                 fee_asset=asset,
                 liquidity=rng.choice(list(Liquidity)),
                 ts_event_ns=now_ns,
+                realised=price if intent.side is Side.SELL and intent.intent_no % 5 else None,
             ),
         )
         say(event)
@@ -391,6 +393,18 @@ class Scenario:
                     trades_through={symbol: rng.randint(1, 1000)},
                     opening={"USDT": Decimal(10_000)} if rng.random() < 0.5 else None,
                     differences=(lost,) if rng.random() < 0.5 else (),
+                )
+            )
+        if number % 4 == 1:
+            book = self.state.books[Book.VALIDATED]
+            say(
+                FundingPaid(
+                    ts_event_ns=now_ns,
+                    symbol=symbol,
+                    asset="USDT",
+                    amount=Decimal(number - 50) / 100,
+                    transaction_id=number,
+                    ours=book.held_at(symbol, now_ns) is not None,
                 )
             )
         if rng.random() < 0.1:

@@ -282,6 +282,40 @@ def test_an_account_is_told_with_its_margins(call, made):
     assert code(call("GET", "v1/income", limit=0)) == -1130
 
 
+def test_income_is_told_by_kind_and_time_page_by_page(made, call):
+    made.exchange.place(made.exchange.account("key1"), request("0.1"))
+    market = made.exchange.market("BTCUSDT")
+    first = market.next_funding_ms
+    made.advance(first + 9 * 8 * 3_600_000)
+    day = {"incomeType": "FUNDING_FEE"}
+    rows = call("GET", "v1/income", startTime=first, **day)
+    assert rows == [
+        {
+            "symbol": "BTCUSDT",
+            "incomeType": "FUNDING_FEE",
+            "income": "-0.40000000",
+            "asset": "USDT",
+            "time": first + n * 8 * 3_600_000,
+            "info": "FUNDING_FEE",
+            "tranId": row["tranId"],
+            "tradeId": "",
+        }
+        for n, row in enumerate(rows)
+    ]
+    assert len({row["tranId"] for row in rows}) == len(rows) == 10
+    assert call("GET", "v1/income", startTime=first, limit=3, **day) == rows[:3]
+    assert call("GET", "v1/income", startTime=rows[2]["time"], limit=3, **day) == rows[2:5]
+    assert call("GET", "v1/income", endTime=rows[2]["time"], **day) == rows[:3]
+    assert call("GET", "v1/income", limit=2, **day) == rows[-2:]
+    assert call("GET", "v1/income", startTime=first, symbol="ETHUSDT", **day) == []
+    made.advance(rows[-1]["time"] + 7 * 86_400_000)
+    told = call("GET", "v1/income", **day)
+    assert min(row["time"] for row in told) == rows[-1]["time"], "a week where no time is named"
+    made.advance(rows[0]["time"] + 90 * 86_400_000 + 1)
+    told = call("GET", "v1/income", startTime=first, **day)
+    assert told[0]["tranId"] == rows[1]["tranId"], "three months and no more"
+
+
 def test_settings_are_told_and_changed(call):
     assert call("GET", "v1/accountConfig")["dualSidePosition"] is False
     assert call("GET", "v1/multiAssetsMargin") == {"multiAssetsMargin": False}

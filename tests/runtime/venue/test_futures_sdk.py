@@ -104,6 +104,29 @@ def test_an_account_is_read(client):
         rest.change_margin_type("BTCUSDT", "ISOLATED")
 
 
+def test_fundings_are_read_page_by_page(client, served):
+    """The venue lives by the clock here, so that a time is brought forward instead."""
+    made, _ = served
+    rest = client.rest_api
+    rest.new_order(symbol="BTCUSDT", side="BUY", type="MARKET", quantity=0.1)
+    market = made.exchange.market("BTCUSDT")
+    now_ms = made.exchange.now_ms()
+    for hours in (3, 2, 1):
+        market.next_funding_ms = now_ms - hours * 3_600_000
+        made.calendar._fund(market)
+    pages, start = [], now_ms - 4 * 3_600_000
+    for _ in range(2):
+        page = rest.get_income_history(income_type="FUNDING_FEE", start_time=start, limit=2).data()
+        pages.append([(row.symbol, row.asset, row.income, row.time) for row in page])
+        assert all(row.info == row.income_type == "FUNDING_FEE" for row in page)
+        assert all(int(row.tran_id) > 0 and not row.trade_id for row in page)
+        start = page[-1].time
+    paid = ("BTCUSDT", "USDT", "-0.40000000")
+    assert pages == [
+        [(*paid, now_ms - hours * 3_600_000) for hours in told] for told in ((3, 2), (2, 1))
+    ]
+
+
 def test_market_data_is_read(client, served):
     made, _ = served
     made.trade("BTCUSDT", made.exchange.market("BTCUSDT").book.last, 1)

@@ -15,6 +15,7 @@ from rich.console import Console
 from bot4_runtime import why
 from bot4_runtime.domain.errors import ConfigError, DataError
 from bot4_runtime.domain.events import (
+    FundingPaid,
     OrderAccepted,
     OrderClosed,
     OrderFilled,
@@ -27,7 +28,10 @@ from bot4_runtime.domain.events import (
 from bot4_runtime.domain.order import Book, Side
 from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.report.record import gather
+from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
+from bot4_runtime.state.sqlite import SqliteDisk
+from bot4_runtime.state.store import StateStore
 
 PROGRAM = str(Path(sys.executable).with_name("bot4-runtime"))
 
@@ -298,13 +302,40 @@ def test_words_of_a_hand_a_limit_and_an_open_position():
         "price": 1.0, "stop_distance": 0.05, "regime": "Bull", "reason": "r",
         "override_reason": "me", "approved": True, "code": "APPROVED", "text": "fine",
         "suggestion": "", "synthetic_evidence": True, "steps": why.steps(decision()), "risk": [], "orders": [],
-        "outcome": [{"book": "validated", "state": "open", "quantity": "2"}],
+        "outcome": [
+            {"book": "validated", "state": "open", "quantity": "2", "funding": "0"},
+            {"book": "shadow", "state": "open", "quantity": "3", "funding": "-1.234"},
+        ],
     }  # fmt: skip
     text = printed(story)
     for words in ("regime Bull", "Reason: r", "Ordered by hand: me", "APPROVED: fine",
-                  "evidence of this rule is SYNTHETIC", "Risk was not asked.", "2 is still held"):  # fmt: skip
+                  "evidence of this rule is SYNTHETIC", "Risk was not asked.", "2 is still held\n",
+                  "3 is still held, funding -1.23\n"):  # fmt: skip
         assert words in text
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with console.file:
         why.print_recent([], console)
     assert "No signal was decided on yet." in console.export_text()
+
+
+def test_what_a_position_paid_is_told_with_its_outcome(folder, events, tmp_path):
+    """A journal of the same run in which two round trips and what is held were funded."""
+    book = gather(events).books[Book.VALIDATED]
+    first, last = book.trades[0], book.trades[-1]
+    funded = [
+        FundingPaid(
+            ts_event_ns=trade.opened_ts_ns, symbol=trade.symbol, asset="USDT",
+            amount=Decimal("-1.5"), transaction_id=number, ours=True,
+        )
+        for number, trade in enumerate((first, last))
+    ]  # fmt: skip
+    store = StateStore(Journal(SqliteDisk.open(tmp_path / "journal.sqlite", "paper")), None)
+    store.recover()
+    store.append([*events, *funded])
+    store.close()
+    for trade in (first, last):
+        story = tell(tmp_path, trade.signal_id)
+        (end,) = [e for e in story["outcome"] if e["book"] == "validated"]
+        assert end["funding"] == "-1.5"
+        assert Decimal(end["pnl"]) == trade.pnl - Decimal("1.5")
+        assert "funding -1.50" in printed(story)

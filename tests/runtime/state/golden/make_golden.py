@@ -1,8 +1,9 @@
-"""Builds the golden journal of the present schema version. Never overwrites one.
+"""Builds a golden journal of the present schema version. Never overwrites one.
 
-Run it once per schema version, when that version is new; a released file stays as it is:
+Run it once per schema version, when that version is new, and once for what the version learns to
+journal later, with its name; a released file stays as it is:
 
-    python tests/runtime/state/golden/make_golden.py
+    python tests/runtime/state/golden/make_golden.py [NAME]
 """
 
 import json
@@ -23,7 +24,8 @@ from bot4_runtime.state.store import StateStore  # noqa: E402
 
 
 def main() -> None:
-    target = FOLDER / f"journal-v{SCHEMA_VERSION}.db"
+    name = "-".join([f"journal-v{SCHEMA_VERSION}", *sys.argv[1:]])
+    target = FOLDER / f"{name}.db"
     if target.exists():
         sys.exit(f"{target.name} exists; a released golden journal is never rebuilt")
     with tempfile.TemporaryDirectory() as folder:
