@@ -4,7 +4,7 @@ Who goes on while over a limit is banned, longer every time. All clients of a ve
 come from one address, so there is one set of windows for weight; orders count by account.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from bot4_runtime.venue.refusals import Refused
@@ -88,9 +88,17 @@ class Limiter:
 
     Args:
         weight: of requests; orders: counts of new orders.
+        note: told when a client goes over one: the venue's time, and ``trespass`` (while it is
+            banned), ``over_weight`` or ``over_orders``.
     """
 
-    def __init__(self, weight: Limit = WEIGHT, orders: Sequence[Limit] = ORDERS) -> None:
+    def __init__(
+        self,
+        weight: Limit = WEIGHT,
+        orders: Sequence[Limit] = ORDERS,
+        note: Callable[[int, str], object] = lambda _now_ms, _kind: None,
+    ) -> None:
+        self._note = note
         self.limits: Final = (weight, *orders)
         self._weight = Window(weight)
         self._order_limits = tuple(orders)
@@ -106,10 +114,12 @@ class Limiter:
             Limited: -1003, with HTTP status 429 over the limit and 418 while banned.
         """
         if now_ms < self._banned_until_ms:
+            self._note(now_ms, "trespass")
             raise self._banned(now_ms)
         most = self._weight.limit.most
         if self._weight.add(now_ms, weight) <= most:
             return
+        self._note(now_ms, "over_weight")
         if self._refused.add(now_ms, 1) > PATIENCE:
             self._banned_until_ms = now_ms + BANS_MS[min(self._bans, len(BANS_MS) - 1)]
             self._bans += 1
@@ -126,6 +136,7 @@ class Limiter:
         for window in windows:
             limit = window.limit
             if not window.used(now_ms) + number <= limit.most:
+                self._note(now_ms, "over_orders")
                 text = (
                     f"Too many new orders; current limit is {limit.most} orders per "
                     f"{limit.number} {limit.interval}."

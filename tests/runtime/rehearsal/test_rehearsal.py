@@ -11,8 +11,8 @@ from bot4_runtime.domain.errors import OutcomeUnknown
 from bot4_runtime.domain.events import OrderIntended, OrderRejected
 from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.rehearsal.performance import Client, LineClient
 from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, shrunk, told
+from bot4_runtime.rehearsal.stages import SpotClient, SpotLineClient
 from bot4_runtime.rehearsal.verdict import Outcome
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
@@ -41,12 +41,12 @@ def test_orders_keep_to_rules_that_only_the_venue_can_tell(rehearse) -> None:
     assert [event.reason for event in events if isinstance(event, OrderRejected)] == []
     for event in events:
         if isinstance(event, OrderIntended):
-            rules, _ = made._instruments[event.intent.symbol]
+            rules, _ = made.stage.instruments[event.intent.symbol]
             assert event.intent.quantity % rules.step_size == 0
 
 
 # ------------------------------------------------------------------------ planted bugs
-class Resends(Client):
+class Resends(SpotClient):
     """Sends an order again whose answer is lost."""
 
     def submit(self, intent, client_id, cash_free):
@@ -60,7 +60,7 @@ class ResendsOnTheLine(Resends):
     by_line = True
 
 
-class TakesSilenceForNo(Client):
+class TakesSilenceForNo(SpotClient):
     """Believes that an order without an answer was refused."""
 
     def submit(self, intent, client_id, cash_free):
@@ -77,7 +77,7 @@ class TakesSilenceForNo(Client):
             ]
 
 
-class HearsNoTrades(Client):
+class HearsNoTrades(SpotClient):
     """Believes the venue's quantities, and is told no trades."""
 
     def trades(self, symbol, after_trade_id):
@@ -87,7 +87,7 @@ class HearsNoTrades(Client):
         return []
 
 
-class LeavesBare(Client):
+class LeavesBare(SpotClient):
     """Refuses to sell for four hours of the market."""
 
     since_ns = 0
@@ -102,7 +102,7 @@ class LeavesBare(Client):
         return [OrderRejected(ts_event_ns=intent.ts_ns, intent_no=no, code="X", reason="bare")]
 
 
-class NeverWaits(Client):
+class NeverWaits(SpotClient):
     """Asks on while the venue wants silence."""
 
     def __init__(self, server, clock, lease, symbols):
@@ -156,7 +156,7 @@ def test_a_violation_is_shrunk_to_the_fault_that_leads_to_it(rehearse, tmp_path:
 def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path: Path) -> None:
     """Orders over the line and over HTTP. Shrinks what violates, and says how to rehearse it."""
     rules = on_both_ways(drawn(seed))
-    verdict, _ = rehearse(rules, 40, seed=seed, client=LineClient)
+    verdict, _ = rehearse(rules, 40, seed=seed, client=SpotLineClient)
     if verdict.outcome is not Outcome.VIOLATED:
         assert verdict.faults.total() >= 5
         assert verdict.findings.held >= 8
@@ -166,7 +166,7 @@ def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path
 
     def violates(fewer):
         again, _ = rehearse(
-            fewer, 40, seed=seed, client=LineClient, folder=tmp_path / f"shrink-{next(runs)}"
+            fewer, 40, seed=seed, client=SpotLineClient, folder=tmp_path / f"shrink-{next(runs)}"
         )
         return again.outcome is Outcome.VIOLATED
 
