@@ -115,10 +115,14 @@ def test_n5_what_the_venue_says_it_did_not_do_was_not_sent(agreed, way, path, fa
     assert verdict.findings.held == verdict.findings.intended - 3
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "fault",
-    [Fault.UNKNOWN_BEFORE, Fault.UNKNOWN_AFTER, Fault.UNAVAILABLE, Fault.INTERNAL_ERROR],
+    ("fault", "way"),
+    [
+        (Fault.UNKNOWN_BEFORE, "REST"),
+        (Fault.UNKNOWN_AFTER, "line"),
+        (Fault.UNAVAILABLE, "REST"),
+        (Fault.INTERNAL_ERROR, "line"),
+    ],
 )
 def test_n5_an_exit_is_repeated_until_it_sold_and_sells_once(agreed, way, fault):
     """It leaves at four what it entered at one, and enters again at five."""
@@ -245,8 +249,9 @@ def test_a2_a_revoked_key_of_contracts_stops_trading_and_a_restored_one_goes_on(
     assert filled(events, Purpose.ENTRY, at_ms + 3 * HOUR_MS)
 
 
-@pytest.mark.parametrize("fault", [Fault.ORDER_EXPIRED, Fault.ORDER_PULLED])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("fault", "way"), [(Fault.ORDER_EXPIRED, "REST"), (Fault.ORDER_PULLED, "line")]
+)
 @pytest.mark.parametrize("path", [ORDER, ALGO], ids=["orders", "stops"])
 def test_o2_what_the_venue_of_contracts_ends_is_ended_here_and_a_stop_is_put_back(agreed, fault, way, path):  # fmt: skip
     verdict, _, events = agreed(
