@@ -4,6 +4,7 @@ Read from the venue's journal alone. Pure.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -134,20 +135,21 @@ def overdue(
         looks: times (ms) at which the engine had a turn; None when it has one all the time.
     """
     troubles = _troubles(entries)
+    turns = None if looks is None else sorted(looks)  # the venue's clock may have jumped
     for span in spans:
         calm_ms: float = span.from_ms
         within = [trouble for trouble in troubles if trouble[0] <= span.to_ms]
         for at_ms, over_ms in [*within, (span.to_ms, math.inf)]:
-            if _too_long(calm_ms + LONGEST_MS, at_ms, looks):
+            if _too_long(calm_ms + LONGEST_MS, at_ms, turns):
                 yield span
                 break
             calm_ms = max(calm_ms, over_ms)
 
 
-def _too_long(due_ms: float, end_ms: int, looks: Sequence[int] | None) -> bool:
-    if looks is None:
+def _too_long(due_ms: float, end_ms: int, turns: Sequence[int] | None) -> bool:
+    if turns is None:
         return due_ms < end_ms
-    return sum(due_ms <= look < end_ms for look in looks) >= LEAST_LOOKS
+    return bisect_left(turns, end_ms) - bisect_left(turns, due_ms) >= LEAST_LOOKS
 
 
 def _troubles(entries: Sequence[Entry]) -> list[tuple[int, float]]:
