@@ -267,6 +267,21 @@ def test_an_engine_that_had_no_turn_is_not_blamed() -> None:
     assert list(overdue([span], [], range(0, 900_000, 150_000))) == [span]
 
 
+@pytest.mark.parametrize(
+    ("looks", "late"),
+    [
+        ([], False),
+        ([61_000, 62_000, 63_000, 64_000], False),
+        ([64_000, 61_000, 63_000, 62_000, 65_000], True),
+        ([1_000, 2_000, 60_999, 61_000, 62_000, 63_000, 64_000, 100_000], False),
+    ],
+)
+def test_who_had_no_turns_is_not_late(looks: list[int], *, late: bool) -> None:
+    """Five of them, from a minute on, in whatever order the venue's clock told them."""
+    span = Span("BTCUSDT", 1_000, 100_000)
+    assert list(overdue([span], [], looks)) == ([span] if late else [])
+
+
 def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:
     rows = []
     for number in range(0, 400, 2):
