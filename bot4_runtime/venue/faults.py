@@ -127,8 +127,10 @@ OF_USDM: Final = (
     | OF_USDM_ALONE
     | {
         Fault.RATE_LIMITED, Fault.BANNED, Fault.ORDER_LIMIT, Fault.KEY_REVOKED,
-        Fault.ORDER_EXPIRED, Fault.ORDER_PULLED, Fault.FUNDS_TAKEN, Fault.TERMINATED,
-        Fault.LINE_CLOSED, Fault.SHUTDOWN,
+        Fault.FOREIGN_WEIGHT, Fault.ORDER_EXPIRED, Fault.ORDER_PULLED, Fault.FUNDS_TAKEN,
+        Fault.LINE_DEAD, Fault.PING_BURST, Fault.SHUTDOWN, Fault.LINE_CLOSED, Fault.REPLAYED,
+        Fault.EVENT_DELAYED, Fault.TERMINATED, Fault.MALFORMED, Fault.UNKNOWN_EVENT,
+        Fault.NEW_WORD, Fault.FOREIGN_SYMBOL, Fault.HUGE_FRAME, Fault.ERROR_FRAME,
     }
 )  # fmt: skip
 """What the USD-M venue can act out."""

@@ -21,6 +21,7 @@ from bot4_runtime.venue.futures_exchange import FuturesExchange
 from bot4_runtime.venue.futures_orders import AlgoStatus
 from bot4_runtime.venue.futures_stream import FuturesHub
 from bot4_runtime.venue.futures_wsapi import SIGNED
+from bot4_runtime.venue.limits import Limiter
 from bot4_runtime.venue.orders import Status
 
 PLAIN: Final = "POST /fapi/v1/order"
@@ -70,12 +71,14 @@ class FuturesFaults:
         calendar: Calendar,
         door: Door,
         hub: FuturesHub,
+        limiter: Limiter,
     ) -> None:
         self._exchange = exchange
         self._algos = algos
         self._calendar = calendar
         self._door = door
         self._hub = hub
+        self._limiter = limiter
 
     def strike(self, rule: FaultRule, api_key: str) -> Refusal | None:
         """Let a fault of the door begin; return why the request that it hit is sent away."""
@@ -88,7 +91,9 @@ class FuturesFaults:
             want = self._door.limit if fault is Fault.RATE_LIMITED else self._door.ban
             want(now_ms, rule.seconds)
             return self._door.silence(now_ms)
-        if fault is Fault.KEY_REVOKED and api_key:
+        if fault is Fault.FOREIGN_WEIGHT:
+            self._limiter.use(now_ms)
+        elif fault is Fault.KEY_REVOKED and api_key:
             self._door.revoke(api_key, now_ms, rule.seconds)
             account = self._exchange.account(api_key)
             if account is not None:

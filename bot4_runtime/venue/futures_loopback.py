@@ -92,7 +92,7 @@ class FuturesLoopback:
         api = FuturesApi(*parts, self.door)
         self.hub = FuturesHub(self.exchange, self.journal, self.faults, self.keys, api)
         self._mischief = FuturesFaults(
-            self.exchange, self.algos, self.calendar, self.door, self.hub
+            self.exchange, self.algos, self.calendar, self.door, self.hub, limiter
         )
         self.rest.after = self.hub.flush
         self.hub.flush()

@@ -5,7 +5,7 @@ trades, ``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams a
 2026-04-23: an un-routed URL carries what ``/public`` does and stays silent for the rest.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -17,6 +17,7 @@ from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
 from bot4_runtime.venue.door import Refusal
+from bot4_runtime.venue.events import spoken
 from bot4_runtime.venue.faults import EVENT, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import (
@@ -36,7 +37,7 @@ from bot4_runtime.venue.futures_orders import FuturesReport
 from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.listen_keys import ListenKeys
-from bot4_runtime.venue.stream import Act, Connection, Later, delivered
+from bot4_runtime.venue.stream import REMEMBERED, Act, Connection, Later, delivered
 
 MARK_EVERY_MS: Final = 1_000
 MAX_STREAMS: Final = 1_024
@@ -108,6 +109,7 @@ class FuturesHub:
         self._keys = keys
         self._api = api
         self._seats: dict[Connection, Seat] = {}
+        self._recent: dict[int, deque[bytes]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._depths: dict[str, DepthTape] = {}
         self._tickers: dict[str, Message] = {}
         self._untold_ms: dict[str, int] = {}  # by stream: first candle not told closed
@@ -320,8 +322,19 @@ class FuturesHub:
             struck = {"fault": rule.fault.value, "call": f"{EVENT} {message['e']}"}
             self._journal.add(now_ms, "fault", 0, struck)
         self._journal.add(now_ms, "event", account.uid, {"e": message["e"], "fault": fault})
-        wrapped = {"stream": key, "data": message}
-        delivered(connection, _ENCODE(wrapped if seat.combined else message), fault)
+
+        def wrap(event: Message) -> bytes:
+            return _ENCODE({"stream": key, "data": event} if seat.combined else event)
+
+        recent = self._recent[account.uid]
+        if rule is None or not _held_up(connection, wrap(message), rule):
+            if fault is Fault.PING_BURST:
+                connection.send(Act.PINGS)
+            frames = spoken(fault, message, wrap)
+            for frame in (*frames[:-1], *(recent if fault is Fault.REPLAYED else ())):
+                connection.send(frame)
+            delivered(connection, frames[-1], fault)
+        recent.append(wrap(message))
         if rule is not None and fault is Fault.SHUTDOWN:
             connection.send(_ENCODE({"e": "serverShutdown", "E": now_ms}))
             connection.send(Later(Act.CLOSE, rule.seconds))
@@ -329,3 +342,15 @@ class FuturesHub:
             connection.send(Act.CLOSE)
         elif fault is Fault.TERMINATED and self._keys.drop(account) is not None:
             connection.send(_ENCODE(told.key_expired(key, now_ms)))
+
+
+def _held_up(connection: Connection, message: bytes, rule: FaultRule) -> bool:
+    """Let a message come late, or the line die before it; tell whether it was that."""
+    if rule.fault is Fault.EVENT_DELAYED:
+        connection.send(Later(message, rule.seconds))
+        return True
+    if rule.fault is Fault.LINE_DEAD:
+        connection.send(Act.DEAD)
+        connection.stalled = True
+        return True
+    return False

@@ -12,6 +12,8 @@ from bot4_runtime.venue.refusals import Refused
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
 INTERVALS_MS: Final = {"SECOND": SECOND_MS, "MINUTE": MINUTE_MS, "DAY": 86_400_000}
+LEFT_BY_OTHERS: Final = 100
+"""Weight that another process of the same address leaves when it used up most."""
 PATIENCE: Final = 10
 """Refused requests within a window from which their sender is banned."""
 BANS_MS: Final = (2 * MINUTE_MS, 10 * MINUTE_MS, 60 * MINUTE_MS, 3 * 24 * 60 * MINUTE_MS)
@@ -129,6 +131,11 @@ class Limiter:
             "Please use the websocket for live updates to avoid polling the API."
         )
         raise Limited(-1003, text, 429, self._weight.wait_s(now_ms))
+
+    def use(self, now_ms: int) -> None:
+        """Count what somebody else at the same address used: most of this window's weight."""
+        left = self._weight.limit.most - LEFT_BY_OTHERS - self._weight.used(now_ms)
+        self._weight.add(now_ms, max(left, 0))
 
     def order(self, now_ms: int, api_key: str, number: int = 1) -> None:
         """Count new orders of an account; raises Limited -1015 with HTTP status 429."""

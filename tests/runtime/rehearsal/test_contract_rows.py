@@ -143,7 +143,7 @@ def test_n5_an_exit_is_repeated_until_it_sold_and_sells_once(agreed, way, fault)
 def test_n5_throttling_turns_entries_away_and_lets_exits_and_stops_through(agreed, way):
     from_ms = SIMULATED_START_MS + 12 * HOUR_MS
     rules = [hit(Fault.THROTTLED, path, way, from_ms=from_ms, times=None) for path in PLACES]
-    _, _, events = agreed(*rules, client=WAYS[way], hours=40)
+    _, _, events = agreed(*rules, client=WAYS[way], hours=30)
     meant = purposes(events)
     assert {meant[event.intent_no] for event in never(events)} == {Purpose.ENTRY}
     assert all("-1008" in event.reason for event in never(events))
@@ -282,13 +282,35 @@ def test_o4_an_order_that_comes_too_late_for_the_margin_is_rejected(agreed, way)
         Fault.TERMINATED,
         Fault.LINE_CLOSED,
         Fault.SHUTDOWN,
+        Fault.LINE_DEAD,
+        Fault.PING_BURST,
+        Fault.REPLAYED,
+        Fault.EVENT_DELAYED,
+        Fault.MALFORMED,
+        Fault.UNKNOWN_EVENT,
+        Fault.NEW_WORD,
+        Fault.FOREIGN_SYMBOL,
+        Fault.ERROR_FRAME,
     ],
 )
 def test_s_rows_of_contracts_whatever_the_stream_does_both_sides_agree_and_stops_stand(agreed, fault):  # fmt: skip
     rule = FaultRule(fault=fault, method=EVENT, probability=0.2, times=25, seconds=0.1)
-    verdict, _, events = agreed(rule, hours=40, least=5)
+    verdict, _, events = agreed(rule, hours=26, least=5)
     assert verdict.findings.trades > 2
     assert filled(events, Purpose.EXIT)
+
+
+def test_s12_ten_megabytes_on_the_stream_of_contracts_are_no_end(agreed):
+    rule = FaultRule(fault=Fault.HUGE_FRAME, method=EVENT, after=3, times=2)
+    verdict, _, _ = agreed(rule, least=2)
+    assert verdict.findings.trades > 2
+
+
+def test_n10_weight_that_others_use_at_the_venue_of_contracts_is_left_to_them(agreed):
+    rule = FaultRule(fault=Fault.FOREIGN_WEIGHT, method="GET", after=60, probability=0.05, times=8)
+    verdict, made, _ = agreed(rule, hours=40, least=4)
+    assert verdict.findings.limits_exceeded == 0
+    assert "over_weight" not in {entry.kind for entry in made.venue_entries}
 
 
 # ------------------------------------------------------------------- closed by the venue

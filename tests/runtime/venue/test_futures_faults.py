@@ -26,6 +26,7 @@ from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.journal import MemorySink
 from bot4_runtime.venue.loopback import Loopback
 from bot4_runtime.venue.orders import Status
+from bot4_runtime.venue.rest import WireRequest
 from bot4_runtime.venue.stream import Act, Connection, Later
 
 NOW_MS = NOW_NS // 1_000_000
@@ -350,6 +351,61 @@ def test_a_user_stream_ends_after_an_event(made, account, sink, fault, last):
     assert told == ["ORDER_TRADE_UPDATE", *last]
     assert [e.body["call"] for e in sink.entries if e.kind == "fault"] == ["EVENT ORDER_TRADE_UPDATE"]  # fmt: skip
     assert (made.keys.of(account) is None) is (fault is Fault.TERMINATED)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "kinds"),
+    [
+        (Fault.MALFORMED, [None, None, None, None, "ORDER_TRADE_UPDATE"]),
+        (Fault.UNKNOWN_EVENT, ["somethingNew", "ORDER_TRADE_UPDATE"]),
+        (Fault.HUGE_FRAME, ["somethingNew", "ORDER_TRADE_UPDATE"]),
+        (Fault.ERROR_FRAME, [None, "ORDER_TRADE_UPDATE"]),
+        (Fault.FOREIGN_SYMBOL, ["ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"]),
+        (Fault.NEW_WORD, ["ORDER_TRADE_UPDATE"]),
+        (Fault.PING_BURST, [Act.PINGS, "ORDER_TRADE_UPDATE"]),
+        (Fault.LINE_DEAD, [Act.DEAD]),
+        (Fault.REPLAYED, ["ORDER_TRADE_UPDATE", "ORDER_TRADE_UPDATE"]),
+        (Fault.EVENT_DELAYED, ["later ORDER_TRADE_UPDATE"]),
+    ],
+)
+def test_a_user_stream_says_strange_things(made, account, fault, kinds, combined):
+    key = made.keys.give(account, NOW_MS)
+    stream = Connection(lambda: None)
+    door, query = ("stream", f"streams={key}") if combined else ("ws", f"listenKey={key}")
+    made.hub.join(stream, f"/private/{door}", query)
+    made.exchange.place(account, request("0.01", 39_000))  # what a replay has to tell
+    stream.outbox.clear()
+    faulty(made, fault, "EVENT", "ORDER_TRADE_UPDATE", times=1, seconds=0.5)
+    made.exchange.place(account, request("0.01", 38_900))
+
+    def kind(parcel):
+        if isinstance(parcel, Later):
+            return f"later {kind(parcel.what)}"
+        if not isinstance(parcel, bytes):
+            return parcel
+        try:
+            told = msgspec.json.decode(parcel)
+        except msgspec.DecodeError:
+            return None
+        if not isinstance(told, dict):
+            return None
+        event = told.get("data", {}) if combined else told
+        return event.get("e")
+
+    assert [kind(parcel) for parcel in stream.outbox] == kinds
+    if fault is Fault.NEW_WORD:
+        assert b"SOMETHING_NEW" in stream.outbox[0]
+
+
+def test_others_use_up_most_of_the_weight_and_headers_tell(made, account, sink):
+    faulty(made, Fault.FOREIGN_WEIGHT, "GET", times=1)
+    with hosted(made) as server:
+        assert by_rest(server, made, "GET", "/fapi/v3/balance")[0] == 200
+        call = WireRequest("GET", "/fapi/v1/time", "", "", None)
+        used = made.answer(call).headers["X-MBX-USED-WEIGHT-1M"]
+    assert int(used) == 2_400 - 100 + 5 + 1
+    assert "over_weight" not in {entry.kind for entry in sink.entries}
 
 
 def test_a_request_that_was_late_has_its_effect_though_its_line_is_gone(made, account):
