@@ -124,10 +124,9 @@ class Stage(ABC):
 
     Args:
         firsts: each symbol's first candle.
-        quote: what money is counted in.
+        deposits: what the account begins with, by asset.
 
     Attributes:
-        deposits: what the account begins with, by asset.
         spot_rules: rules of prints, by symbol.
         prices: first prices, by symbol.
     """
@@ -249,8 +248,6 @@ class ContractStage(Stage):
 
     Args:
         countdown_takes_algos: whether the venue's countdowns end conditional orders as well.
-        keeps_key: let the listen key live on: its client keeps it by the machine's minutes, and
-            an hour of the market is less than a second of them.
     """
 
     market = Market.USDM
@@ -262,11 +259,9 @@ class ContractStage(Stage):
         deposits: Mapping[str, Decimal],
         *,
         countdown_takes_algos: bool = False,
-        keeps_key: bool = True,
     ) -> None:
         self._contracts: dict[str, Contract] = {}
         self._takes_algos = countdown_takes_algos
-        self._keeps_key = keeps_key
         super().__init__(firsts, deposits)
 
     def _list(self, instrument: Instrument) -> None:
@@ -307,8 +302,12 @@ class ContractStage(Stage):
         return judge_contracts(entries, account, orders, algos, events, state, self.deposits)
 
     def move(self, to_ms: int) -> None:
-        """Let the market, and the venue's time, go on."""
+        """Let the market, and the venue's time, go on.
+
+        A listen key lives on: its client keeps it by the machine's minutes, and an hour of the
+        market is less than a second of them.
+        """
         account = self.venue.exchange.account(KEY)
-        if self._keeps_key and account is not None:
+        if account is not None:
             self.venue.keys.keep(account, to_ms + FOREVER_MS)
         self.venue.advance(to_ms)

@@ -185,13 +185,11 @@ def test_o7_a_stop_that_is_refused_at_its_trigger_does_not_leave_the_position_he
     rule = FaultRule(fault=Fault.TRIGGER_REFUSED, method="POST", path=ALGO, times=1)
     _, _, events = agreed(rule, hours=30, prepare=lambda made: fallen.append(through_stop(made)))
     (name,) = fallen[0]
-    refused = next(e.intent.intent_no for e in of(events, OrderIntended) if e.client_id == name)
-    assert refused in {event.intent_no for event in of(events, OrderRejected)}
-    symbol = name and next(
-        e.intent.symbol for e in of(events, OrderIntended) if e.client_id == name
-    )
-    later = [f for f in filled(events, Purpose.EXIT) + filled(events, Purpose.STOP) if f.symbol == symbol]  # fmt: skip
-    assert later, "what the stop was for is sold or stopped another way"
+    intent = next(e.intent for e in of(events, OrderIntended) if e.client_id == name)
+    (refused,) = (e for e in of(events, OrderRejected) if e.intent_no == intent.intent_no)
+    since_ms = refused.ts_event_ns // 1_000_000
+    later = filled(events, Purpose.EXIT, since_ms) + filled(events, Purpose.STOP, since_ms)
+    assert [fill for fill in later if fill.symbol == intent.symbol]
 
 
 def test_m1_funding_moves_the_wallet_and_no_position(agreed):
