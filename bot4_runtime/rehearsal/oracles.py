@@ -27,6 +27,7 @@ from bot4_runtime.domain.order import Book, OrderStatus
 from bot4_runtime.exchange.reconcile import QUANTUM
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.venue.account import Account
+from bot4_runtime.venue.faults import Fault
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_orders import AlgoOrder, AlgoStatus, FuturesOrder
 from bot4_runtime.venue.journal import Entry
@@ -41,6 +42,9 @@ OVER: Final = {
     "wrong_pong": "a pong without its ping's words",
 }
 """Entries of the venue's journal that say that a limit was exceeded."""
+SILENCES: Final = frozenset({Fault.RATE_LIMITED, Fault.BANNED})
+"""Faults that want silence of everybody at the address."""
+OF_THE_STREAM: Final = frozenset({"POST /fapi/v1/listenKey", "PUT /fapi/v1/listenKey"})
 BESIDE_TRADES: Final = frozenset({"FUNDING_FEE", "INSURANCE_CLEAR"})
 """What moves a wallet of contracts beside trades and their commissions."""
 
@@ -208,11 +212,27 @@ def _sent_once(entries: Sequence[Entry], found: Findings) -> None:
 
 
 def _within_limits(entries: Sequence[Entry], found: Findings) -> None:
+    silenced: Entry | None = None
     for entry in entries:
-        if entry.kind in OVER:
-            found.limits_exceeded += 1
-            call = entry.body.get("call", "a stream")
-            found.violated(f"{OVER[entry.kind]}: {call} at {entry.time_ms}")
+        if entry.kind == "fault" and entry.body["fault"] in SILENCES:
+            silenced = entry
+        if entry.kind not in OVER:
+            continue
+        if entry.kind == "trespass" and silenced is not None and _crossed(silenced, entry):
+            silenced = None
+            continue
+        found.limits_exceeded += 1
+        call = entry.body.get("call", "a stream")
+        found.violated(f"{OVER[entry.kind]}: {call} at {entry.time_ms}")
+
+
+def _crossed(silenced: Entry, trespass: Entry) -> bool:
+    """Whether a request was under way when the answer came that wants silence: one may be.
+
+    The user stream of contracts asks for its key on a connection of its own, beside all others.
+    """
+    beside = [entry.body["call"] in OF_THE_STREAM for entry in (silenced, trespass)]
+    return silenced.time_ms == trespass.time_ms and any(beside) and not all(beside)
 
 
 def _conserved(

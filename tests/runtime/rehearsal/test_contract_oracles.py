@@ -239,6 +239,40 @@ def test_a_stop_that_both_say_was_refused_at_its_trigger_is_no_violation(calm) -
     assert it.judged().violations == []
 
 
+# ---------------------------------------------------------------------------- silence
+KEY_CALL, READING = "POST /fapi/v1/listenKey", "GET /fapi/v1/openOrders"
+
+
+def banned(call: str, time_ms: int = 5) -> Entry:
+    body = {"fault": "banned", "call": call, "seconds": 60}
+    return Entry(seq=1, time_ms=time_ms, kind="fault", uid=0, body=body)
+
+
+def trespass(call: str, time_ms: int = 5) -> Entry:
+    return Entry(seq=1, time_ms=time_ms, kind="trespass", uid=0, body={"call": call})
+
+
+@pytest.mark.parametrize(
+    ("entries", "exceeded"),
+    [
+        ([banned(KEY_CALL), trespass(READING)], 0),
+        ([banned(READING), trespass(KEY_CALL)], 0),
+        ([banned(KEY_CALL), trespass(READING), trespass(READING)], 1),
+        ([banned(KEY_CALL), trespass(READING, 6)], 1),
+        ([banned(READING), trespass(READING)], 1),
+        ([banned(READING), trespass("GET /fapi/v1/order")], 1),
+        ([banned(KEY_CALL), trespass(KEY_CALL)], 1),
+        ([trespass(READING)], 1),
+    ],
+)
+def test_one_request_may_cross_with_the_answer_that_wants_silence_of_the_stream(
+    calm, entries: list[Entry], exceeded: int
+) -> None:
+    it = calm()
+    it.entries += entries
+    assert it.judged().limits_exceeded == exceeded
+
+
 # --------------------------------------------------------------------------- protection
 def row(told: dict, time_ms: int, uid: int = 1) -> Entry:
     return Entry(seq=1, time_ms=time_ms, kind="report", uid=uid, body=told)
