@@ -47,7 +47,7 @@ def rehearse(
     inconclusive, too few orders or faults to say anything.
     """
     from bot4_runtime.rehearsal import schedules
-    from bot4_runtime.rehearsal.performance import Rehearsal
+    from bot4_runtime.rehearsal.performance import MARKET_SEEDS, Rehearsal
     from bot4_runtime.rehearsal.verdict import EXIT_CODES
     from bot4_runtime.settings import load_settings
     from bot4_runtime.telemetry import configure_logging
@@ -85,6 +85,7 @@ def rehearse(
             rules=schedules.on_both_ways(rules, traded),
             seed=seed,
             hours=hours,
+            market_seed=MARKET_SEEDS[traded],
             on_progress=on_progress,
         )
         progress.update(task, total=made.total)

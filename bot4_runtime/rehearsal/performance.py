@@ -47,6 +47,9 @@ from bot4_runtime.venue.server import VenueServer
 
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
+MARKET_SEEDS: Final = {Market.SPOT: MARKET_SEED, Market.USDM: 18}
+"""Markets of the command: of perpetuals one in which the drill gains, since a record of losses
+before five wins in a row ends its entries for good (``BIAS_RECENCY``)."""
 LOOSE: Final = {
     name: BOUNDS[name].loosest for name in ("max_correlation", "min_liquidity_ratio")
 } | {
