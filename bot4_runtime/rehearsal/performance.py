@@ -47,7 +47,7 @@ from bot4_runtime.venue.server import VenueServer
 
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
-MARKET_SEEDS: Final = {Market.SPOT: MARKET_SEED, Market.USDM: 18}
+MARKET_SEEDS: Final = {Market.SPOT: MARKET_SEED, Market.USDM: 94}
 """Markets of the command: of perpetuals one in which the drill gains, since a record of losses
 before five wins in a row ends its entries for good (``BIAS_RECENCY``)."""
 LOOSE: Final = {
