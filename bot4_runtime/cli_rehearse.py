@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot4_runtime.domain.candle import Candle
+from bot4_runtime.domain.candle import Candle, Market
 from bot4_runtime.domain.errors import ConfigError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -33,6 +33,9 @@ def rehearse(
     strategy: Annotated[
         str | None, typer.Option(help="The settings' own; the drill trades often.")
     ] = None,
+    market: Annotated[
+        str | None, typer.Option(help="spot or usdm; the settings' own (runtime.market).")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="Settings file (bot4.toml).")
     ] = None,
@@ -44,15 +47,20 @@ def rehearse(
     inconclusive, too few orders or faults to say anything.
     """
     from bot4_runtime.rehearsal import schedules
-    from bot4_runtime.rehearsal.performance import LineClient, Rehearsal
+    from bot4_runtime.rehearsal.performance import MARKET_SEEDS, Rehearsal
     from bot4_runtime.rehearsal.verdict import EXIT_CODES
     from bot4_runtime.settings import load_settings
     from bot4_runtime.telemetry import configure_logging
 
     if not 0.0 < hours <= MOST_HOURS:
         raise ConfigError(f"--hours {hours:g}; expected more than 0 and at most {MOST_HOURS:g}")
-    settings = load_settings(config, overrides={"runtime": {"strategy": strategy}})
-    rules = schedules.scenario(scenario) if scenario is not None else schedules.drawn(seed)
+    overrides = {"runtime": {"strategy": strategy, "market": market}}
+    settings = load_settings(config, overrides=overrides)
+    traded = Market(settings.runtime.market)
+    if scenario is not None:
+        rules = schedules.scenario(scenario, traded)
+    else:
+        rules = schedules.drawn(seed, market=traded)
     stderr = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -74,10 +82,10 @@ def rehearse(
         made = Rehearsal(
             settings,
             Path(folder),
-            rules=schedules.on_both_ways(rules),
+            rules=schedules.on_both_ways(rules, traded),
             seed=seed,
             hours=hours,
-            client=LineClient,
+            market_seed=MARKET_SEEDS[traded],
             on_progress=on_progress,
         )
         progress.update(task, total=made.total)
@@ -90,14 +98,15 @@ def rehearse(
         sys.stdout.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
     else:
         stderr.print(
-            f"The market is SIMULATED ({verdict.simulated}), the venue is on this machine; seed "
-            f"{seed}, {scenario or 'drawn faults'}.",
+            f"The market is SIMULATED ({verdict.simulated}), the venue of {traded.value} is on "
+            f"this machine; seed {seed}, {scenario or 'drawn faults'}.",
             highlight=False,
         )
         stderr.print(verdict.text, markup=False, highlight=False, soft_wrap=True)
         if verdict.findings.violations:
             stderr.print(
-                f"Again: --seed {seed} --hours {hours:g} --scenario FILE.json with "
+                f"Again: --market {traded.value} --seed {seed} --hours {hours:g} --scenario "
+                "FILE.json with "
                 f"{schedules.told(rules)}",
                 markup=False,
                 highlight=False,

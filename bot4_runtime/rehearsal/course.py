@@ -31,6 +31,7 @@ class Course:
     Args:
         source: the market.
         hours: of it, from its session's begin.
+        market: what is traded at its prices.
         advance: lets the venue's market and clock move up to a time (ms).
         stirred: tells whether anything happened to an order since it was asked last; then it is
             looked around again a second later, a few times.
@@ -40,19 +41,20 @@ class Course:
     """
 
     origin = Origin.SIMULATED
-    market = Market.SPOT
 
     def __init__(
         self,
         source: SimulatedSource,
         hours: float,
         *,
+        market: Market = Market.SPOT,
         advance: Callable[[int], bool],
         stirred: Callable[[], bool],
         connected: Callable[[], bool],
         calm: Callable[[], None],
         noted: Callable[[int], None],
     ) -> None:
+        self.market = market
         self.label = source.label
         self.interval = source.interval
         self.symbols = source.symbols

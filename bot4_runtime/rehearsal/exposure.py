@@ -4,6 +4,7 @@ Read from the venue's journal alone. Pure.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -39,38 +40,91 @@ class Span(NamedTuple):
         return (self.to_ms - self.from_ms) / 1000
 
 
-def unprotected(entries: Sequence[Entry], least: Mapping[str, Any]) -> tuple[list[Span], set[str]]:
+class _Change(NamedTuple):
+    """What a report of the venue changed.
+
+    Attributes:
+        moved: of what is held, in base, less a fee in it.
+        order: that sells; empty for one that buys.
+        selling: what is left of it, in base; None when it sells nothing any more.
+    """
+
+    symbol: str
+    moved: Decimal
+    order: str
+    selling: Decimal | None
+
+
+def unprotected(
+    entries: Sequence[Entry], least: Mapping[str, Any], uid: int = 1
+) -> tuple[list[Span], set[str]]:
     """Return when what was held had no order that sells it, and what has none now.
+
+    A conditional order of contracts protects while it waits, and what it became while it rests.
 
     Args:
         entries: the venue's journal.
         least: by symbol, the quantity below which nothing can be sold.
+        uid: of the account that is judged; others may trade there too.
     """
     held: dict[str, Decimal] = {}
-    selling: dict[str, dict[int, Decimal]] = {}
+    selling: dict[str, dict[str, Decimal]] = {}
     since: dict[str, int] = {}
     spans: list[Span] = []
     for entry in entries:
-        if entry.kind != "report":
+        if entry.kind != "report" or entry.uid != uid:
             continue
-        told, symbol = entry.body, entry.body["s"]
-        buying = told["S"] == "BUY"
-        quantity = Decimal(told["l"]) if told["x"] == "TRADE" else ZERO
-        fee = Decimal(told["n"]) if told["N"] == split_symbol(symbol)[0] else ZERO
-        held[symbol] = held.get(symbol, ZERO) + (quantity - fee if buying else -quantity)
-        if not buying:
+        change = _READ[entry.body["e"]](entry.body)
+        symbol = change.symbol
+        held[symbol] = held.get(symbol, ZERO) + change.moved
+        if change.order:
             orders = selling.setdefault(symbol, {})
-            orders.pop(told["i"], None)
-            if told["X"] in {"NEW", "PARTIALLY_FILLED"}:
-                orders[told["i"]] = Decimal(told["q"]) - Decimal(told["z"])
-            if quantity and held[symbol] < least[symbol]:  # dust, which nobody can sell
-                held[symbol] = ZERO
+            orders.pop(change.order, None)
+            if change.selling is not None:
+                orders[change.order] = change.selling
+        if change.moved < 0 and held[symbol] < least[symbol]:  # dust, which nobody can sell
+            held[symbol] = ZERO
         bare = held[symbol] - sum(selling.get(symbol, {}).values(), ZERO) >= least[symbol]
         if bare:
             since.setdefault(symbol, entry.time_ms)
         elif symbol in since:
             spans.append(Span(symbol, since.pop(symbol), entry.time_ms))
     return spans, set(since)
+
+
+def _order_of_spot(told: Mapping[str, Any]) -> _Change:
+    traded = Decimal(told["l"]) if told["x"] == "TRADE" else ZERO
+    fee = Decimal(told["n"]) if told["N"] == split_symbol(told["s"])[0] else ZERO
+    return _order(told, str(told["i"]), traded, fee)
+
+
+def _order_of_contracts(event: Mapping[str, Any]) -> _Change:
+    """Read ORDER_TRADE_UPDATE; an order that triggered goes by its conditional one's name."""
+    told = event["o"]
+    return _order(told, told["c"], Decimal(told["l"]), ZERO)
+
+
+def _order(told: Mapping[str, Any], name: str, traded: Decimal, fee: Decimal) -> _Change:
+    if told["S"] == "BUY":
+        return _Change(told["s"], traded - fee, "", None)
+    rests = told["X"] in {"NEW", "PARTIALLY_FILLED"}
+    left = Decimal(told["q"]) - Decimal(told["z"]) if rests else None
+    return _Change(told["s"], -traded, name, left)
+
+
+def _conditional(event: Mapping[str, Any]) -> _Change:
+    """Read ALGO_UPDATE."""
+    told = event["o"]
+    waits = told["X"] in {"NEW", "TRIGGERED"}
+    name = told["caid"] if told["S"] == "SELL" else ""
+    return _Change(told["s"], ZERO, name, Decimal(told["q"]) if waits else None)
+
+
+_READ: Final = {
+    "executionReport": _order_of_spot,
+    "ORDER_TRADE_UPDATE": _order_of_contracts,
+    "ALGO_UPDATE": _conditional,
+}
 
 
 def overdue(
@@ -84,20 +138,21 @@ def overdue(
         looks: times (ms) at which the engine had a turn; None when it has one all the time.
     """
     troubles = _troubles(entries)
+    turns = None if looks is None else sorted(looks)  # the venue's clock may have jumped
     for span in spans:
         calm_ms: float = span.from_ms
         within = [trouble for trouble in troubles if trouble[0] <= span.to_ms]
         for at_ms, over_ms in [*within, (span.to_ms, math.inf)]:
-            if _too_long(calm_ms + LONGEST_MS, at_ms, looks):
+            if _too_long(calm_ms + LONGEST_MS, at_ms, turns):
                 yield span
                 break
             calm_ms = max(calm_ms, over_ms)
 
 
-def _too_long(due_ms: float, end_ms: int, looks: Sequence[int] | None) -> bool:
-    if looks is None:
+def _too_long(due_ms: float, end_ms: int, turns: Sequence[int] | None) -> bool:
+    if turns is None:
         return due_ms < end_ms
-    return sum(due_ms <= look < end_ms for look in looks) >= LEAST_LOOKS
+    return bisect_left(turns, end_ms) - bisect_left(turns, due_ms) >= LEAST_LOOKS
 
 
 def _troubles(entries: Sequence[Entry]) -> list[tuple[int, float]]:

@@ -3,13 +3,17 @@
 The venue's journal and accounts are the judge: every order intended is there once or was
 surely never placed, every trade is booked once and as it was, money is neither made nor lost,
 and nothing was asked while the venue wanted silence. Stops are judged in `exposure`.
+
+On spot what is held is in the balances; of perpetuals it is the positions, and the wallet holds
+what trades realised, less fees, and what funding and liquidations moved. What the venue closes
+itself is nobody's intent; it is counted, and has to be booked like all that trades.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from bot4_runtime.domain.events import (
     JournaledEvent,
@@ -19,10 +23,13 @@ from bot4_runtime.domain.events import (
     OrderRejected,
 )
 from bot4_runtime.domain.instrument import split_symbol
-from bot4_runtime.domain.order import OrderStatus
+from bot4_runtime.domain.order import Book, OrderStatus
 from bot4_runtime.exchange.reconcile import QUANTUM
 from bot4_runtime.state.trading_state import TradingState
 from bot4_runtime.venue.account import Account
+from bot4_runtime.venue.faults import Fault
+from bot4_runtime.venue.futures_account import FuturesAccount
+from bot4_runtime.venue.futures_orders import AlgoOrder, AlgoStatus, FuturesOrder
 from bot4_runtime.venue.journal import Entry
 from bot4_runtime.venue.orders import VenueOrder
 
@@ -35,6 +42,11 @@ OVER: Final = {
     "wrong_pong": "a pong without its ping's words",
 }
 """Entries of the venue's journal that say that a limit was exceeded."""
+SILENCES: Final = frozenset({Fault.RATE_LIMITED, Fault.BANNED})
+"""Faults that want silence of everybody at the address."""
+OF_THE_STREAM: Final = frozenset({"POST /fapi/v1/listenKey", "PUT /fapi/v1/listenKey"})
+BESIDE_TRADES: Final = frozenset({"FUNDING_FEE", "INSURANCE_CLEAR"})
+"""What moves a wallet of contracts beside trades and their commissions."""
 
 
 @dataclass
@@ -42,6 +54,7 @@ class Findings:
     """What was counted, and what must not be.
 
     Attributes:
+        closed_by_venue: orders by which it closed positions itself (liquidation, ADL).
         violations: what the venue's truth contradicts, in words.
     """
 
@@ -53,11 +66,32 @@ class Findings:
     fills_missing: int = 0
     fills_invented: int = 0
     limits_exceeded: int = 0
+    closed_by_venue: int = 0
     violations: list[str] = field(default_factory=list)
 
     def violated(self, text: str) -> None:
         """Note what must not be."""
         self.violations.append(text)
+
+
+class Held(NamedTuple):
+    """An order as a venue holds it, whatever the market.
+
+    Attributes:
+        trades: by number what it traded: price, quantity and commission.
+        forced: whether it is the venue's own.
+    """
+
+    name: str
+    symbol: str
+    status: str
+    open: bool
+    trades: Mapping[int, "Traded"]
+    forced: bool = False
+
+
+Traded = tuple[Decimal, ...]
+Booked = dict[tuple[str, int], Traded]
 
 
 def judge(
@@ -68,7 +102,7 @@ def judge(
     state: TradingState,
     deposits: Mapping[str, Decimal],
 ) -> Findings:
-    """Hold Bot4's journal against the venue.
+    """Hold Bot4's journal against the spot venue.
 
     Args:
         entries: the venue's journal.
@@ -78,14 +112,93 @@ def judge(
         state: what its fold says.
         deposits: what the account began with.
     """
+    held = [
+        Held(o.client_id, o.symbol, o.status.value, o.status.open, _trades(o.trades))
+        for o in orders
+    ]
+    found = _judged(entries, held, events, state)
+    _conserved(account, orders, deposits, found)
+    balances = {name: account.balance(name).total for name, _ in account.held()}
+    _amounts_agree(state, balances, state.account.assets() | set(balances), found)
+    return found
+
+
+def judge_contracts(
+    entries: Sequence[Entry],
+    account: FuturesAccount,
+    orders: Sequence[FuturesOrder],
+    algos: Sequence[AlgoOrder],
+    events: Iterable[JournaledEvent],
+    state: TradingState,
+    deposits: Mapping[str, Decimal],
+) -> Findings:
+    """Hold Bot4's journal against the USD-M venue.
+
+    Args:
+        entries: the venue's journal.
+        account: at the venue.
+        orders: all plain ones that the account ever had, those that conditional ones became and
+            the venue's own among them.
+        algos: all conditional ones that it ever placed.
+        events: Bot4's journal.
+        state: what its fold says.
+        deposits: what the account began with.
+    """
+    held = [_held(order) for order in orders if order.algo is None]
+    held += [_held_conditional(algo) for algo in algos]
+    found = _judged(entries, held, events, state)
+    _wallets_conserved(account, orders, deposits, found)
+    positions: dict[str, Decimal] = {}
+    for leg in account.positions():
+        positions[leg.symbol] = positions.get(leg.symbol, ZERO) + leg.quantity
+    _amounts_agree(state, positions, {*positions, *state.instruments}, found)
+    ours = {s: p.quantity for s, p in state.books[Book.VALIDATED].positions.items()}
+    for symbol in sorted({*ours, *positions}):
+        there, here = positions.get(symbol, ZERO), ours.get(symbol, ZERO)
+        if there != here:
+            found.violated(f"the venue holds {there} {symbol}, the book {here}")
+    return found
+
+
+def _held(order: FuturesOrder) -> Held:
+    trades, forced = _trades(order.trades), bool(order.venue_kind)
+    status = order.status
+    return Held(order.client_id, order.symbol, status.value, status.open, trades, forced)
+
+
+def _held_conditional(algo: AlgoOrder) -> Held:
+    """Return a conditional order with what it became as the one order that was intended."""
+    if algo.actual is not None:
+        return _held(algo.actual)._replace(name=algo.client_id)
+    waits = algo.status is AlgoStatus.NEW
+    return Held(algo.client_id, algo.symbol, algo.status.value, waits, {})
+
+
+class _Trade(Protocol):
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    commission: Decimal
+
+
+def _trades(trades: Iterable[_Trade]) -> dict[int, Traded]:
+    return {trade.trade_id: (trade.price, trade.quantity, trade.commission) for trade in trades}
+
+
+def _judged(
+    entries: Sequence[Entry],
+    held: Sequence[Held],
+    events: Iterable[JournaledEvent],
+    state: TradingState,
+) -> Findings:
+    """Judge what is alike in all markets."""
     found = Findings()
     _sent_once(entries, found)
     _within_limits(entries, found)
-    _conserved(account, orders, deposits, found)
     names, ends, booked = _told(events, found)
-    _orders_agree(orders, names, ends, state, found)
-    _trades_agree(orders, booked, found)
-    _account_agrees(account, state, found)
+    _orders_agree(held, names, ends, state, found)
+    _trades_agree(held, booked, found)
+    _clear(held, state, found)
     return found
 
 
@@ -99,11 +212,27 @@ def _sent_once(entries: Sequence[Entry], found: Findings) -> None:
 
 
 def _within_limits(entries: Sequence[Entry], found: Findings) -> None:
+    silenced: Entry | None = None
     for entry in entries:
-        if entry.kind in OVER:
-            found.limits_exceeded += 1
-            call = entry.body.get("call", "a stream")
-            found.violated(f"{OVER[entry.kind]}: {call} at {entry.time_ms}")
+        if entry.kind == "fault" and entry.body["fault"] in SILENCES:
+            silenced = entry
+        if entry.kind not in OVER:
+            continue
+        if entry.kind == "trespass" and silenced is not None and _crossed(silenced, entry):
+            silenced = None
+            continue
+        found.limits_exceeded += 1
+        call = entry.body.get("call", "a stream")
+        found.violated(f"{OVER[entry.kind]}: {call} at {entry.time_ms}")
+
+
+def _crossed(silenced: Entry, trespass: Entry) -> bool:
+    """Whether a request was under way when the answer came that wants silence: one may be.
+
+    The user stream of contracts asks for its key on a connection of its own, beside all others.
+    """
+    beside = [entry.body["call"] in OF_THE_STREAM for entry in (silenced, trespass)]
+    return silenced.time_ms == trespass.time_ms and any(beside) and not all(beside)
 
 
 def _conserved(
@@ -130,7 +259,32 @@ def _conserved(
             )
 
 
-Booked = dict[tuple[str, int], tuple[Decimal, ...]]
+def _wallets_conserved(
+    account: FuturesAccount,
+    orders: Sequence[FuturesOrder],
+    deposits: Mapping[str, Decimal],
+    found: Findings,
+) -> None:
+    """The venue's own books: what came in, and what trades paid and cost, is what is there.
+
+    The entry value of what is still held was paid for, and is not lost.
+    """
+    expected: dict[str, Decimal] = dict(deposits)
+    for order in orders:
+        for trade in order.trades:
+            paid = trade.price * trade.quantity * trade.side.sign + trade.commission
+            expected[trade.asset] = expected.get(trade.asset, ZERO) - paid
+    for leg in account.positions():
+        expected[leg.asset] = expected.get(leg.asset, ZERO) + leg.cost
+    for income in account.incomes:
+        if income.kind in BESIDE_TRADES:
+            expected[income.asset] = expected.get(income.asset, ZERO) + income.amount
+    for asset in sorted({*expected, *account.cross}):
+        there = account.wallet(asset)
+        if abs(there - expected.get(asset, ZERO)) > QUANTUM:
+            found.violated(
+                f"the wallet holds {there} {asset}, its trades make {expected.get(asset, ZERO)}"
+            )
 
 
 def _told(
@@ -158,18 +312,21 @@ def _told(
 
 
 def _orders_agree(
-    orders: Sequence[VenueOrder],
+    held: Sequence[Held],
     names: Mapping[int, str],
     ends: Mapping[int, str],
     state: TradingState,
     found: Findings,
 ) -> None:
-    at_venue: dict[str, VenueOrder] = {}
-    for order in orders:
-        if order.client_id in at_venue:
+    at_venue: dict[str, Held] = {}
+    for order in held:
+        if order.forced:
+            found.closed_by_venue += 1
+            continue
+        if order.name in at_venue:
             found.duplicates += 1
-            found.violated(f"order {order.client_id} was placed twice")
-        at_venue[order.client_id] = order
+            found.violated(f"order {order.name} was placed twice")
+        at_venue[order.name] = order
     found.held = len(at_venue)
     for name in sorted(set(at_venue) - set(names.values())):
         found.violated(f"order {name} is at the venue, and nobody intended it")
@@ -181,19 +338,17 @@ def _orders_agree(
             if end not in never:
                 found.lost += 1
                 found.violated(f"order {name} is not at the venue, and here it is {end or 'live'}")
-        elif end in never:
+        elif end in never and (told.status, end) != (AlgoStatus.REJECTED, OrderStatus.REJECTED):
             found.lost += 1
             found.violated(f"order {name} is at the venue, and here it is {end}")
-        elif (ours is not None and not ours.status.terminal) != told.status.open:
+        elif (ours is not None and not ours.status.terminal) != told.open:
             here = ours.status.value if ours is not None else end
             found.violated(f"order {name} is {told.status} at the venue, and here it is {here}")
 
 
-def _trades_agree(orders: Sequence[VenueOrder], booked: Booked, found: Findings) -> None:
+def _trades_agree(held: Sequence[Held], booked: Booked, found: Findings) -> None:
     traded: Booked = {
-        (order.symbol, trade.trade_id): (trade.price, trade.quantity, trade.commission)
-        for order in orders
-        for trade in order.trades
+        (order.symbol, number): trade for order in held for number, trade in order.trades.items()
     }
     found.trades = len(traded)
     for key in sorted(traded.keys() | booked.keys()):
@@ -207,14 +362,23 @@ def _trades_agree(orders: Sequence[VenueOrder], booked: Booked, found: Findings)
             found.violated(f"trade {key[1]} of {key[0]} is {traded[key]}, booked as {booked[key]}")
 
 
-def _account_agrees(account: Account, state: TradingState, found: Findings) -> None:
+def _amounts_agree(
+    state: TradingState, there: Mapping[str, Decimal], names: Iterable[str], found: Findings
+) -> None:
+    """Amounts of assets, or of contracts, against what the journal leads to expect."""
     kept = state.account
-    for asset in sorted(kept.assets() | {name for name, _ in account.held()}):
-        there, here = account.balance(asset).total, kept.expected(asset)
-        if kept.opening is not None and abs(there - here) > QUANTUM:
-            found.violated(f"the venue holds {there} {asset}, the journal expects {here}")
-    for difference in kept.differences:
-        found.violated(f"a difference that nobody made is journaled: {difference.text}")
+    for name in sorted(names):
+        amount, here = there.get(name, ZERO), kept.expected(name)
+        if kept.opening is not None and abs(amount - here) > QUANTUM:
+            found.violated(f"the venue holds {amount} {name}, the journal expects {here}")
+
+
+def _clear(held: Sequence[Held], state: TradingState, found: Findings) -> None:
+    """Nothing is in doubt, and nobody but the venue did what is not ours."""
+    forced = {order.name for order in held if order.forced}
+    for difference in state.account.differences:
+        if difference.name not in forced:
+            found.violated(f"a difference that nobody made is journaled: {difference.text}")
     for order in state.all_live_orders():
         if order.status in {OrderStatus.UNKNOWN, OrderStatus.INTENDED}:
             found.violated(f"order {order.client_id} is still {order.status.value}")

@@ -5,27 +5,31 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from bot4_runtime.app import RunOptions, build
-from bot4_runtime.app.remote import Remote
+from bot4_runtime.app.remote import Remote, holding_of
 from bot4_runtime.app.source import build_source
-from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
+from bot4_runtime.clock import NS_PER_MS, ManualClock
 from bot4_runtime.domain.candle import Candle, Market, interval_ms
 from bot4_runtime.domain.errors import Bot4Error
-from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.domain.order import OrderStatus
-from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.exchange.binance.signing import Secret, Signer
-from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.regime.registry import ModelRegistry
 from bot4_runtime.rehearsal.course import Course
 from bot4_runtime.rehearsal.exposure import overdue, unprotected
-from bot4_runtime.rehearsal.oracles import Findings, judge
+from bot4_runtime.rehearsal.oracles import Findings
+from bot4_runtime.rehearsal.stages import (
+    ContractLineClient,
+    ContractStage,
+    MakesClient,
+    SpotLineClient,
+    SpotStage,
+    Stage,
+    Venue,
+)
 from bot4_runtime.rehearsal.verdict import Verdict
 from bot4_runtime.risk.limits import BOUNDS
 from bot4_runtime.settings import BridgeSection, Settings, StateSection
@@ -36,27 +40,16 @@ from bot4_runtime.state.store import StateStore
 from bot4_runtime.strategy.protocol import load_strategy
 from bot4_runtime.venue.account import BNB
 from bot4_runtime.venue.book import Depth
-from bot4_runtime.venue.faults import FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.hosting import hosted
 from bot4_runtime.venue.journal import MemorySink
-from bot4_runtime.venue.loopback import Loopback
-from bot4_runtime.venue.order_counts import SPOT_ORDERS
-from bot4_runtime.venue.rules import SymbolRules
 from bot4_runtime.venue.server import VenueServer
-from bot4_runtime.venue.tape import candle_prints
 
-KEY: Final = "rehearsal"
-REPLY_S: Final = 0.25
-"""How long an answer may take, by the machine's clock; faults delay beyond it."""
-SILENCE_S: Final = 1.5
-"""How long the user stream may say nothing, pings included."""
-REPORT_S: Final = 0.15
-"""How long the report of an answered order may take, by the machine's clock."""
 PING_S: Final = 0.4
 MARKET_SEED: Final = 4
-BNB_PRICE: Final = Decimal(320)
-COARSER: Final = 5
-"""Steps of prices and quantities than those that are assumed of a symbol."""
+MARKET_SEEDS: Final = {Market.SPOT: MARKET_SEED, Market.USDM: 94}
+"""Markets of the command: of perpetuals one in which the drill gains, since a record of losses
+before five wins in a row ends its entries for good (``BIAS_RECENCY``)."""
 LOOSE: Final = {
     name: BOUNDS[name].loosest for name in ("max_correlation", "min_liquidity_ratio")
 } | {
@@ -71,49 +64,21 @@ class Killed(BaseException):
     """The engine's life ends here by plan, as a kill would end it; another one follows."""
 
 
-class Client(BinanceSpot):
-    """The connector with shorter waits, orders by REST."""
-
-    by_line = False
-
-    def __init__(
-        self, server: VenueServer, clock: Clock, lease: Lease, symbols: Sequence[str] = ()
-    ) -> None:
-        super().__init__(
-            f"http://127.0.0.1:{server.port}",
-            f"ws://127.0.0.1:{server.port}/ws-api/v3",
-            Signer(Secret(KEY), Secret(KEY)),
-            clock,
-            reply_s=REPLY_S,
-            may_send=lease.holds,
-            silence_s=SILENCE_S,
-            report_s=REPORT_S,
-            budget=RequestBudget(None, clock_ms=lambda: clock.now_ns() // NS_PER_MS),
-            order_url=f"ws://127.0.0.1:{server.port}/ws-api/v3" if self.by_line else None,
-            symbols=symbols,
-        )
-
-
-class LineClient(Client):
-    """The same with orders over the WebSocket API, as ``start --mode testnet`` sends them."""
-
-    by_line = True
-
-
 class Rehearsal:
     """One rehearsal.
 
     Args:
-        settings: the user's; home, journal and bridge are replaced, and for an exercise such as
-            the drill the limits that pause it are those of `LOOSE`.
+        settings: the user's, `runtime.market` too; home, journal and bridge are replaced, and
+            for an exercise such as the drill the limits that pause it are those of `LOOSE`.
         folder: of the account's journal; thrown away by who made it.
         rules: what goes wrong.
         seed: of the faults.
         hours: of the market.
         market_seed: names the market.
-        client: the connector; tests plant bugs in it.
+        client: the connector; tests plant bugs in it. None is that of ``start --mode testnet``,
+            which sends orders over the WebSocket API.
         depth: what the rest of the market offers.
-        bnb: that the account holds, and pays commissions in while there is any.
+        bnb: that a spot account holds, and pays commissions in while there is any.
         on_progress: called with (candles done, the candle) after each.
     """
 
@@ -126,7 +91,7 @@ class Rehearsal:
         seed: int,
         hours: float,
         market_seed: int = MARKET_SEED,
-        client: Callable[[VenueServer, Clock, Lease, Sequence[str]], BinanceSpot] = Client,
+        client: MakesClient | None = None,
         depth: Depth | None = None,
         bnb: Decimal = Decimal(0),
         on_progress: Callable[[int, Candle], None] | None = None,
@@ -146,15 +111,19 @@ class Rehearsal:
         self._rules = tuple(rules)
         self._seed = seed
         self._hours = hours
-        self._client = client
+        self._client = client or self._default_client()
         self._on_progress = on_progress
         self._sink = MemorySink()
         self._clock = ManualClock(SIMULATED_START_MS * NS_PER_MS)
         self._source = self._market(market_seed)
-        self._instruments = self._listed()
-        self._depth = depth or Depth(level_quantity=Decimal(1_000_000))
-        self._bnb = bnb
-        self.made_venue = self._venue()
+        self.stage = self._stage(bnb)
+        end_ms = SIMULATED_START_MS + round((hours + 24) * 3_600_000)
+        self.made_venue = self.stage.open(
+            self._clock,
+            self._source.history(SIMULATED_START_MS, end_ms),
+            depth or Depth(level_quantity=Decimal(1_000_000)),
+            self._sink,
+        )
         self._store: StateStore | None = None
         self._unknown: dict[int, int] = {}
         self._looks: list[int] = []
@@ -172,6 +141,7 @@ class Rehearsal:
         venue = self.made_venue
         ended = ""
         with hosted(venue, ping_s=PING_S) as server:
+            self.server = server
             server.do(lambda: venue.schedule(FaultSchedule(self._rules, self._seed)))
             course = self._course(venue, server)
             lives = LIVES
@@ -181,7 +151,7 @@ class Rehearsal:
                     lives -= 1
                 except Killed:
                     self.kills += 1
-        return self._judge(venue, ended)
+        return self._judge(ended)
 
     @property
     def stream_counts(self) -> Counter[str]:
@@ -198,62 +168,46 @@ class Rehearsal:
         settings = self._settings
         strategy = load_strategy(settings.runtime.strategy)
         registry = ModelRegistry(settings.models) if strategy.needs_models else None
+        runtime = settings.runtime.model_copy(update={"market": SimulatedSource.market.value})
+        settings = settings.model_copy(update={"runtime": runtime})  # its prices are everyone's
         source = build_source(settings, RunOptions(source=f"simulated:{seed}"), registry)
         assert isinstance(source, SimulatedSource)  # noqa: S101 - named by its label
         return source
 
-    def _listed(self) -> dict[str, tuple[SymbolRules, Decimal]]:
-        """Rules other than those that the engine assumes until it learns them; first prices."""
+    def _stage(self, bnb: Decimal) -> Stage:
         step_ms = interval_ms(self._source.interval)
         firsts = self._source.history(SIMULATED_START_MS, SIMULATED_START_MS + step_ms)
-        listed = {}
-        for candle in firsts:
-            assumed = SymbolRules.of(Instrument.assume(candle.symbol, Market.SPOT, candle.close))
-            rules = msgspec.structs.replace(
-                assumed,
-                tick_size=assumed.tick_size * COARSER,
-                step_size=assumed.step_size * COARSER,
-                min_quantity=assumed.min_quantity * COARSER,
-                min_notional=assumed.min_notional * COARSER,
-            )
-            price = Decimal(repr(candle.open)) // rules.tick_size * rules.tick_size
-            listed[candle.symbol] = (rules, price)
-        return listed
+        held = {self._settings.runtime.quote: self._settings.initial_cash}
+        if self.market is Market.SPOT:
+            return SpotStage(firsts, held | {BNB: bnb})
+        return ContractStage(firsts, held, countdown_takes_algos=bool(self._seed % 2))
+
+    def _default_client(self) -> MakesClient:
+        if self.market is Market.SPOT:
+            return SpotLineClient
+        return partial(ContractLineClient, holding=holding_of(self._settings))
 
     @property
-    def _deposits(self) -> dict[str, Decimal]:
-        held = {self._settings.runtime.quote: self._settings.initial_cash, BNB: self._bnb}
-        return {asset: amount for asset, amount in held.items() if amount}
+    def market(self) -> Market:
+        """What is traded."""
+        return Market(self._settings.runtime.market)
 
-    def _venue(self) -> Loopback:
-        source = self._source
-        end_ms = SIMULATED_START_MS + round((self._hours + 24) * 3_600_000)
-        rules = {symbol: made for symbol, (made, _) in self._instruments.items()}
-        venue = Loopback(
-            self._clock,
-            [*self._instruments.values(), *self._bnb_market()],
-            prints=candle_prints(source.history(SIMULATED_START_MS, end_ms), rules),
-            depth=self._depth,
-            sink=self._sink,
-            order_limits=SPOT_ORDERS,
-        )
-        account = venue.open_account(1, KEY, KEY, self._deposits.items())
-        account.pays_in_bnb = self._bnb > 0
-        return venue
+    @property
+    def _dead_man_s(self) -> int:
+        """Length of the dead-man switch, where settings or a fault want one.
 
-    def _bnb_market(self) -> list[tuple[SymbolRules, Decimal]]:
-        """A market of BNB where none is traded: it says what commissions cost."""
-        name = BNB + self._settings.runtime.quote
-        if not self._bnb or name in self._instruments:
-            return []
-        return [
-            (SymbolRules.of(Instrument.assume(name, Market.SPOT, float(BNB_PRICE))), BNB_PRICE)
-        ]
+        It is no shorter than a candle: what would be a look every moment by the clock is one
+        every third of a candle in the venue's time, at worst.
+        """
+        wanted = self._settings.binance.dead_man_s if self.market is Market.USDM else 0
+        if not wanted and Fault.COUNTDOWN not in {rule.fault for rule in self._rules}:
+            return 0
+        return max(wanted, interval_ms(self._source.interval) // 1_000)
 
-    def _course(self, venue: Loopback, server: VenueServer) -> Course:
+    def _course(self, venue: Venue, server: VenueServer) -> Course:
         def advance(to_ms: int) -> bool:
             before = len(self._sink.entries)
-            server.do(lambda: venue.advance(to_ms))
+            server.do(lambda: self.stage.move(to_ms))
             return any(entry.kind == "event" for entry in self._sink.entries[before:])
 
         def stirred() -> bool:
@@ -263,6 +217,7 @@ class Rehearsal:
         return Course(
             self._source,
             self._hours,
+            market=self.market,
             advance=advance,
             stirred=stirred,
             connected=lambda: self._remote is not None and self._remote.venue.following,
@@ -272,6 +227,8 @@ class Rehearsal:
 
     # -------------------------------------------------------------------------- lives
     _remote: Remote | None = None
+    server: VenueServer | None = None
+    """Serves the venue while it is performed."""
 
     def _live(self, server: VenueServer, course: Course) -> str:
         """Let the engine live once; return why it ended before its time."""
@@ -285,6 +242,7 @@ class Rehearsal:
             course,
             local=True,
             wait=course.pass_time,
+            dead_man_s=self._dead_man_s,
         )
         try:
             run = build(
@@ -323,27 +281,18 @@ class Rehearsal:
             self._unknown_s.append((now_ms - self._unknown.pop(intent_no)) / 1000)
 
     # ----------------------------------------------------------------------- judgement
-    def _judge(self, venue: Loopback, ended: str) -> Verdict:
-        account = venue.exchange.account(KEY)
-        assert account is not None  # noqa: S101 - opened above
+    def _judge(self, ended: str) -> Verdict:
         entries = self._sink.entries
         journal = self._folder / JOURNAL
         findings = Findings()
         if journal.exists():
             with JournalReader.open(journal) as reader:
-                findings = judge(
+                findings = self.stage.judge(
                     entries,
-                    account,
-                    venue.exchange.orders(account),
                     (event for _, event in reader.events()),
                     reader.state(self._folder / "snapshots"),
-                    self._deposits,
                 )
-        least = {
-            symbol: max(rules.step_size, rules.min_notional / price)
-            for symbol, (rules, price) in self._instruments.items()
-        }
-        spans, bare = unprotected(entries, least)
+        spans, bare = unprotected(entries, self.stage.least())
         for symbol in sorted(bare):
             findings.violated(f"what is held of {symbol} has no stop at the end")
         for span in overdue(spans, entries, self._looks):
@@ -360,6 +309,7 @@ class Rehearsal:
             hours=self._hours,
             seed=self._seed,
             strategy=self._settings.runtime.strategy,
+            market=self.market,
             simulated=self._source.label,
             ended=ended,
         )

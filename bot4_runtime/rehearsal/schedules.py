@@ -10,24 +10,47 @@ from typing import Final
 
 import msgspec
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
 from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue.faults import (
     EVENT,
     OF_CALLS,
     OF_ORDERS,
+    OF_SPOT,
     OF_THE_CORE,
+    OF_USDM,
+    OVERLOADED,
     SUBSCRIBE,
     WS,
     Fault,
     FaultRule,
 )
 
-_REPORT: Final = "executionReport"
+_REPORTS: Final = {
+    Market.SPOT: ("executionReport",),
+    Market.USDM: ("ORDER_TRADE_UPDATE", "ALGO_UPDATE"),
+}
+"""Events by which a user stream tells what became of orders."""
 
 
 def _rule(fault: Fault, method: str = "", path: str = "", **more: float) -> FaultRule:
     return msgspec.convert({"fault": fault, "method": method, "path": path, **more}, FaultRule)
+
+
+def _bad_stream(*reports: str) -> tuple[FaultRule, ...]:
+    shares = {
+        Fault.EVENT_CUT: 0.05,
+        Fault.EVENT_STALL: 0.05,
+        Fault.EVENT_LOST: 0.1,
+        Fault.EVENT_TWICE: 0.1,
+        Fault.EVENT_LATE: 0.1,
+    }
+    return tuple(
+        _rule(fault, EVENT, report, probability=share)
+        for report in reports
+        for fault, share in shares.items()
+    )
 
 
 SCENARIOS: Final[dict[str, tuple[FaultRule, ...]]] = {
@@ -44,11 +67,7 @@ SCENARIOS: Final[dict[str, tuple[FaultRule, ...]]] = {
         _rule(Fault.FUNDS_TAKEN, "POST", probability=0.05),
     ),
     "bad-stream": (
-        _rule(Fault.EVENT_CUT, EVENT, _REPORT, probability=0.05),
-        _rule(Fault.EVENT_STALL, EVENT, _REPORT, probability=0.05),
-        _rule(Fault.EVENT_LOST, EVENT, _REPORT, probability=0.1),
-        _rule(Fault.EVENT_TWICE, EVENT, _REPORT, probability=0.1),
-        _rule(Fault.EVENT_LATE, EVENT, _REPORT, probability=0.1),
+        *_bad_stream(*_REPORTS[Market.SPOT]),
         _rule(Fault.SUBSCRIPTION_REFUSED, SUBSCRIBE, probability=0.2),
     ),
     "limits": (
@@ -58,7 +77,33 @@ SCENARIOS: Final[dict[str, tuple[FaultRule, ...]]] = {
         _rule(Fault.FOREIGN_WEIGHT, "GET", probability=0.01),
     ),
 }
-"""Faults by the name of a scenario."""
+"""Faults on spot by the name of a scenario."""
+CONTRACT_SCENARIOS: Final[dict[str, tuple[FaultRule, ...]]] = {
+    "calm": (),
+    "lost-answers": SCENARIOS["lost-answers"],
+    "lost-orders": SCENARIOS["lost-orders"],
+    "bad-stream": (
+        *_bad_stream(*_REPORTS[Market.USDM]),
+        _rule(Fault.TERMINATED, EVENT, _REPORTS[Market.USDM][0], probability=0.05),
+    ),
+    "limits": SCENARIOS["limits"][:3],
+    "overload": (
+        _rule(Fault.UNKNOWN_BEFORE, "POST", probability=0.05),
+        _rule(Fault.UNKNOWN_AFTER, "POST", probability=0.05),
+        _rule(Fault.UNAVAILABLE, "POST", probability=0.05),
+        _rule(Fault.INTERNAL_ERROR, "POST", probability=0.05),
+        _rule(Fault.THROTTLED, "POST", probability=0.3),
+        _rule(Fault.UNAVAILABLE, "GET", probability=0.01),
+    ),
+    "margin": (
+        _rule(Fault.FUNDED, "POST", probability=0.1),
+        _rule(Fault.TRIGGER_REFUSED, "POST", probability=0.3),
+        _rule(Fault.COUNTDOWN, "POST", probability=0.3),
+        _rule(Fault.FUNDS_TAKEN, "POST", probability=0.1),
+    ),
+}
+"""The same on USD-M."""
+BY_MARKET: Final = {Market.SPOT: SCENARIOS, Market.USDM: CONTRACT_SCENARIOS}
 OF_THE_LINE: Final = frozenset(
     {
         Fault.DROP_REQUEST,
@@ -71,17 +116,24 @@ OF_THE_LINE: Final = frozenset(
         Fault.TRUNCATED,
         Fault.NOT_JSON,
         Fault.WRONG_TYPE,
+        *OVERLOADED,
         *OF_THE_CORE,
     }
 )
 """Faults that an order or a cancel over the WebSocket API can have as well."""
 OVER_THE_LINE: Final = {
-    "POST": ("order.place",),
-    "DELETE": ("order.cancel",),
-    "": ("order.place", "order.cancel"),
+    Market.SPOT: (
+        ("POST", "/api/v3/order", "order.place"),
+        ("DELETE", "/api/v3/order", "order.cancel"),
+    ),
+    Market.USDM: (
+        ("POST", "/fapi/v1/order", "order.place"),
+        ("POST", "/fapi/v1/algoOrder", "algoOrder.place"),
+        ("DELETE", "/fapi/v1/order", "order.cancel"),
+        ("DELETE", "/fapi/v1/algoOrder", "algoOrder.cancel"),
+    ),
 }
-"""What is asked there, by the method over HTTP."""
-_ORDER: Final = "/api/v3/order"
+"""What is asked over HTTP, and what that is called over the WebSocket API."""
 LONGEST_S: Final = {
     Fault.DELAY_REPLY: 0.4,
     Fault.DELAY_REQUEST: 0.4,
@@ -98,19 +150,20 @@ LONGEST_S: Final = {
 """The longest that is drawn, as `FaultRule.seconds` understands it."""
 
 
-def scenario(name: str) -> tuple[FaultRule, ...]:
+def scenario(name: str, market: Market = Market.SPOT) -> tuple[FaultRule, ...]:
     """Return the faults of a scenario, or of a JSON file of rules.
 
     Raises:
         ConfigError: there is none of this name, or the file holds no rules.
     """
-    if name in SCENARIOS:
-        return SCENARIOS[name]
+    named = BY_MARKET[market]
+    if name in named:
+        return named[name]
     path = Path(name)
     if path.suffix != ".json":
         raise ConfigError(
-            f"--scenario {name!r} is none; expected one of {', '.join(SCENARIOS)}, or a .json "
-            "file of rules"
+            f"--scenario {name!r} is none of {market.value}; expected one of {', '.join(named)}, "
+            "or a .json file of rules"
         )
     try:
         return tuple(msgspec.json.decode(path.read_bytes(), type=list[FaultRule]))
@@ -120,33 +173,37 @@ def scenario(name: str) -> tuple[FaultRule, ...]:
         raise ConfigError(f"--scenario {name} holds no list of rules: {error}") from None
 
 
-def on_both_ways(rules: Sequence[FaultRule]) -> tuple[FaultRule, ...]:
+def on_both_ways(
+    rules: Sequence[FaultRule], market: Market = Market.SPOT
+) -> tuple[FaultRule, ...]:
     """Return a schedule whose faults of orders and cancels hit them over the WebSocket API too."""
     twins = [
         msgspec.structs.replace(rule, method=WS, path=asked)
         for rule in rules
-        if rule.fault in OF_THE_LINE and _ORDER.startswith(rule.path)
-        for asked in OVER_THE_LINE.get(rule.method, ())
+        if rule.fault in OF_THE_LINE
+        for method, path, asked in OVER_THE_LINE[market]
+        if rule.method in {"", method} and path.startswith(rule.path)
     ]
     return (*rules, *twins)
 
 
-def drawn(seed: int, rules: int = 8) -> tuple[FaultRule, ...]:
+def drawn(seed: int, rules: int = 8, market: Market = Market.SPOT) -> tuple[FaultRule, ...]:
     """Draw a schedule: distinct faults, each as often as not to lame the venue."""
     rng = random.Random(f"schedule/{seed}")  # noqa: S311 - a schedule
-    chosen = rng.sample(sorted(Fault), rules)
-    return tuple(_drawn_rule(fault, rng) for fault in chosen)
+    chosen = rng.sample(sorted(OF_SPOT if market is Market.SPOT else OF_USDM), rules)
+    return tuple(_drawn_rule(fault, rng, market) for fault in chosen)
 
 
-def _drawn_rule(fault: Fault, rng: random.Random) -> FaultRule:
+def _drawn_rule(fault: Fault, rng: random.Random, market: Market) -> FaultRule:
     if fault is Fault.SUBSCRIPTION_REFUSED:
         method, path = SUBSCRIBE, ""
-    elif fault in OF_ORDERS:
+    elif fault in OF_ORDERS or fault is Fault.COUNTDOWN:
         method, path = "POST", ""
     elif fault in OF_CALLS:
         method, path = rng.choice(("POST", "POST", "GET", "DELETE", "")), ""
     else:
-        method, path = EVENT, _REPORT
+        reports = _REPORTS[market]
+        method, path = EVENT, reports[0] if len(reports) == 1 else rng.choice(reports)
     share = 0.003 if method in {"GET", ""} else 0.15
     seconds = LONGEST_S.get(fault, 0.0) * rng.uniform(0.2, 1.0)
     if fault is Fault.CLOCK_STEP:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from statistics import median
 from typing import Any, Final
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.rehearsal.oracles import Findings
 
 LEAST_INTENTS: Final = 500
@@ -35,6 +36,7 @@ class Verdict:
         unprotected_s: spans in which what was held had no order that sells it, venue time.
         unknown_s: spans from an order without answer to its outcome, venue time.
         hours: of the market.
+        market: what was traded at its prices.
         ended: why the engine ended before its time; empty when it did not.
     """
 
@@ -47,6 +49,7 @@ class Verdict:
     seed: int
     strategy: str
     simulated: str
+    market: Market = Market.SPOT
     ended: str = ""
 
     @property
@@ -80,6 +83,7 @@ class Verdict:
             "outcome": self.outcome.value,
             "source": self.simulated,
             "simulated": True,
+            "market": self.market.value,
             "strategy": self.strategy,
             "seed": self.seed,
             "hours": self.hours,
@@ -91,6 +95,7 @@ class Verdict:
             "fills_missing": found.fills_missing,
             "fills_invented": found.fills_invented,
             "limits_exceeded": found.limits_exceeded,
+            "closed_by_venue": found.closed_by_venue,
             "unprotected_s": _spread(self.unprotected_s),
             "recovery_s": _spread(self.unknown_s),
             "faults": dict(sorted(self.faults.items())),
@@ -114,6 +119,11 @@ class Verdict:
             + (", ".join(f"{name} {count}" for name, count in told["faults"].items()) or "none")
             + ".",
             *([f"Scheduled, and never happened: {', '.join(self.never)}."] if self.never else ()),
+            *(
+                [f"Positions closed by the venue itself: {found.closed_by_venue}."]
+                if (found := self.findings).closed_by_venue
+                else ()
+            ),
             *(f"VIOLATED: {violation}." for violation in self.findings.violations[:20]),
         ]
         if self.ended:

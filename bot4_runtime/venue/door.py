@@ -9,7 +9,8 @@ not named there are refused anyway.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 from bot4_runtime.venue.journal import VenueJournal
@@ -36,6 +37,7 @@ _WEIGHTS: Final = {
 }
 _OPEN_OF_ONE: Final = 6
 _TRADES_OF_ONE: Final = 5
+SPOT_ORDERS: Final = frozenset({"POST /api/v3/order"})
 
 
 class Refusal(NamedTuple):
@@ -47,15 +49,34 @@ class Refusal(NamedTuple):
     retry_after_s: int | None
 
 
+def weight_of(call: str, values: Mapping[str, Any]) -> int:
+    """Return what a call costs; new orders and cancels cost theirs only when they fail."""
+    method, _, path = call.partition(" ")
+    if path == "/api/v3/openOrders" and "symbol" in values:
+        return _OPEN_OF_ONE
+    if path == "/api/v3/myTrades" and "orderId" in values:
+        return _TRADES_OF_ONE
+    return 1 if method != "GET" else _WEIGHTS.get(path, 1)
+
+
 class Door:
     """Lets requests in, or sends them away.
 
     Args:
         journal: is told of trespasses.
+        weigh: what a call with these values costs; None where weight is counted elsewhere.
+        orders: calls that bring new orders about.
     """
 
-    def __init__(self, journal: VenueJournal) -> None:
+    def __init__(
+        self,
+        journal: VenueJournal,
+        weigh: Callable[[str, Mapping[str, str]], int] | None = weight_of,
+        orders: AbstractSet[str] = SPOT_ORDERS,
+    ) -> None:
         self._journal = journal
+        self._weigh = weigh
+        self._orders = orders
         self._silent_until_ms = 0
         self._banned = False
         self._ban_s = FIRST_BAN_S
@@ -110,10 +131,12 @@ class Door:
             self.ban(now_ms, self._ban_s)
             return self._silence(now_ms)
         self._banned = False
-        if call == "POST /api/v3/order" and now_ms < self._orders_until_ms:
+        if call in self._orders and now_ms < self._orders_until_ms:
             self._note(now_ms, call)
             return self.order_limit(now_ms)
-        self._used += weight_of(call, values)
+        if self._weigh is None:
+            return None
+        self._used += self._weigh(call, values)
         if self._used > WEIGHT_LIMIT:
             self._journal.add(now_ms, "over_weight", 0, {"call": call, "used": self._used})
             self.limit(now_ms, (MINUTE_MS - now_ms % MINUTE_MS) / 1000)
@@ -161,13 +184,3 @@ class Door:
 
     def _note(self, now_ms: int, call: str) -> None:
         self._journal.add(now_ms, "trespass", 0, {"call": call})
-
-
-def weight_of(call: str, values: Mapping[str, Any]) -> int:
-    """Return what a call costs; new orders and cancels cost theirs only when they fail."""
-    method, _, path = call.partition(" ")
-    if path == "/api/v3/openOrders" and "symbol" in values:
-        return _OPEN_OF_ONE
-    if path == "/api/v3/myTrades" and "orderId" in values:
-        return _TRADES_OF_ONE
-    return 1 if method != "GET" else _WEIGHTS.get(path, 1)

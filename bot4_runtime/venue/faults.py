@@ -2,15 +2,19 @@
 
 The core never sees a fault; the shells ask for the next one and act it out. Whether the n-th
 matching call is hit follows from seed, rule and n alone. The catalogue's rows (N network and
-HTTP, A identity and time, S streams, O orders) stand beside the faults that act them out.
+HTTP, A identity and time, S streams, O orders, M margin) stand beside the faults that act them
+out. Which venue can act out which is said here; neither is given a fault it would pass over.
 """
 
 import random
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final
 
 import msgspec
+
+from bot4_runtime.domain.errors import ConfigError
 
 EVENT: Final = "EVENT"
 """Method of what the user stream is to be sent; its path is the event's type."""
@@ -34,6 +38,11 @@ class Fault(StrEnum):
     PAGE_AFTER = "page_after"  # N4: 500 with a page, yet done
     GATEWAY_AFTER = "gateway_after"  # N4: 502 with a page, yet done
     TIMEOUT_AFTER = "timeout_after"  # N4: 504 with a page, yet done
+    UNKNOWN_BEFORE = "unknown_before"  # N5: 503 "Unknown error...", nothing done
+    UNKNOWN_AFTER = "unknown_after"  # N5: 503 "Unknown error...", yet done
+    UNAVAILABLE = "unavailable"  # N5: 503 "Service Unavailable.", nothing done
+    INTERNAL_ERROR = "internal_error"  # N5: 503 "Internal error...", nothing done
+    THROTTLED = "throttled"  # N5: 503 with -1008, nothing done; what only reduces is let through
     TRUNCATED = "truncated"  # N6: 200 with half the body
     NOT_JSON = "not_json"  # N6: 200 with a page
     WRONG_TYPE = "wrong_type"  # N6: 200 with JSON of another shape
@@ -71,6 +80,9 @@ class Fault(StrEnum):
     ORDER_PULLED = "order_pulled"  # O2: the venue cancels an order after taking it
     HALTED = "halted"  # O3: the symbol of the order is halted for a while
     FUNDS_TAKEN = "funds_taken"  # O4: another order was quicker; this one finds no money
+    TRIGGER_REFUSED = "trigger_refused"  # O7: a conditional order is refused when it triggers
+    FUNDED = "funded"  # M1: what is held of an order's symbol pays the highest funding at once
+    COUNTDOWN = "countdown"  # M2: a countdown goes off, however late it was to
 
 
 OF_CALLS: Final = frozenset(Fault) - {
@@ -83,9 +95,19 @@ OF_CALLS: Final = frozenset(Fault) - {
 }  # fmt: skip
 """Faults of calls over HTTP; all others are of the user stream."""
 OF_ORDERS: Final = frozenset(
-    {Fault.ORDER_LIMIT, Fault.ORDER_EXPIRED, Fault.ORDER_PULLED, Fault.HALTED, Fault.FUNDS_TAKEN}
-)
+    {
+        Fault.ORDER_LIMIT, Fault.ORDER_EXPIRED, Fault.ORDER_PULLED, Fault.HALTED,
+        Fault.FUNDS_TAKEN, Fault.TRIGGER_REFUSED, Fault.FUNDED, Fault.THROTTLED,
+    }
+)  # fmt: skip
 """Faults that only a new order can have."""
+OVERLOADED: Final = frozenset(
+    {
+        Fault.UNKNOWN_BEFORE, Fault.UNKNOWN_AFTER, Fault.UNAVAILABLE, Fault.INTERNAL_ERROR,
+        Fault.THROTTLED,
+    }
+)  # fmt: skip
+"""What HTTP 503 says on USD-M."""
 OF_EVERY_VENUE: Final = frozenset(
     {
         Fault.DROP_REQUEST, Fault.REFUSE_CONNECT, Fault.DROP_REPLY, Fault.DELAY_REPLY,
@@ -95,8 +117,24 @@ OF_EVERY_VENUE: Final = frozenset(
         Fault.EVENT_TWICE, Fault.EVENT_LATE, Fault.EVENT_LOST,
     }
 )  # fmt: skip
-"""Faults that need nothing of the venue's core; all others are the spot venue's alone."""
-OF_THE_CORE: Final = OF_CALLS - OF_EVERY_VENUE
+"""Faults that need nothing of the venue's core."""
+OF_USDM_ALONE: Final = OVERLOADED | {Fault.TRIGGER_REFUSED, Fault.FUNDED, Fault.COUNTDOWN}
+"""Faults that spot does not know."""
+OF_SPOT: Final = frozenset(Fault) - OF_USDM_ALONE
+"""What the spot venue can act out."""
+OF_USDM: Final = (
+    OF_EVERY_VENUE
+    | OF_USDM_ALONE
+    | {
+        Fault.RATE_LIMITED, Fault.BANNED, Fault.ORDER_LIMIT, Fault.KEY_REVOKED,
+        Fault.FOREIGN_WEIGHT, Fault.ORDER_EXPIRED, Fault.ORDER_PULLED, Fault.FUNDS_TAKEN,
+        Fault.LINE_DEAD, Fault.PING_BURST, Fault.SHUTDOWN, Fault.LINE_CLOSED, Fault.REPLAYED,
+        Fault.EVENT_DELAYED, Fault.TERMINATED, Fault.MALFORMED, Fault.UNKNOWN_EVENT,
+        Fault.NEW_WORD, Fault.FOREIGN_SYMBOL, Fault.HUGE_FRAME, Fault.ERROR_FRAME,
+    }
+)  # fmt: skip
+"""What the USD-M venue can act out."""
+OF_THE_CORE: Final = OF_CALLS - OF_EVERY_VENUE - OVERLOADED
 """Faults of calls that the venue acts out itself, whichever way the call came."""
 
 
@@ -149,17 +187,38 @@ class FaultSchedule:
         """What may go wrong."""
         return frozenset(rule.fault for rule in self._rules)
 
-    def next(self, method: str, path: str, now_ms: int = 0) -> FaultRule | None:
+    def require(self, able: AbstractSet[Fault], venue: str) -> "FaultSchedule":
+        """Return it, if a venue can act all of it out.
+
+        Raises:
+            ConfigError: something of it would silently not happen there.
+        """
+        foreign = sorted(self.faults - able)
+        if foreign:
+            raise ConfigError(
+                f"the {venue} venue cannot act out {', '.join(foreign)}; expected one of "
+                f"{', '.join(sorted(able))}"
+            )
+        return self
+
+    def next(
+        self,
+        method: str,
+        path: str,
+        now_ms: int = 0,
+        spared: AbstractSet[Fault] = frozenset(),
+    ) -> FaultRule | None:
         """Return what goes wrong with this call, if anything.
 
         Args:
             method: of HTTP, or ``EVENT`` or ``SUBSCRIBE``.
             path: of the call, or the type of the event.
             now_ms: the venue's time.
+            spared: faults that this call cannot have.
         """
         chosen = None
         for index, rule in enumerate(self._rules):
-            if not _matches(rule, method, path):
+            if rule.fault in spared or not _matches(rule, method, path):
                 continue
             if now_ms < rule.from_ms or (rule.to_ms is not None and now_ms >= rule.to_ms):
                 continue

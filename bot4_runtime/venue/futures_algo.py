@@ -75,6 +75,10 @@ class AlgoDesk:
             raise Refused(*no.UNKNOWN_ORDER)
         self._set(algo, AlgoStatus.CANCELED)
 
+    def end(self, algo: AlgoOrder, status: AlgoStatus) -> None:
+        """Let a waiting order end by the venue's own will."""
+        self._set(algo, status)
+
     def find(
         self, account: FuturesAccount, algo_id: int | None, client_id: str
     ) -> AlgoOrder | None:
@@ -148,8 +152,10 @@ class AlgoDesk:
 
     @staticmethod
     def _order_of(market: FuturesMarket, algo: AlgoOrder) -> FuturesRequest:
-        """Return what is placed; -2022 when there is nothing to close."""
+        """Return what is placed; -2022 when there is nothing to close, -2019 when doomed."""
         request = algo.request.order
+        if algo.doomed:
+            raise Refused(*no.NO_MARGIN)
         if not algo.request.close_all:
             return replace(request, client_id=algo.client_id)
         position = algo.account.position(market.contract, request.position_side)

@@ -1,10 +1,10 @@
 """What happens at the USD-M venue because time passes: funding, countdowns, orders that end."""
 
-from decimal import ROUND_DOWN
+from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
 from bot4_runtime.venue.account import QUANTUM
-from bot4_runtime.venue.futures_account import FuturesAccount
+from bot4_runtime.venue.futures_account import FuturesAccount, Position
 from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_events import AccountChanged
 from bot4_runtime.venue.futures_exchange import FuturesExchange
@@ -39,6 +39,19 @@ class Calendar:
         if wait_ms:
             self._countdowns[account.api_key, symbol] = self._exchange.now_ms() + wait_ms
 
+    def hasten(self, account: FuturesAccount, symbol: str) -> None:
+        """Let a countdown that runs go off now."""
+        if self._countdowns.pop((account.api_key, symbol), None) is not None:
+            self._cancel_all(account, symbol)
+
+    def charge(self, account: FuturesAccount, symbol: str, rate: Decimal) -> None:
+        """Let what an account holds of a symbol pay, out of its time, a share of its worth."""
+        for position in list(account.positions()):
+            if position.symbol == symbol:
+                market = self._exchange.market(symbol)
+                paid = abs(position.quantity) * market.mark * rate
+                self._move(account, position, -paid, self._exchange.now_ms())
+
     def pass_time(self) -> None:
         """Do what is due by now."""
         now_ms = self._exchange.now_ms()
@@ -69,15 +82,19 @@ class Calendar:
             for position in list(account.positions()):
                 if position.symbol == market.contract.symbol:
                     paid = position.quantity * market.mark * rate
-                    amount = -paid.quantize(QUANTUM, ROUND_DOWN)
-                    account.fund(position, amount, time_ms)
-                    self._exchange.others.pay(position.asset, amount)
-                    held = (position,) if account.settings(position.symbol).isolated else ()
-                    self._exchange.tell(
-                        AccountChanged(
-                            account, "FUNDING_FEE", position.asset, amount, held, time_ms
-                        )
-                    )
+                    self._move(account, position, -paid, time_ms)
         market.fundings.append((time_ms, rate, market.mark))
         del market.fundings[:-KEPT_FUNDINGS]
         market.next_funding_ms = market.contract.next_funding_ms(time_ms)
+
+    def _move(
+        self, account: FuturesAccount, position: Position, amount: Decimal, time_ms: int
+    ) -> None:
+        """Book a funding with an account and with the rest of the market, and tell it."""
+        amount = amount.quantize(QUANTUM, ROUND_DOWN)
+        account.fund(position, amount, time_ms)
+        self._exchange.others.pay(position.asset, amount)
+        held = (position,) if account.settings(position.symbol).isolated else ()
+        self._exchange.tell(
+            AccountChanged(account, "FUNDING_FEE", position.asset, amount, held, time_ms)
+        )

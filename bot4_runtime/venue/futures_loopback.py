@@ -1,21 +1,26 @@
 """The USD-M venue put together: core, tape, journal, interfaces around one clock. No sockets."""
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, ClassVar
 
+import msgspec
+
 from bot4_runtime.clock import NS_PER_MS, Clock, ManualClock
-from bot4_runtime.domain.errors import ConfigError
+from bot4_runtime.venue import auth, refusals
 from bot4_runtime.venue import futures_messages as messages
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.contract import Contract
-from bot4_runtime.venue.faults import OF_EVERY_VENUE, FaultRule, FaultSchedule
+from bot4_runtime.venue.door import Door, Refusal
+from bot4_runtime.venue.faults import OF_USDM, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_accounting import Accounting
 from bot4_runtime.venue.futures_algo import AlgoDesk
 from bot4_runtime.venue.futures_calendar import Calendar
 from bot4_runtime.venue.futures_events import FuturesEvent
 from bot4_runtime.venue.futures_exchange import FuturesExchange
+from bot4_runtime.venue.futures_faults import NEW_ORDERS, FuturesFaults, spared
 from bot4_runtime.venue.futures_liquidation import Liquidator
 from bot4_runtime.venue.futures_market_data import MarketData
 from bot4_runtime.venue.futures_messages import AccountTold
@@ -29,6 +34,8 @@ from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
 from bot4_runtime.venue.limits import Limiter
 from bot4_runtime.venue.listen_keys import ListenKeys
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
+from bot4_runtime.venue.spoiled import Asked, sent_away
+from bot4_runtime.venue.stream import Connection
 from bot4_runtime.venue.tape import Print, Tape
 
 
@@ -65,8 +72,9 @@ class FuturesLoopback:
         countdown_takes_algos: bool = False,
     ) -> None:
         self.clock = clock
-        self.faults = _possible(faults or FaultSchedule())
+        self.faults = (faults or FaultSchedule()).require(OF_USDM, "USD-M")
         self.journal = VenueJournal(sink)
+        self.door = Door(self.journal, weigh=None, orders=NEW_ORDERS)
         self.exchange = FuturesExchange(clock, self._on_event, insurance)
         for contract, last in symbols:
             self.exchange.list_symbol(contract, last, depth)
@@ -75,14 +83,17 @@ class FuturesLoopback:
         self.calendar = Calendar(self.exchange, self.algos if countdown_takes_algos else None)
         self.liquidator = Liquidator(self.exchange, self.algos)
         self.keys = ListenKeys()
-        limiter = Limiter()
+        limiter = Limiter(note=self._over)
         trading = Trading(self.exchange, self.algos, self.calendar, limiter)
         accounting = Accounting(self.exchange, self.settings, self.liquidator)
         data = MarketData(self.exchange, limiter)
         parts = (self.exchange, self.journal, limiter, data, trading, accounting, self.keys)
         self.rest = FuturesRest(*parts)
-        api = FuturesApi(*parts)
+        api = FuturesApi(*parts, self.door)
         self.hub = FuturesHub(self.exchange, self.journal, self.faults, self.keys, api)
+        self._mischief = FuturesFaults(
+            self.exchange, self.algos, self.calendar, self.door, self.hub, limiter
+        )
         self.rest.after = self.hub.flush
         self.hub.flush()
         self._tape = Tape(prints)
@@ -118,12 +129,47 @@ class FuturesLoopback:
         self.hub.flush()
 
     def answer(self, call: WireRequest) -> WireAnswer:
-        """Answer a request."""
+        """Answer a request at the door, or let it in."""
+        now_ms, name = self.exchange.now_ms(), f"{call.method} {call.path}"
+        refusal = self.door.refusal(now_ms, name, auth.parameters(call.query, call.body))
+        if refusal is not None:
+            return sent_away(refusal)
+        if call.api_key and self.door.denies(call.api_key, now_ms, name):
+            return sent_away(Refusal(401, *refusals.REJECTED_KEY, None))
         return self.rest.answer(call)
 
+    def spared(self, call: str, values: Mapping[str, object]) -> AbstractSet[Fault]:
+        """Return the faults that a call cannot have: ``POST /path``, or an API's method."""
+        return spared(call, values)
+
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
-        """Answer a request; all faults of this venue are the shell's."""
-        return self.answer(call)
+        """Answer a request that a fault of the venue's own hits; others are the shell's."""
+        key = call.api_key or ""
+        refusal = self._mischief.strike(rule, key)
+        if refusal is not None:
+            return sent_away(refusal)
+        values = auth.parameters(call.query, call.body)
+        with self._mischief.spoiled(rule, key, values):
+            answer = self.answer(call)
+        self.hub.flush()
+        return answer
+
+    def act_out_message(self, connection: Connection, asked: Asked, rule: FaultRule) -> None:
+        """Answer a message that a fault of the venue's own hits."""
+        params = asked.params if isinstance(asked.params, dict) else {}
+        values = {name: str(value) for name, value in params.items()}
+        key = self.hub.caller(connection) or values.get("apiKey", "")
+        refusal = self._mischief.strike(rule, key)
+        if refusal is not None:
+            self.hub.send_away(connection, asked.id, refusal)
+            return
+        with self._mischief.spoiled(rule, key, values):
+            self.hub.answer(connection, msgspec.json.encode(asked))
+        self.hub.flush()
+
+    def _over(self, now_ms: int, kind: str) -> None:
+        """Write down that somebody asks for more than the limits grant."""
+        self.journal.add(now_ms, kind, 0, {"call": "the windows of the address"})
 
     def script(self, told: Mapping[str, str]) -> None:
         """Obey the operator, who names a ``symbol`` and what is to happen there.
@@ -145,7 +191,7 @@ class FuturesLoopback:
         Raises:
             ConfigError: one of them is acted out by the spot venue alone.
         """
-        self.faults = self.hub.faults = _possible(faults)
+        self.faults = self.hub.faults = faults.require(OF_USDM, "USD-M")
 
     def open_account(
         self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]
@@ -198,14 +244,3 @@ class FuturesLoopback:
         ]
         told = AccountTold(self.exchange, self.liquidator)
         return {"orders": orders, "account": told.account(account)}
-
-
-def _possible(faults: FaultSchedule) -> FaultSchedule:
-    """Refuse what would silently do nothing here."""
-    foreign = sorted(faults.faults - OF_EVERY_VENUE)
-    if foreign:
-        raise ConfigError(
-            f"the USD-M venue cannot act out {', '.join(foreign)}; expected one of "
-            f"{', '.join(sorted(OF_EVERY_VENUE))}"
-        )
-    return faults

@@ -207,6 +207,7 @@ class AlgoOrder:
         extreme: best price a trailing stop has seen since it follows; None before.
         actual: the order it became.
         reason: why it was rejected.
+        doomed: it will be refused when it triggers, since a fault says so.
     """
 
     algo_id: int
@@ -220,6 +221,7 @@ class AlgoOrder:
     extreme: Decimal | None = None
     actual: FuturesOrder | None = None
     reason: str = ""
+    doomed: bool = False
 
     @property
     def symbol(self) -> str:

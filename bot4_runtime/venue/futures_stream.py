@@ -5,7 +5,7 @@ trades, ``/market`` all other market streams, ``/ws-fapi/v1`` the API. Streams a
 2026-04-23: an un-routed URL carries what ``/public`` does and stays silent for the rest.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -16,7 +16,9 @@ from bot4_runtime.domain.candle import INTERVALS_MS
 from bot4_runtime.domain.unreadable import UNREADABLE
 from bot4_runtime.venue import futures_market_events as said
 from bot4_runtime.venue import futures_user_events as told
-from bot4_runtime.venue.faults import EVENT, FaultSchedule
+from bot4_runtime.venue.door import Refusal
+from bot4_runtime.venue.events import spoken
+from bot4_runtime.venue.faults import EVENT, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_events import (
     AccountChanged,
@@ -35,7 +37,7 @@ from bot4_runtime.venue.futures_orders import FuturesReport
 from bot4_runtime.venue.futures_wsapi import FuturesApi
 from bot4_runtime.venue.journal import VenueJournal
 from bot4_runtime.venue.listen_keys import ListenKeys
-from bot4_runtime.venue.stream import Act, Connection, delivered
+from bot4_runtime.venue.stream import REMEMBERED, Act, Connection, Later, delivered
 
 MARK_EVERY_MS: Final = 1_000
 MAX_STREAMS: Final = 1_024
@@ -107,6 +109,7 @@ class FuturesHub:
         self._keys = keys
         self._api = api
         self._seats: dict[Connection, Seat] = {}
+        self._recent: dict[int, deque[bytes]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._depths: dict[str, DepthTape] = {}
         self._tickers: dict[str, Message] = {}
         self._untold_ms: dict[str, int] = {}  # by stream: first candle not told closed
@@ -125,8 +128,8 @@ class FuturesHub:
 
     def answer(self, connection: Connection, text: str | bytes) -> None:
         """Answer a message."""
-        seat = self._seats[connection]
-        if seat.route == "api":
+        seat = self._seats.get(connection)
+        if seat is None or seat.route == "api":  # a line that is gone may have been late
             connection.send(_ENCODE(self._api.answer(connection, text)))
             self.flush()
             return
@@ -175,7 +178,9 @@ class FuturesHub:
         elif isinstance(event, AccountChanged):
             self._user(event.account, told.account_update(margins, event))
         elif isinstance(event, AlgoChanged):
-            self._user(event.algo.account, told.algo_update(event))
+            told_of = told.algo_update(event)
+            self._journal.add(event.time_ms, "report", event.algo.account.uid, told_of)
+            self._user(event.algo.account, told_of)
         elif isinstance(event, SettingsChanged):
             self._user(event.account, told.config_update(event))
         elif isinstance(event, MarginCalled):
@@ -188,6 +193,21 @@ class FuturesHub:
             self._traded(event)
         elif isinstance(event, Marked):
             self._marked(self._exchange.market(event.symbol))
+
+    def caller(self, connection: Connection) -> str:
+        """Return the key that a connection's session is of; empty for no session."""
+        return self._api.caller(connection)
+
+    def send_away(self, connection: Connection, identifier: object, refusal: Refusal) -> None:
+        """Answer a message with the door's refusal."""
+        connection.send(_ENCODE(self._api.sent_away(identifier, refusal)))
+
+    def terminate(self, account: FuturesAccount) -> None:
+        """Take an account's listen key away, and say so."""
+        key = self._keys.of(account)
+        if key is not None:
+            self._user(account, told.key_expired(key, self._exchange.now_ms()), key)
+            self._keys.drop(account)
 
     def flush(self) -> None:
         """Tell what became of the books, once an action is over, and of marks that are due."""
@@ -285,8 +305,52 @@ class FuturesHub:
             if seat.route != "private" or key not in seat.streams or not wanted:
                 continue
             rule = self.faults.next(EVENT, message["e"], self._exchange.now_ms())
-            fault = rule.fault if rule is not None else None
-            note = {"e": message["e"], "fault": fault}
-            self._journal.add(self._exchange.now_ms(), "event", account.uid, note)
-            wrapped = {"stream": key, "data": message}
-            delivered(connection, _ENCODE(wrapped if seat.combined else message), fault)
+            self._deliver(account, connection, seat, key, message, rule)
+
+    def _deliver(
+        self,
+        account: FuturesAccount,
+        connection: Connection,
+        seat: Seat,
+        key: str,
+        message: Message,
+        rule: FaultRule | None,
+    ) -> None:
+        """Send a user event, or act out what goes wrong with it or after it."""
+        now_ms, fault = self._exchange.now_ms(), rule.fault if rule is not None else None
+        if rule is not None:
+            struck = {"fault": rule.fault.value, "call": f"{EVENT} {message['e']}"}
+            self._journal.add(now_ms, "fault", 0, struck)
+        self._journal.add(now_ms, "event", account.uid, {"e": message["e"], "fault": fault})
+
+        def wrap(event: Message) -> bytes:
+            return _ENCODE({"stream": key, "data": event} if seat.combined else event)
+
+        recent = self._recent[account.uid]
+        if rule is None or not _held_up(connection, wrap(message), rule):
+            if fault is Fault.PING_BURST:
+                connection.send(Act.PINGS)
+            frames = spoken(fault, message, wrap)
+            for frame in (*frames[:-1], *(recent if fault is Fault.REPLAYED else ())):
+                connection.send(frame)
+            delivered(connection, frames[-1], fault)
+        recent.append(wrap(message))
+        if rule is not None and fault is Fault.SHUTDOWN:
+            connection.send(_ENCODE({"e": "serverShutdown", "E": now_ms}))
+            connection.send(Later(Act.CLOSE, rule.seconds))
+        elif fault is Fault.LINE_CLOSED:
+            connection.send(Act.CLOSE)
+        elif fault is Fault.TERMINATED and self._keys.drop(account) is not None:
+            connection.send(_ENCODE(told.key_expired(key, now_ms)))
+
+
+def _held_up(connection: Connection, message: bytes, rule: FaultRule) -> bool:
+    """Let a message come late, or the line die before it; tell whether it was that."""
+    if rule.fault is Fault.EVENT_DELAYED:
+        connection.send(Later(message, rule.seconds))
+        return True
+    if rule.fault is Fault.LINE_DEAD:
+        connection.send(Act.DEAD)
+        connection.stalled = True
+        return True
+    return False

@@ -6,8 +6,9 @@ from typing import Any, Final
 import msgspec
 
 from bot4_runtime.domain.unreadable import UNREADABLE
-from bot4_runtime.venue import auth
+from bot4_runtime.venue import auth, refusals
 from bot4_runtime.venue import futures_refusals as no
+from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.futures_account import FuturesAccount
 from bot4_runtime.venue.futures_accounting import Accounting
 from bot4_runtime.venue.futures_exchange import FuturesExchange
@@ -57,8 +58,10 @@ class FuturesApi:
         trading: Trading,
         accounting: Accounting,
         keys: ListenKeys,
+        door: Door,
     ) -> None:
         self._exchange = exchange
+        self._door = door
         self._journal = journal
         self._limiter = limiter
         self._market_data = market_data
@@ -77,6 +80,15 @@ class FuturesApi:
     def leave(self, connection: Connection) -> None:
         """Forget a connection's session."""
         self._sessions.pop(connection, None)
+
+    def caller(self, connection: Connection) -> str:
+        """Return the key that a connection's session is of; empty for no session."""
+        session = self._sessions.get(connection)
+        return "" if session is None else session[0].api_key
+
+    def sent_away(self, identifier: object, refusal: Refusal) -> Message:
+        """Return the reply to a message that the door refuses."""
+        return _error(identifier, _limited(refusal), self._exchange.now_ms())
 
     def answer(self, connection: Connection, text: str | bytes) -> Message:
         """Return the reply to a message."""
@@ -104,6 +116,14 @@ class FuturesApi:
         self._journal.add(self._exchange.now_ms(), kind, 0, body)
 
     def _dispatch(self, connection: Connection, method: str, values: dict[str, str]) -> Any:
+        now_ms = self._exchange.now_ms()
+        named = SIGNED.get(method)
+        refusal = self._door.refusal(now_ms, " ".join(named) if named else method, values)
+        if refusal is not None:
+            raise _limited(refusal)
+        api_key = self.caller(connection) or values.get("apiKey", "")
+        if self._door.denies(api_key, now_ms, method):
+            raise Refused(*refusals.REJECTED_KEY, status=401)
         if method in self._session_calls:
             self._limiter.spend(self._exchange.now_ms(), 1)
             return self._session_calls[method](connection, values)
@@ -166,6 +186,10 @@ class FuturesApi:
         if session is not None:
             return session[0]
         return auth.identify(self._exchange, values.get("apiKey"))
+
+
+def _limited(refusal: Refusal) -> Limited:
+    return Limited(refusal.code, refusal.text, refusal.status, refusal.retry_after_s or 0)
 
 
 def _error(identifier: object, error: Refused, now_ms: int) -> Message:

@@ -4,7 +4,7 @@ Who goes on while over a limit is banned, longer every time. All clients of a ve
 come from one address, so there is one set of windows for weight; orders count by account.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from bot4_runtime.venue.refusals import Refused
@@ -12,6 +12,8 @@ from bot4_runtime.venue.refusals import Refused
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
 INTERVALS_MS: Final = {"SECOND": SECOND_MS, "MINUTE": MINUTE_MS, "DAY": 86_400_000}
+LEFT_BY_OTHERS: Final = 100
+"""Weight that another process of the same address leaves when it used up most."""
 PATIENCE: Final = 10
 """Refused requests within a window from which their sender is banned."""
 BANS_MS: Final = (2 * MINUTE_MS, 10 * MINUTE_MS, 60 * MINUTE_MS, 3 * 24 * 60 * MINUTE_MS)
@@ -88,9 +90,17 @@ class Limiter:
 
     Args:
         weight: of requests; orders: counts of new orders.
+        note: told when a client goes over one: the venue's time, and ``trespass`` (while it is
+            banned), ``over_weight`` or ``over_orders``.
     """
 
-    def __init__(self, weight: Limit = WEIGHT, orders: Sequence[Limit] = ORDERS) -> None:
+    def __init__(
+        self,
+        weight: Limit = WEIGHT,
+        orders: Sequence[Limit] = ORDERS,
+        note: Callable[[int, str], object] = lambda _now_ms, _kind: None,
+    ) -> None:
+        self._note = note
         self.limits: Final = (weight, *orders)
         self._weight = Window(weight)
         self._order_limits = tuple(orders)
@@ -106,10 +116,12 @@ class Limiter:
             Limited: -1003, with HTTP status 429 over the limit and 418 while banned.
         """
         if now_ms < self._banned_until_ms:
+            self._note(now_ms, "trespass")
             raise self._banned(now_ms)
         most = self._weight.limit.most
         if self._weight.add(now_ms, weight) <= most:
             return
+        self._note(now_ms, "over_weight")
         if self._refused.add(now_ms, 1) > PATIENCE:
             self._banned_until_ms = now_ms + BANS_MS[min(self._bans, len(BANS_MS) - 1)]
             self._bans += 1
@@ -120,12 +132,18 @@ class Limiter:
         )
         raise Limited(-1003, text, 429, self._weight.wait_s(now_ms))
 
+    def use(self, now_ms: int) -> None:
+        """Count what somebody else at the same address used: most of this window's weight."""
+        left = self._weight.limit.most - LEFT_BY_OTHERS - self._weight.used(now_ms)
+        self._weight.add(now_ms, max(left, 0))
+
     def order(self, now_ms: int, api_key: str, number: int = 1) -> None:
         """Count new orders of an account; raises Limited -1015 with HTTP status 429."""
         windows = self._windows(api_key)
         for window in windows:
             limit = window.limit
             if not window.used(now_ms) + number <= limit.most:
+                self._note(now_ms, "over_orders")
                 text = (
                     f"Too many new orders; current limit is {limit.most} orders per "
                     f"{limit.number} {limit.interval}."

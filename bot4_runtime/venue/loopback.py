@@ -1,6 +1,7 @@
 """The venue put together: core, tape, journal and both interfaces around one clock. No sockets."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from bot4_runtime.venue.account import Account
 from bot4_runtime.venue.book import Depth
 from bot4_runtime.venue.door import Door, Refusal
 from bot4_runtime.venue.exchange import Exchange
-from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.faults import OF_SPOT, Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.journal import Entry, VenueJournal, no_sink
 from bot4_runtime.venue.limits import Limit
 from bot4_runtime.venue.market_data import MarketHub
@@ -74,7 +75,7 @@ class Loopback:
         self.clock = clock
         self.shown = SkewedClock(clock, 0)
         """The clock that customers see; a fault may let it jump."""
-        self.faults = faults or FaultSchedule()
+        self.faults = (faults or FaultSchedule()).require(OF_SPOT, "spot")
         self.journal = VenueJournal(sink)
         self.door = Door(self.journal)
         self.exchange = Exchange(self.shown, self._on_report)
@@ -120,6 +121,10 @@ class Loopback:
         if answer.status == 200:
             self.door.given_back(name)
         return answer._replace(headers={**answer.headers, **self.door.headers(now_ms)})
+
+    def spared(self, call: str, values: Mapping[str, object]) -> AbstractSet[Fault]:
+        """Return the faults that a call cannot have: all may hit what their rules name."""
+        return frozenset()
 
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
         """Answer a request that a fault of the venue's own hits; others are the shell's."""
@@ -190,8 +195,12 @@ class Loopback:
             self.exchange.end(account, symbol, values.get("newClientOrderId", ""), expired=expired)
 
     def schedule(self, faults: FaultSchedule) -> None:
-        """Let other things go wrong from now on."""
-        self.faults = self.hub.faults = self.market.faults = faults
+        """Let other things go wrong from now on.
+
+        Raises:
+            ConfigError: one of them is acted out by the USD-M venue alone.
+        """
+        self.faults = self.hub.faults = self.market.faults = faults.require(OF_SPOT, "spot")
 
     def open_account(
         self, uid: int, api_key: str, secret: str, deposits: Iterable[tuple[str, Decimal]]

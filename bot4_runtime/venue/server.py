@@ -6,6 +6,7 @@ other address.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from bot4_runtime.venue.market_shell import MarketShell
 from bot4_runtime.venue.rest import WireAnswer, WireRequest
 from bot4_runtime.venue.spoiled import (
     Asked,
-    no_proof,
+    replied_before,
     spoiled_after,
     spoiled_before,
     spoiled_reply,
@@ -32,6 +33,10 @@ from bot4_runtime.venue.stream import Act, Connection
 HOST: Final = "127.0.0.1"
 PING_S: Final = 20.0
 MAX_INBOUND: Final = 1 << 20
+NEW_ORDERS: Final = ("/order", "/algoOrder")
+"""What paths of new orders end with."""
+PLACES: Final = ("order.place", "algoOrder.place")
+"""What places them over the WebSocket API."""
 _DECODE: Final = msgspec.json.decode
 
 Result = TypeVar("Result")
@@ -89,8 +94,16 @@ class Hosted(Protocol):
         """Do what a request over HTTP asks and say how it went."""
         ...
 
+    def spared(self, call: str, values: Mapping[str, object]) -> AbstractSet[Fault]:
+        """Return the faults that a call cannot have: ``POST /path``, or an API's method."""
+        ...
+
     def act_out(self, call: WireRequest, rule: FaultRule) -> WireAnswer:
         """Answer a request that a fault of the venue's own hits; others are the shell's."""
+        ...
+
+    def act_out_message(self, connection: Connection, asked: Asked, rule: FaultRule) -> None:
+        """Answer a message that a fault of the venue's own hits."""
         ...
 
     def advance(self, to_ms: int) -> int:
@@ -204,9 +217,11 @@ class VenueServer:
         )
         venue = self._venue
         now_ms = venue.exchange.now_ms()
-        if call.method == "POST" and call.path.endswith("/order"):
-            self._sent(now_ms, auth.parameters(call.query, call.body))
-        rule = venue.faults.next(call.method, call.path, now_ms)
+        values = auth.parameters(call.query, call.body)
+        if call.method == "POST" and call.path.endswith(NEW_ORDERS):
+            self._sent(now_ms, values)
+        spared = venue.spared(f"{call.method} {call.path}", values)
+        rule = venue.faults.next(call.method, call.path, now_ms, spared)
         if rule is not None:
             self._note_fault(now_ms, rule, f"{call.method} {call.path}")
             return await self._faulty(request, call, rule)
@@ -214,7 +229,8 @@ class VenueServer:
 
     def _sent(self, now_ms: int, values: Mapping[str, object]) -> None:
         """Write down that a new order came this far, whatever becomes of it."""
-        self._venue.journal.add(now_ms, "sent", 0, {"id": str(values.get("newClientOrderId", ""))})
+        name = values.get("newClientOrderId", values.get("clientAlgoId", ""))
+        self._venue.journal.add(now_ms, "sent", 0, {"id": str(name)})
 
     def _note_fault(self, now_ms: int, rule: FaultRule, call: str) -> None:
         told = {"fault": rule.fault.value, "call": call, "seconds": rule.seconds}
@@ -302,27 +318,30 @@ class VenueServer:
         except UNREADABLE:
             asked = Asked()
         now_ms = self._venue.exchange.now_ms()
-        if asked.method == "order.place" and isinstance(asked.params, dict):
-            self._sent(now_ms, asked.params)
-        rule = self._venue.faults.next(WS, asked.method, now_ms)
+        params = asked.params if isinstance(asked.params, dict) else {}
+        if asked.method in PLACES and params:
+            self._sent(now_ms, params)
+        spared = self._venue.spared(asked.method, params)
+        rule = self._venue.faults.next(WS, asked.method, now_ms, spared)
         if rule is None:
             self._venue.hub.answer(connection, message)
             return
         fault = rule.fault
         self._note_fault(now_ms, rule, asked.method)
+        before = replied_before(asked, fault)
         if fault is Fault.DROP_REQUEST:
             connection.send(Act.CUT)
-        elif fault is Fault.ERROR_BEFORE:
-            connection.send(no_proof(asked))
+        elif before is not None:
+            connection.send(before)
         elif fault is Fault.DELAY_REQUEST:
             loop = asyncio.get_running_loop()
             loop.call_later(rule.seconds, self._venue.hub.answer, connection, message)
-        elif isinstance(self._venue, Loopback) and fault in OF_THE_CORE:
+        elif fault in OF_THE_CORE:
             self._venue.act_out_message(connection, asked, rule)
         else:
-            before = len(connection.outbox)
+            waiting = len(connection.outbox)
             self._venue.hub.answer(connection, message)
-            if len(connection.outbox) > before:  # a stalled connection has no answer
+            if len(connection.outbox) > waiting:  # a stalled connection has no answer
                 reply = connection.outbox.pop()
                 if fault is Fault.DELAY_REPLY:
                     loop = asyncio.get_running_loop()

@@ -20,7 +20,33 @@ _RESTRICTED: Final = WireAnswer(
     b'{"code":0,"msg":"Service unavailable from a restricted location according to '
     b"'b. Eligibility' in https://www.binance.com/en/terms.\"}",
 )
+_UNKNOWN_WORDS: Final = "Unknown error, please check your request or try again later."
+OVERLOADS: Final = {
+    Fault.UNKNOWN_BEFORE: (-1000, _UNKNOWN_WORDS),
+    Fault.UNKNOWN_AFTER: (-1000, _UNKNOWN_WORDS),
+    Fault.UNAVAILABLE: (-1016, "Service Unavailable."),
+    Fault.INTERNAL_ERROR: (
+        -1001,
+        "Internal error; unable to process your request. Please try again.",
+    ),
+    Fault.THROTTLED: (
+        -1008,
+        "Request throttled by system-level protection. Reduce-only/close-position orders are "
+        "exempt. Please try again.",
+    ),
+}
+"""What HTTP 503 says on USD-M; the words tell what became of the request, not the code alone."""
+
+
+def _overloaded(fault: Fault) -> WireAnswer:
+    code, words = OVERLOADS[fault]
+    if fault is Fault.UNAVAILABLE:  # of the gate before the venue, which knows no codes
+        return WireAnswer(503, words.encode())
+    return WireAnswer(503, msgspec.json.encode({"code": code, "msg": words}))
+
+
 _AFTER: Final = {
+    Fault.UNKNOWN_AFTER: _overloaded(Fault.UNKNOWN_AFTER),
     Fault.ERROR_AFTER: _NO_PROOF,
     Fault.PAGE_AFTER: WireAnswer(500, _PAGE % b"Internal Server Error"),
     Fault.GATEWAY_AFTER: WireAnswer(502, _PAGE % b"Bad Gateway"),
@@ -34,6 +60,8 @@ def spoiled_before(fault: Fault) -> WireAnswer | None:
     """Return what a request is answered with before it has any effect; None lets it have one."""
     if fault is Fault.ERROR_BEFORE:
         return _NO_PROOF
+    if fault in OVERLOADS and fault is not Fault.UNKNOWN_AFTER:
+        return _overloaded(fault)
     if fault is Fault.FORBIDDEN:
         return WireAnswer(403, _PAGE % b"Request blocked")
     if fault is Fault.RESTRICTED:
@@ -56,16 +84,24 @@ class Asked(msgspec.Struct):
     params: Any = None
 
 
-def no_proof(asked: Asked) -> bytes:
-    """Return the reply that does not say whether the request was carried out."""
-    error = {"code": -1007, "msg": "Timeout waiting for response from backend server."}
-    return msgspec.json.encode({"id": asked.id, "status": 503, "error": error})
+def replied_before(asked: Asked, fault: Fault) -> bytes | None:
+    """Return what a message is answered with before it has any effect; None lets it have one."""
+    before = {Fault.ERROR_BEFORE, *OVERLOADS} - {Fault.UNKNOWN_AFTER}
+    return _failed(asked, fault) if fault in before else None
+
+
+def _failed(asked: Asked, fault: Fault) -> bytes:
+    """Return the reply of a failure; without words of its own it proves nothing."""
+    timeout = (-1007, "Timeout waiting for response from backend server.")
+    code, words = OVERLOADS.get(fault, timeout)
+    told = {"id": asked.id, "status": 503, "error": {"code": code, "msg": words}}
+    return msgspec.json.encode(told)
 
 
 def spoiled_reply(asked: Asked, reply: Parcel, fault: Fault) -> Parcel:
     """Return what the client gets to see of a reply over its WebSocket."""
-    if fault in {Fault.ERROR_AFTER, Fault.GATEWAY_AFTER}:
-        return no_proof(asked)
+    if fault in {Fault.ERROR_AFTER, Fault.GATEWAY_AFTER, Fault.UNKNOWN_AFTER}:
+        return _failed(asked, fault)
     if fault is Fault.TRUNCATED and isinstance(reply, bytes):
         return reply[: len(reply) // 2]
     if fault is Fault.NOT_JSON:

@@ -29,7 +29,8 @@ from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.rehearsal.course import Course
-from bot4_runtime.rehearsal.performance import LOOSE, PING_S, REPLY_S, REPORT_S, SILENCE_S
+from bot4_runtime.rehearsal.performance import LOOSE, PING_S
+from bot4_runtime.rehearsal.stages import REPLY_S, REPORT_S, SILENCE_S
 from bot4_runtime.settings import StateSection, load_settings
 from bot4_runtime.sources import SIMULATED_START_MS, SimulatedSource
 from bot4_runtime.state.place import JOURNAL

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime.rehearsal.performance import Rehearsal
+from bot4_runtime.rehearsal.stages import ContractClient, SpotClient
 from bot4_runtime.rehearsal.verdict import Verdict
 from bot4_runtime.settings import Settings, load_settings
 from bot4_runtime.venue.faults import FaultRule
@@ -37,20 +38,26 @@ def rehearse(settings: Settings, tmp_path: Path) -> Rehearse:
         seed: int = 1,
         symbols: tuple[str, ...] = (),
         strategy: str = "drill",
+        market: str = "spot",
         prepare: Callable[[Rehearsal], None] = lambda made: None,
         folder: Path = tmp_path / "run",
         **options: object,
     ) -> tuple[Verdict, Rehearsal]:
         runtime = settings.runtime.model_copy(
-            update={"symbols": symbols or settings.runtime.symbols, "strategy": strategy}
+            update={
+                "symbols": symbols or settings.runtime.symbols,
+                "strategy": strategy,
+                "market": market,
+            }
         )
+        by_rest = SpotClient if market == "spot" else ContractClient
         made = Rehearsal(
             settings.model_copy(update={"runtime": runtime}),
             folder,
             rules=rules,
             seed=seed,
             hours=hours,
-            **options,
+            **({"client": by_rest} | options),
         )
         prepare(made)
         return made.perform(), made

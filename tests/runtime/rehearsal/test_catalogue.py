@@ -19,7 +19,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.order import Book, OrderStatus, Purpose
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.rehearsal.performance import Client, LineClient
+from bot4_runtime.rehearsal.stages import SpotClient, SpotLineClient
 from bot4_runtime.sources import SIMULATED_START_MS
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.book import Depth
@@ -121,7 +121,7 @@ def test_n2_n3_n4_n6_an_order_without_its_answer_is_unknown_and_there_once(agree
 )
 def test_n2_n3_n4_n6_an_order_over_the_line_without_its_reply_is_there_once(agreed, fault) -> None:
     verdict, _, events = agreed(
-        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+        rule(fault, WS, "order.place", seconds=0.4), client=SpotLineClient, least=3
     )
     assert len(of(events, OrderOutcomeUnknown)) == 3
     assert verdict.findings.duplicates == 0
@@ -132,7 +132,7 @@ def test_n1_n4_n11_an_order_over_the_line_that_never_got_there_is_not_sent_again
     agreed, fault
 ) -> None:
     verdict, _, events = agreed(
-        rule(fault, WS, "order.place", seconds=0.4), client=LineClient, least=3
+        rule(fault, WS, "order.place", seconds=0.4), client=SpotLineClient, least=3
     )
     assert len(of(events, OrderOutcomeUnknown)) == 3
     assert verdict.findings.duplicates == 0
@@ -182,7 +182,7 @@ def test_n7_a_limit_of_orders_stops_new_orders_alone(agreed) -> None:
 
 def test_n7_a_limit_of_orders_over_the_line_stops_new_orders_alone(agreed) -> None:
     limit = rule(Fault.ORDER_LIMIT, WS, "order.place", times=2, seconds=20)
-    _, _, events = agreed(limit, client=LineClient)
+    _, _, events = agreed(limit, client=SpotLineClient)
     unsent = [e for e in of(events, OrderClosed) if "-1015" in e.reason]
     assert {e.status for e in unsent} == {OrderStatus.NEVER_PLACED.value}
     assert len(unsent) == 2
@@ -195,7 +195,7 @@ def test_n7_n8_a_venue_that_wants_silence_says_so_over_the_line_and_has_it(
     agreed, fault, asked
 ) -> None:
     silence = rule(fault, WS, asked, times=2, seconds=120)
-    _, made, _ = agreed(silence, client=LineClient, hours=40)
+    _, made, _ = agreed(silence, client=SpotLineClient, hours=40)
     assert calls(made, "fault")[asked] == 2
 
 
@@ -215,7 +215,7 @@ def test_n10_weight_that_others_use_is_left_to_them(agreed) -> None:
     agreed(FOREIGN, hours=40)
 
 
-class CountsNothing(Client):
+class CountsNothing(SpotClient):
     """Asks on, whatever others used."""
 
     def __init__(self, server, clock, lease, symbols):
@@ -356,7 +356,7 @@ def test_o1_partial_fills_with_fees_in_bnb_until_it_runs_out_are_booked_exactly(
     assert max(by_order.values()) > 1, "nothing filled in parts"
 
 
-class StopsBnbLate(Client):
+class StopsBnbLate(SpotClient):
     """Every other stop of BNB is turned away, so that others' commissions come before it."""
 
     late = 0
@@ -378,7 +378,7 @@ class StopsBnbLate(Client):
     ],
     ids=["in what is received", "in BNB until it runs out", "in BNB"],
 )
-@pytest.mark.parametrize("client", [LineClient, StopsBnbLate])
+@pytest.mark.parametrize("client", [SpotLineClient, StopsBnbLate])
 def test_o1_no_order_asks_for_more_than_is_there_while_bnb_pays_and_is_traded(
     agreed, monkeypatch, bnb, fees, client
 ) -> None:
@@ -414,12 +414,12 @@ def test_o1_no_order_asks_for_more_than_is_there_while_bnb_pays_and_is_traded(
     with JournalReader.open(made._folder / "journal.sqlite") as journal:
         state = journal.state(made._folder / "snapshots")
     for symbol, position in state.books[Book.VALIDATED].positions.items():
-        step = made._instruments[symbol][0].step_size
+        step = made.stage.instruments[symbol][0].step_size
         there = min(position.quantity, account.balance(symbol.removesuffix("USDT")).total)
         assert stops[symbol] == there // step * step, "a stop covers what is there, to the step"
 
 
-OVER = {"http": ("POST", "", Client), "line": (WS, "order.place", LineClient)}
+OVER = {"http": ("POST", "", SpotClient), "line": (WS, "order.place", SpotLineClient)}
 BOTH = pytest.mark.parametrize(("method", "path", "client"), OVER.values(), ids=OVER)
 """Orders over HTTP, and over the WebSocket API."""
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bot4_runtime.domain.events import OrderClosed, OrderIntended, SessionEnded
-from bot4_runtime.rehearsal.performance import Client, LineClient, Rehearsal
+from bot4_runtime.rehearsal.performance import Rehearsal
+from bot4_runtime.rehearsal.stages import SpotClient, SpotLineClient
 from bot4_runtime.settings import load_settings
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import WS, Fault, FaultRule, FaultSchedule
@@ -37,7 +38,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def ended(settings, folder: Path, rule: FaultRule, client: type = Client):
+def ended(settings, folder: Path, rule: FaultRule, client: type = SpotClient):
     """Rehearse a few hours that end with a fault; return verdict, the venue's journal, events."""
     made = EndsBadly(settings, folder, rules=(rule,), seed=1, hours=5, client=client)
     verdict = made.perform()
@@ -48,15 +49,15 @@ def ended(settings, folder: Path, rule: FaultRule, client: type = Client):
 @pytest.mark.parametrize(
     ("fault", "where", "client", "more"),
     [
-        (Fault.DROP_REQUEST, REST, Client, {}),
-        (Fault.DROP_REPLY, REST, Client, {}),
-        (Fault.ERROR_BEFORE, REST, Client, {}),
-        (Fault.RATE_LIMITED, REST, Client, {"seconds": 5.0}),
-        (Fault.BANNED, REST, Client, {"seconds": 20.0}),
-        (Fault.NOT_JSON, REST, Client, {}),
-        (Fault.DROP_REQUEST, LINE, LineClient, {}),
-        (Fault.DROP_REPLY, LINE, LineClient, {}),
-        (Fault.EVENT_LOST, ("EVENT", ""), Client, {}),
+        (Fault.DROP_REQUEST, REST, SpotClient, {}),
+        (Fault.DROP_REPLY, REST, SpotClient, {}),
+        (Fault.ERROR_BEFORE, REST, SpotClient, {}),
+        (Fault.RATE_LIMITED, REST, SpotClient, {"seconds": 5.0}),
+        (Fault.BANNED, REST, SpotClient, {"seconds": 20.0}),
+        (Fault.NOT_JSON, REST, SpotClient, {}),
+        (Fault.DROP_REQUEST, LINE, SpotLineClient, {}),
+        (Fault.DROP_REPLY, LINE, SpotLineClient, {}),
+        (Fault.EVENT_LOST, ("EVENT", ""), SpotClient, {}),
     ],
 )
 def test_entries_end_before_the_session_whatever_their_cancels_meet(

@@ -10,6 +10,7 @@ import pytest
 from bot4_runtime.domain.events import InstrumentDefined, OrderIntended, OrderRejected
 from bot4_runtime.domain.order import Purpose
 from bot4_runtime.rehearsal.performance import Rehearsal
+from bot4_runtime.rehearsal.stages import SpotClient
 from bot4_runtime.settings import load_settings
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import Fault, FaultRule
@@ -21,11 +22,12 @@ MOST_QUOTE = Decimal(700)
 class Capped(Rehearsal):
     """A venue whose MARKET_LOT_SIZE is a third of what is held."""
 
-    def _listed(self):
-        return {
-            symbol: (msgspec.structs.replace(rules, market_max=MOST_QUOTE / price), price)
-            for symbol, (rules, price) in super()._listed().items()
-        }
+    def _stage(self, bnb):
+        stage = super()._stage(bnb)
+        for symbol, rules in list(stage.spot_rules.items()):
+            most = MOST_QUOTE / stage.prices[symbol]
+            stage.spot_rules[symbol] = msgspec.structs.replace(rules, market_max=most)
+        return stage
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_every_exit_sells_all_that_is_held_in_parts_that_pass(
         }
     )
     rules = () if fault is None else (FaultRule(fault=fault, method="POST", probability=0.2, seconds=3.0),)  # fmt: skip
-    made = Capped(settings, tmp_path / "run", rules=rules, seed=3, hours=12)
+    made = Capped(settings, tmp_path / "run", rules=rules, seed=3, hours=12, client=SpotClient)
     verdict = made.perform()
     assert verdict.ended == ""
     assert verdict.findings.violations == []

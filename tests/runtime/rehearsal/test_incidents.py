@@ -5,7 +5,8 @@ import pytest
 from bot4_runtime.domain.account import DifferenceKind
 from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderRejected, Reconciled
 from bot4_runtime.domain.order import OrderStatus
-from bot4_runtime.rehearsal.performance import Client, Killed
+from bot4_runtime.rehearsal.performance import Killed
+from bot4_runtime.rehearsal.stages import SpotClient
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import EVENT, Fault, FaultRule
 
@@ -51,7 +52,7 @@ def test_a_timeout_is_no_failure_hummingbot_493_nautilus_4215_4958(rehearse) -> 
     assert failed == []
 
 
-class DiesAfterSending(Client):
+class DiesAfterSending(SpotClient):
     """Ends the process between an order's answer and the journal's next batch."""
 
     left = 3

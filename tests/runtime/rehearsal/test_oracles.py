@@ -14,7 +14,8 @@ from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderIntended, 
 from bot4_runtime.domain.order import OrderStatus
 from bot4_runtime.rehearsal.exposure import Span, overdue, unprotected
 from bot4_runtime.rehearsal.oracles import Findings, judge
-from bot4_runtime.rehearsal.performance import KEY, Rehearsal
+from bot4_runtime.rehearsal.performance import Rehearsal
+from bot4_runtime.rehearsal.stages import KEY, SpotClient
 from bot4_runtime.rehearsal.verdict import Outcome, Verdict
 from bot4_runtime.settings import load_settings
 from bot4_runtime.state.reader import JournalReader
@@ -59,7 +60,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Evidence]:
             "BOT4_RISK__MAX_CORRELATION": "1.0",
         }
     )
-    made = Rehearsal(settings, folder, rules=(), seed=1, hours=30)
+    made = Rehearsal(settings, folder, rules=(), seed=1, hours=30, client=SpotClient)
     venue = made.made_venue
     made.perform()
     account = venue.exchange.account(KEY)
@@ -209,7 +210,7 @@ def test_an_order_without_a_known_outcome_is_a_violation(calm) -> None:
 
 def report(side: str, kind: str, status: str, filled: str, time_ms: int, number: int = 1) -> Entry:
     traded = kind == "TRADE"
-    body = {"s": "BTCUSDT", "S": side, "x": kind, "X": status, "i": number, "q": "1", "z": filled, "l": "1" if traded else "0", "n": "0", "N": "USDT" if traded else None}  # fmt: skip
+    body = {"e": "executionReport", "s": "BTCUSDT", "S": side, "x": kind, "X": status, "i": number, "q": "1", "z": filled, "l": "1" if traded else "0", "n": "0", "N": "USDT" if traded else None}  # fmt: skip
     return Entry(seq=1, time_ms=time_ms, kind="report", uid=1, body=body)
 
 
@@ -266,6 +267,21 @@ def test_an_engine_that_had_no_turn_is_not_blamed() -> None:
     span = Span("BTCUSDT", 0, 900_000)
     assert list(overdue([span], [], range(0, 900_000, 200_000))) == []
     assert list(overdue([span], [], range(0, 900_000, 150_000))) == [span]
+
+
+@pytest.mark.parametrize(
+    ("looks", "late"),
+    [
+        ([], False),
+        ([61_000, 62_000, 63_000, 64_000], False),
+        ([64_000, 61_000, 63_000, 62_000, 65_000], True),
+        ([1_000, 2_000, 60_999, 61_000, 62_000, 63_000, 64_000, 100_000], False),
+    ],
+)
+def test_who_had_no_turns_is_not_late(looks: list[int], *, late: bool) -> None:
+    """Five of them, from a minute on, in whatever order the venue's clock told them."""
+    span = Span("BTCUSDT", 1_000, 100_000)
+    assert list(overdue([span], [], looks)) == ([span] if late else [])
 
 
 def test_dust_that_many_sales_leave_behind_wants_no_stop() -> None:

@@ -5,14 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import OutcomeUnknown
 from bot4_runtime.domain.events import OrderIntended, OrderRejected
 from bot4_runtime.domain.order import Side
 from bot4_runtime.exchange.binance.limits import RequestBudget
-from bot4_runtime.rehearsal.performance import Client, LineClient
 from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, shrunk, told
+from bot4_runtime.rehearsal.stages import (
+    ContractClient,
+    ContractLineClient,
+    SpotClient,
+    SpotLineClient,
+)
 from bot4_runtime.rehearsal.verdict import Outcome
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.venue.faults import EVENT, WS, Fault, FaultRule
@@ -24,8 +31,15 @@ LOST_MESSAGE = FaultRule(fault=Fault.ERROR_BEFORE, method=WS, path="order.place"
 LOST_REQUEST_503 = FaultRule(fault=Fault.ERROR_BEFORE, method="POST", times=1)
 
 
-def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
-    verdict, _ = rehearse()
+MARKETS = ["spot", "usdm"]
+ORDER = {"spot": "/api/v3/order", "usdm": "/fapi/v1/order"}
+BY_REST = {"spot": SpotClient, "usdm": ContractClient}
+BY_LINE = {"spot": SpotLineClient, "usdm": ContractLineClient}
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse, market: str) -> None:
+    verdict, _ = rehearse(market=market)
     assert verdict.findings.violations == []
     assert verdict.ended == ""
     assert verdict.findings.held > 5
@@ -33,20 +47,21 @@ def test_a_calm_rehearsal_trades_and_both_sides_agree(rehearse) -> None:
     assert verdict.outcome is Outcome.INCONCLUSIVE, "too few orders never pass"
 
 
-def test_orders_keep_to_rules_that_only_the_venue_can_tell(rehearse) -> None:
-    verdict, made = rehearse()
+@pytest.mark.parametrize("market", MARKETS)
+def test_orders_keep_to_rules_that_only_the_venue_can_tell(rehearse, market: str) -> None:
+    verdict, made = rehearse(market=market)
     assert verdict.findings.held > 5
     with JournalReader.open(made._folder / "journal.sqlite") as journal:
         events = [event for _, event in journal.events()]
     assert [event.reason for event in events if isinstance(event, OrderRejected)] == []
     for event in events:
         if isinstance(event, OrderIntended):
-            rules, _ = made._instruments[event.intent.symbol]
+            rules, _ = made.stage.instruments[event.intent.symbol]
             assert event.intent.quantity % rules.step_size == 0
 
 
 # ------------------------------------------------------------------------ planted bugs
-class Resends(Client):
+class Resends:
     """Sends an order again whose answer is lost."""
 
     def submit(self, intent, client_id, cash_free):
@@ -56,11 +71,7 @@ class Resends(Client):
             return super().submit(intent, client_id, cash_free)
 
 
-class ResendsOnTheLine(Resends):
-    by_line = True
-
-
-class TakesSilenceForNo(Client):
+class TakesSilenceForNo:
     """Believes that an order without an answer was refused."""
 
     def submit(self, intent, client_id, cash_free):
@@ -77,7 +88,7 @@ class TakesSilenceForNo(Client):
             ]
 
 
-class HearsNoTrades(Client):
+class HearsNoTrades:
     """Believes the venue's quantities, and is told no trades."""
 
     def trades(self, symbol, after_trade_id):
@@ -87,7 +98,7 @@ class HearsNoTrades(Client):
         return []
 
 
-class LeavesBare(Client):
+class LeavesBare:
     """Refuses to sell for four hours of the market."""
 
     since_ns = 0
@@ -102,7 +113,7 @@ class LeavesBare(Client):
         return [OrderRejected(ts_event_ns=intent.ts_ns, intent_no=no, code="X", reason="bare")]
 
 
-class NeverWaits(Client):
+class NeverWaits:
     """Asks on while the venue wants silence."""
 
     def __init__(self, server, clock, lease, symbols):
@@ -116,12 +127,12 @@ class Endless(RequestBudget):
 
 
 @pytest.mark.parametrize(
-    ("client", "rule", "word"),
+    ("bug", "rule", "word"),
     [
         (Resends, LOST_REPLY, "was sent 2 times"),
         (Resends, LOST_REQUEST, "was sent 2 times"),
         (Resends, LOST_REQUEST_503, "was sent 2 times"),
-        (ResendsOnTheLine, LOST_MESSAGE, "was sent 2 times"),
+        (Resends, LOST_MESSAGE, "was sent 2 times"),
         (TakesSilenceForNo, LOST_REPLY, "is at the venue, and here it is rejected"),
         (LeavesBare, LOST_REPLY, "had no stop for"),
         (HearsNoTrades, FaultRule(fault=Fault.EVENT_LOST, method=EVENT), "is not booked"),
@@ -132,8 +143,13 @@ class Endless(RequestBudget):
         ),
     ],
 )
-def test_a_planted_bug_is_a_violation_and_never_passes(rehearse, client, rule, word) -> None:
-    verdict, _ = rehearse([rule], client=client)
+@pytest.mark.parametrize("market", MARKETS)
+def test_a_planted_bug_is_a_violation_and_never_passes(rehearse, market, bug, rule, word) -> None:
+    if rule.method == "POST":  # of contracts settings and keys are POSTs too
+        rule = msgspec.structs.replace(rule, path=ORDER[market])
+    base = (BY_LINE if rule.method == WS else BY_REST)[market]
+    client = type(bug.__name__, (bug, base), {})
+    verdict, _ = rehearse([rule], market=market, client=client)
     assert verdict.outcome is Outcome.VIOLATED
     assert any(word in violation for violation in verdict.findings.violations)
     assert "Verdict: violated." in verdict.text
@@ -144,7 +160,8 @@ def test_a_violation_is_shrunk_to_the_fault_that_leads_to_it(rehearse, tmp_path:
     runs = iter(range(100))
 
     def violates(rules):
-        verdict, _ = rehearse(rules, 14, client=Resends, folder=tmp_path / f"shrink-{next(runs)}")
+        client = type("Client", (Resends, SpotClient), {})
+        verdict, _ = rehearse(rules, 14, client=client, folder=tmp_path / f"shrink-{next(runs)}")
         return verdict.outcome is Outcome.VIOLATED
 
     left = shrunk([*harmless, LOST_REPLY], violates)
@@ -152,11 +169,15 @@ def test_a_violation_is_shrunk_to_the_fault_that_leads_to_it(rehearse, tmp_path:
     assert told(left) == '[{"fault":"drop_reply","method":"POST","times":1}]'
 
 
+@pytest.mark.parametrize("market", MARKETS)
 @pytest.mark.parametrize("seed", range(6))
-def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path: Path) -> None:
+def test_random_faults_from_a_seed_violate_nothing(
+    rehearse, seed: int, market: str, tmp_path: Path
+) -> None:
     """Orders over the line and over HTTP. Shrinks what violates, and says how to rehearse it."""
-    rules = on_both_ways(drawn(seed))
-    verdict, _ = rehearse(rules, 40, seed=seed, client=LineClient)
+    rules = on_both_ways(drawn(seed, market=Market(market)), Market(market))
+    options = {"seed": seed, "market": market, "client": BY_LINE[market]}
+    verdict, _ = rehearse(rules, 40, **options)
     if verdict.outcome is not Outcome.VIOLATED:
         assert verdict.faults.total() >= 5
         assert verdict.findings.held >= 8
@@ -165,9 +186,7 @@ def test_random_faults_from_a_seed_violate_nothing(rehearse, seed: int, tmp_path
     runs = iter(range(100))
 
     def violates(fewer):
-        again, _ = rehearse(
-            fewer, 40, seed=seed, client=LineClient, folder=tmp_path / f"shrink-{next(runs)}"
-        )
+        again, _ = rehearse(fewer, 40, folder=tmp_path / f"shrink-{next(runs)}", **options)
         return again.outcome is Outcome.VIOLATED
 
     pytest.fail(f"seed {seed}: {verdict.text}\nleast schedule: {told(shrunk(rules, violates))}")
@@ -222,6 +241,18 @@ def test_the_command_tells_a_short_rehearsal_inconclusive_and_touches_no_account
     assert [row["fault"] for row in document["rules"]][:1] == ["drop_reply"]
 
 
+def test_the_command_rehearses_perpetuals_with_what_only_they_know(tmp_path) -> None:
+    words = ("--strategy", "drill", "--hours", "30", "--market", "usdm", "--scenario", "overload")
+    ended = command(tmp_path, *words, "--json")
+    assert ended.returncode == 3, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["market"] == "usdm"
+    assert document["violations"] == []
+    assert document["orders_held_by_venue"] > 10
+    assert document["faults"]["throttled"] > 0
+    assert not (tmp_path / "home").exists()
+
+
 def test_the_command_ends_with_one_when_the_engine_breaks(tmp_path) -> None:
     (tmp_path / "broken.py").write_text(BREAKS)
     ended = command(tmp_path, "--strategy", "broken:Breaks", "--hours", "14", "--scenario", "calm")
@@ -232,7 +263,12 @@ def test_the_command_ends_with_one_when_the_engine_breaks(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "told_of"),
-    [(("--hours", "0"), "--hours 0"), (("--scenario", "stormy"), "calm, lost-answers")],
+    [
+        (("--hours", "0"), "--hours 0"),
+        (("--scenario", "stormy"), "calm, lost-answers"),
+        (("--scenario", "overload"), "none of spot"),
+        (("--market", "options"), "runtime.market"),
+    ],
 )
 def test_wrong_words_are_told(tmp_path, words, told_of) -> None:
     ended = command(tmp_path, *words)

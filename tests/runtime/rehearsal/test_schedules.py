@@ -6,24 +6,60 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError
-from bot4_runtime.rehearsal.schedules import SCENARIOS, drawn, on_both_ways, scenario, shrunk, told
-from bot4_runtime.venue.faults import OF_CALLS, Fault, FaultRule, FaultSchedule
+from bot4_runtime.rehearsal.schedules import (
+    BY_MARKET,
+    drawn,
+    on_both_ways,
+    scenario,
+    shrunk,
+    told,
+)
+from bot4_runtime.venue.faults import (
+    OF_CALLS,
+    OF_SPOT,
+    OF_USDM,
+    OF_USDM_ALONE,
+    Fault,
+    FaultRule,
+    FaultSchedule,
+)
 
 ALL = [FaultRule(fault=fault) for fault in Fault]
 
 
-def test_the_same_seed_draws_the_same_schedule_and_seeds_differ() -> None:
-    assert drawn(7) == drawn(7)
-    assert drawn(7) != drawn(8)
-    assert {rule.fault for seed in range(60) for rule in drawn(seed)} == set(Fault)
+@pytest.mark.parametrize("market", [Market.SPOT, Market.USDM])
+def test_the_same_seed_draws_the_same_schedule_and_seeds_differ(market: Market) -> None:
+    """Each market's own faults, all of them, and no others."""
+    assert drawn(7, market=market) == drawn(7, market=market)
+    assert drawn(7, market=market) != drawn(8, market=market)
+    found = {rule.fault for seed in range(60) for rule in drawn(seed, market=market)}
+    assert found == (OF_SPOT if market is Market.SPOT else OF_USDM)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_a_scenario_is_told_as_it_is_read(name: str, tmp_path: Path) -> None:
+def test_every_fault_is_one_that_a_venue_can_act_out() -> None:
+    assert set(Fault) == OF_SPOT | OF_USDM
+    assert set(Fault) == OF_SPOT | OF_USDM_ALONE
+    assert not OF_SPOT & OF_USDM_ALONE
+    assert OF_USDM_ALONE <= OF_USDM
+
+
+@pytest.mark.parametrize(
+    ("market", "name"), [(market, name) for market, named in BY_MARKET.items() for name in named]
+)
+def test_a_scenario_is_told_as_it_is_read(market: Market, name: str, tmp_path: Path) -> None:
+    rules = scenario(name, market)
     path = tmp_path / "rules.json"
-    path.write_text(told(scenario(name)))
-    assert scenario(str(path)) == scenario(name)
+    path.write_text(told(rules))
+    assert scenario(str(path), market) == rules
+    assert {rule.fault for rule in rules} <= (OF_SPOT if market is Market.SPOT else OF_USDM)
+
+
+def test_a_scenario_of_the_other_market_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="is none of spot; expected one of calm, lost-answers"):
+        scenario("overload")
+    assert scenario("overload", Market.USDM)
 
 
 @pytest.mark.parametrize("text", [None, "{", '[{"fault": "none"}]', '[{"faults": 1}]'])
@@ -78,6 +114,31 @@ def test_what_goes_wrong_with_orders_does_so_over_the_line_too() -> None:
         (Fault.RATE_LIMITED, "order.cancel", 0),
         (Fault.BANNED, "order.cancel", 0),
     ]
+
+
+def test_what_goes_wrong_with_orders_of_contracts_does_so_over_their_line_too() -> None:
+    rules = [
+        FaultRule(fault=Fault.UNAVAILABLE, method="POST"),
+        FaultRule(fault=Fault.ORDER_PULLED, method="POST", path="/fapi/v1/algoOrder"),
+        FaultRule(fault=Fault.UNKNOWN_AFTER, method="DELETE"),
+        FaultRule(fault=Fault.UNKNOWN_AFTER, method="GET"),
+        FaultRule(fault=Fault.EVENT_LOST, method="EVENT", path="ALGO_UPDATE"),
+    ]
+    twins = on_both_ways(rules, Market.USDM)[len(rules) :]
+    assert [(rule.fault, rule.path) for rule in twins] == [
+        (Fault.UNAVAILABLE, "order.place"),
+        (Fault.UNAVAILABLE, "algoOrder.place"),
+        (Fault.ORDER_PULLED, "algoOrder.place"),
+        (Fault.UNKNOWN_AFTER, "order.cancel"),
+        (Fault.UNKNOWN_AFTER, "algoOrder.cancel"),
+    ]
+
+
+def test_a_call_that_cannot_have_a_fault_is_passed_over_and_not_counted() -> None:
+    schedule = FaultSchedule([FaultRule(fault=Fault.THROTTLED, method="POST", times=1)])
+    spared = frozenset({Fault.THROTTLED})
+    assert schedule.next("POST", "/fapi/v1/order", spared=spared) is None
+    assert schedule.next("POST", "/fapi/v1/order") is not None
 
 
 def test_a_fault_happens_only_in_its_time_and_a_drawn_delay_is_within_its_own() -> None:

@@ -212,8 +212,8 @@ def test_a_stream_can_end_inside_a_frame(made):
 
 
 def test_a_fault_of_the_spot_venues_core_is_refused_by_name(made):
-    with pytest.raises(ConfigError, match="cannot act out banned, clock_step; expected one of"):
-        made.schedule(FaultSchedule([FaultRule(fault=Fault.BANNED), FaultRule(fault=Fault.CLOCK_STEP)]))  # fmt: skip
+    with pytest.raises(ConfigError, match="USD-M venue cannot act out clock_step, halted; expected"):  # fmt: skip
+        made.schedule(FaultSchedule([FaultRule(fault=Fault.HALTED), FaultRule(fault=Fault.CLOCK_STEP)]))  # fmt: skip
 
 
 # ---------------------------------------------------------------------- market streams
