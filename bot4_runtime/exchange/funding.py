@@ -151,6 +151,8 @@ class FundingDesk:
             self._failure = f"funding could not be read: {error}"
             return []
         self._failure, self._fresh, self._read_ms = "", True, now_ms
+        there = {row.key for row in rows}
+        self._strange_ms = {key: at for key, at in self._strange_ms.items() if key in there}
         told = []
         for row in sorted(rows, key=lambda row: (row.time_ms, row.transaction_id)):
             found = self._take(row, now_ms)
@@ -166,6 +168,8 @@ class FundingDesk:
     def _take(self, row: VenueFunding, now_ms: int) -> Difference | None:
         """Book a funding that is new; return what is to be told of it."""
         state = self._ledger.state
+        if row.key in state.account.funded:
+            return None
         event = FundingPaid(
             ts_event_ns=row.time_ms * NS_PER_MS,
             symbol=row.symbol,
@@ -175,13 +179,11 @@ class FundingDesk:
             ours=self._held(row.symbol, row.time_ms)
             and row.asset == state.books[Book.VALIDATED].quote,
         )
-        if event.key in state.account.funded:
-            return None
         concerns = row.symbol in self._ours()
         if concerns and not event.ours:
-            first_ms = self._strange_ms.setdefault(event.key, now_ms)
+            first_ms = self._strange_ms.setdefault(row.key, now_ms)
             if now_ms < first_ms + APART_MS:
                 return None
-        self._strange_ms.pop(event.key, None)
+        self._strange_ms.pop(row.key, None)
         self._ledger.emit(event)
         return foreign_funding(row) if concerns and not event.ours else None

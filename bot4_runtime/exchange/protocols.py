@@ -115,6 +115,11 @@ class VenueFunding(msgspec.Struct, frozen=True, kw_only=True):
     transaction_id: int
     time_ms: int
 
+    @property
+    def key(self) -> str:
+        """What identifies it, as `FundingPaid.key`."""
+        return f"{self.symbol}:{self.transaction_id}"
+
 
 class FundedVenue(Protocol):
     """What perpetuals pay between trades; asked beside `RemoteVenue`, with its errors."""

@@ -227,7 +227,7 @@ def foreign_funding(told: VenueFunding) -> Difference:
     """A funding of a symbol that is traded here, while nothing of it was held here."""
     return Difference(
         kind=DifferenceKind.FUNDING,
-        name=f"{told.symbol}:{told.transaction_id}",
+        name=told.key,
         ours=Decimal(0),
         venue=told.amount,
         reason=f"{told.asset} for a position that is not ours",

@@ -297,6 +297,20 @@ def test_funding_of_a_symbol_that_is_traded_and_was_not_held_is_told_once_two_re
     assert desk.paid == [(1, False)]
 
 
+def test_a_strange_funding_that_the_next_reading_has_not_is_forgotten() -> None:
+    desk = Funded()
+    desk.after(INTERVAL_MS)
+    row = desk.pay("-2")
+    desk.after(INTERVAL_MS)
+    assert "to be confirmed" in desk.keeper.hold
+    desk.paying.rows.remove(row)
+    desk.venue.held["USDT"] += 2
+    desk.after(2_000)
+    assert desk.keeper.hold == ""
+    assert desk.paid == []
+    assert desk.differences == []
+
+
 def test_funding_in_another_asset_than_the_books_is_not_ours(desk: Funded) -> None:
     desk.pay("-2", asset="BNB")
     desk.after(INTERVAL_MS)
