@@ -12,7 +12,7 @@ What it shares with other markets is `account.BinanceAccount`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -56,7 +56,7 @@ from bot4_runtime.exchange.binance.limits import Lane, RequestBudget
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
 from bot4_runtime.exchange.binance.signing import Signer
-from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import HearsMargin, VenueOrder, VenueTrade
 from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 
 DUPLICATE: Final = "-4116"
@@ -110,6 +110,7 @@ class BinanceFutures(BinanceAccount):
         silence_s: how long a living user stream may say nothing, pongs included.
         report_s: how long it may take to report an order that the venue answered.
         budget: what may be asked of the venue; its own when None.
+        margin: hears with each reading of the account on what positions rest; None for nobody.
 
     All others are `BinanceAccount`'s.
     """
@@ -133,6 +134,7 @@ class BinanceFutures(BinanceAccount):
         order_url: str | None = None,
         symbols: Sequence[str] = (),
         proxy: str | None = None,
+        margin: HearsMargin | None = None,
     ) -> None:
         budget = budget or RequestBudget(None, Market.USDM)
         super().__init__(
@@ -158,7 +160,9 @@ class BinanceFutures(BinanceAccount):
                 report_s=report_s,
                 budget=budget,
                 proxy=proxy,
+                margin=margin,
             )
+        self._margin = margin
         self._symbols = tuple(symbols)
         self._holding = holding
         self._verified = False
@@ -279,7 +283,7 @@ class BinanceFutures(BinanceAccount):
         """Return all open orders of the account, ours or not; begins a reading of the account.
 
         Trading rules that are old, or that an order was refused by, are learnt again first, and
-        so are the venue's time and the marks.
+        so are the venue's time, the marks and the leverage brackets.
         """
         self._begin_reading()
         changes = self.stream_counts["ACCOUNT_CONFIG_UPDATE"]
@@ -287,6 +291,7 @@ class BinanceFutures(BinanceAccount):
             self._changes, self._verified = changes, False
         self._attempt(self._prepare)
         self._attempt(self._learn_marks)
+        self._attempt(self._learn_brackets)
         rows = read_answer(
             self._open_orders("/fapi/v1/openOrders"), list[ContractOrder], "the open orders"
         )
@@ -310,13 +315,27 @@ class BinanceFutures(BinanceAccount):
 
     def positions(self) -> Mapping[str, Decimal]:
         """Return what is held, in base, shorts below zero: by symbol, both sides together."""
+        asked_ms = self._clock.now_ms()
         body = self._ask("/fapi/v3/positionRisk", {})
+        if self._margin is not None:
+            self._tell_margin(self._margin, body, asked_ms)
         held: dict[str, Decimal] = {}
         for row in read_answer(body, list[PositionFields], "the positions"):
             quantity = _amount(row.position_amt)
             if quantity:
                 held[row.symbol] = held.get(row.symbol, Decimal(0)) + quantity
         return held
+
+    def _tell_margin(self, margin: HearsMargin, positions: bytes, asked_ms: int) -> None:
+        account = self._ask("/fapi/v3/account", {})
+        try:
+            margin.read(
+                read_answer(positions, list[dict[str, Any]], "the positions"),
+                read_answer(account, dict[str, Any], "the account"),
+                round((asked_ms - self._clock.error_ms) * NS_PER_MS),
+            )
+        except DataError as error:
+            raise OutcomeUnknown(f"the venue told something impossible: {error}") from error
 
     def name_of(self, trade: VenueTrade) -> str:
         """Return the client id of the order that a trade is of, be it the venue's own."""
@@ -333,6 +352,11 @@ class BinanceFutures(BinanceAccount):
         """Return None: this market does not tell the account's number."""
         return None
 
+    def _learn_brackets(self) -> None:
+        if self._margin is not None:
+            body = self._ask("/fapi/v1/leverageBracket", {}, Lane.OPEN)
+            self._margin.brackets(read_answer(body, list[dict[str, Any]], "the brackets"))
+
     def _learn_marks(self) -> None:
         rows = read_answer(
             self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
@@ -342,6 +366,14 @@ class BinanceFutures(BinanceAccount):
         try:
             traded = [row for row in rows if row.symbol in self._symbols]
             self._rules.marks({row.symbol: positive(row.mark_price) for row in traded})
+            if self._margin is not None:
+                self._margin.marks(
+                    {
+                        row.symbol: (float(row.mark_price), row.time * NS_PER_MS)
+                        for row in rows
+                        if row.mark_price.is_finite() and row.mark_price > 0
+                    }
+                )
         except DataError as error:
             raise OutcomeUnknown(f"the venue told an impossible mark: {error}") from error
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 from bot4_runtime.domain.events import ProtectionPlanned
 from bot4_runtime.event_bus import EventBus
 from bot4_runtime.exchange.gate import Gate, GateLimits
+from bot4_runtime.protection.hands import GateHands
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.journal import JournalLedger
 from bot4_runtime.protection.monitor import ProtectionMonitor
@@ -36,11 +37,13 @@ def protecting(store: StateStore, venue: SimulatedUsdm, heard: list) -> Protecti
         limits=LiquidationLimits(),
         rules=lot_rules({"BTCUSDT": 100.0}),
         brackets={"BTCUSDT": published_brackets("BTCUSDT")},
-        risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), store.epoch),
-        margin=venue,
+        hands=GateHands(
+            risk=RiskManager(RiskLimits()),
+            gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), store.epoch),
+            margin=venue,
+            epoch=store.epoch,
+        ),
         ledger=JournalLedger(Ledger(store, bus)),
-        epoch=store.epoch,
         first_number=store.state.next_protection_no,
     )
     driver.resume(store.state.protection.values())

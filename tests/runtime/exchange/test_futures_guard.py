@@ -1,0 +1,240 @@
+"""Liquidation prevention of a session at the loopback venue: live marks, positions, orders."""
+
+import threading
+import time
+from decimal import Decimal
+
+import pytest
+from test_futures_drill import SYMBOLS, Drill, Killed, MortalClient
+
+from bot4_runtime.app import RunOptions, build
+from bot4_runtime.app.remote import Remote
+from bot4_runtime.clock import NS_PER_MS
+from bot4_runtime.domain.candle import Market
+from bot4_runtime.domain.events import (
+    OrderFilled,
+    OrderIntended,
+    OrderOutcomeUnknown,
+    OrderRejected,
+    ProtectionAlarm,
+    ProtectionPlanned,
+    ProtectionSettled,
+)
+from bot4_runtime.domain.order import Book, Purpose, Side
+from bot4_runtime.exchange.binance.futures import Holding
+from bot4_runtime.exchange.binance.limits import RequestBudget
+from bot4_runtime.exchange.binance.mark_feed import MarkFeed, mark_streams
+from bot4_runtime.exchange.binance.market_line import routes
+from bot4_runtime.exchange.binance.signing import Secret, Signer
+from bot4_runtime.exchange.lease import Lease
+from bot4_runtime.exchange.stream_hosts import StreamHosts
+from bot4_runtime.protection.margin_book import MarginBook
+from bot4_runtime.rehearsal.performance import REPLY_S, REPORT_S, SILENCE_S
+from bot4_runtime.venue.futures_events import AccountChanged
+from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+
+D = Decimal
+ARRIVES_S = 2.0
+"""How long, by the machine's clock, a mark is waited for."""
+
+
+class Guarded(Drill):
+    """The drill, of a session that hears the marks and guards what it holds."""
+
+    marked = True
+    feed = None
+    looked = staticmethod(lambda _drill: None)
+
+    def _course(self, server):
+        course = super()._course(server)
+        course._noted = lambda _ms: self.looked(self)
+        move = course._advance
+
+        def advance(to_ms):
+            stirred = move(to_ms)
+            self.wait_for_marks()
+            return stirred
+
+        course._advance = advance
+        return course
+
+    def wait_for_marks(self):
+        """Let the marks arrive that the venue told: the clock of both jumps."""
+        until = time.monotonic() + ARRIVES_S
+        while self.marked and self.feed is not None and time.monotonic() < until:
+            told = self.server.do(lambda: dict(self.venue.hub._marked_ms))
+            known = self.feed.latest()
+            if all(s in known and known[s][1] >= told[s] * NS_PER_MS for s in SYMBOLS):
+                return
+            time.sleep(0.001)
+
+    def live(self, port):
+        at, lease = f"127.0.0.1:{port}", Lease(self.clock.now_ns)
+        self.book = MarginBook("USDT")
+        hosts = StreamHosts(usdm_market=f"ws://{at}/market")
+        self.feed = MarkFeed(routes(Market.USDM, hosts, mark_streams(SYMBOLS)))
+        client = self.client = MortalClient(
+            f"http://{at}",
+            f"ws://{at}/private",
+            Signer(Secret("key"), Secret("secret")),
+            self.clock,
+            holding=self.holding,
+            reply_s=REPLY_S,
+            silence_s=SILENCE_S,
+            report_s=REPORT_S,
+            may_send=lease.holds,
+            budget=RequestBudget(None, Market.USDM, lambda: self.clock.now_ns() // NS_PER_MS),
+            order_url=f"ws://{at}/ws-fapi/v1" if self.by_line else None,
+            symbols=SYMBOLS,
+            margin=self.book,
+        )
+        if self.dies is not None:
+            client.dies = self.dies
+        marks = self.feed if self.marked else MarkFeed([])
+        remote = Remote(
+            client,
+            self.clock,
+            self.clock.now_ns,
+            lease,
+            self.course,
+            local=True,
+            margin=self.book,
+            marks=marks,
+        )
+        run = build(
+            self.settings,
+            RunOptions(source=self.course.label),
+            mode="testnet",
+            folder=self.folder,
+            remote=remote,
+            on_progress=lambda number, _candle: self.script(self, number),
+        )
+        self.guard = run.session._guard
+        try:
+            run.execute(threading.Event())
+        finally:
+            self.counts += client.stream_counts
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def alarms(self):
+        return [alarm.code for alarm in self.of(ProtectionAlarm)]
+
+    def held(self):
+        return self.server.do(lambda: list(self.account.positions()))
+
+
+class Dive:
+    """Lets the mark of what is held first fall, by a share of its way to liquidation, once."""
+
+    def __init__(self, share, also=lambda _drill: None):
+        self.share, self.also, self.symbol = D(share), also, ""
+
+    def __call__(self, drill, _number):
+        held = drill.held()
+        if held and not self.symbol:
+            self.symbol = held[0].symbol
+            self.also(drill)
+            drill.server.do(lambda: self.fall(drill, held[0]))
+
+    def fall(self, drill, leg):
+        gone = drill.venue.exchange.margins.liquidation_price(drill.account, leg)
+        mark = round(leg.entry - (leg.entry - gone) * self.share, 2)
+        drill.venue.set_mark(leg.symbol, mark)
+
+
+def forced(drill):
+    """Orders by which the venue closed what was held."""
+    return [o for o in drill.venue.exchange.orders(drill.account) if o.venue_kind]
+
+
+def sold_by(drill, planned):
+    """What the venue sold by the order of a plan, and how often it knows that order."""
+    orders = [o for o in drill.venue.exchange.orders(drill.account) if o.client_id == planned.client_id]  # fmt: skip
+    return len(orders), sum((o.filled for o in orders), D(0))
+
+
+def orderly(drill):
+    """Each plan is an order of the engine, there at most once, and over as the venue has it."""
+    intended = {e.client_id: e.intent for e in drill.of(OrderIntended)}
+    settled = {e.number: e for e in drill.of(ProtectionSettled)}
+    assert not drill.state.protection
+    for planned in drill.of(ProtectionPlanned):
+        assert intended[planned.client_id] == planned.intent
+        assert planned.intent.purpose is Purpose.EMERGENCY
+        assert planned.intent.reduce_only
+        number, sold = sold_by(drill, planned)
+        assert number <= 1
+        assert settled[planned.number].filled == sold
+    return drill
+
+
+@pytest.mark.parametrize("hedge", [False, True], ids=["one-way", "hedge"])
+def test_a_mark_near_liquidation_has_the_position_reduced_before_the_venue_acts(tmp_path, hedge):
+    drill = Guarded(tmp_path, hours=40, holding=Holding(hedge=hedge), script=Dive("0.92"))
+    orderly(drill.perform().judge())
+    planned = drill.of(ProtectionPlanned)
+    first, *_ = planned
+    assert (first.action, first.reason) == ("reduce", "margin consumed reached 90%")
+    assert planned[-1].action == "close"  # its stop was crossed, and did not trade
+    whole = next(e.intent for e in drill.of(OrderIntended) if e.intent.purpose is Purpose.STOP)
+    assert first.intent.quantity <= whole.quantity / 5
+    assert sold_by(drill, first) == (1, first.intent.quantity)
+    assert drill.alarms().count("MARGIN_ACT") == 1
+    assert not forced(drill)
+    assert not drill.state.account.differences
+    reasons = [t.exit_reason for t in drill.state.books[Book.VALIDATED].closed_trades]
+    assert "emergency" in reasons
+
+
+def drained(drill):
+    """Have most of the money withdrawn, so that what is left carries a cross position barely."""
+
+    def withdraw():
+        [leg] = drill.account.positions()
+        amount = drill.account.cross["USDT"] - leg.cost / 3
+        now_ms = drill.venue.exchange.now_ms()
+        drill.account.earn("TRANSFER", "", "USDT", -amount, now_ms)
+        told = AccountChanged(drill.account, "WITHDRAW", "USDT", -amount, (), now_ms)
+        drill.venue.exchange.tell(told)
+
+    drill.server.do(withdraw)
+
+
+def stops_of(drill, symbol):
+    """How much of a symbol is held, and how much of it is in stops that rest."""
+    waiting = drill.server.do(lambda: drill.venue.algos.open(drill.account, None))
+    held = [leg.quantity for leg in drill.held() if leg.symbol == symbol]
+    rests = [a.request.order.quantity for a in waiting if a.symbol == symbol]
+    return sum(held, D(0)), sum(rests, D(0))
+
+
+def test_what_is_left_on_cross_margin_has_a_stop_of_its_size_and_the_alarm_ends(tmp_path):
+    dive, seen = Dive("0.905", drained), []
+    drill = Guarded(tmp_path, hours=12, holding=Holding(isolated=False), script=dive)
+    drill.looked = lambda drill: seen.append(stops_of(drill, dive.symbol))
+    limits = drill.settings.liquidation.model_copy(update={"stop_watchdog_s": 300.0})
+    drill.settings = drill.settings.model_copy(update={"liquidation": limits})
+    orderly(drill.perform().judge())
+    reduce, close = drill.of(ProtectionPlanned)
+    assert (reduce.wallet, reduce.action, close.action) == ("cross", "reduce", "close")
+    assert close.reason.endswith("is not done")  # long after the measures are calm again
+    whole = max(held for held, _ in seen)
+    left = whole - reduce.intent.quantity
+    assert (whole, whole) in seen
+    assert seen.count((left, left)) > 3
+    assert drill.alarms() == ["MARGIN_ACT", "MARGIN_CLEARED", "STOP_NOT_DONE"]
+    assert not forced(drill)
+    assert not drill.state.account.differences
+
+
+def test_a_step_through_the_liquidation_price_is_told_as_one_that_left_no_room(tmp_path):
+    drill = Guarded(tmp_path, hours=40, script=Dive("1.05")).perform().judge()
+    [alarm] = [a for a in drill.of(ProtectionAlarm) if a.code == "LIQUIDATED"]
+    assert alarm.text.endswith("one step of the mark left no room to act")
+    assert alarm.numbers["worst_before"] < 0.8
+    assert not drill.of(ProtectionPlanned)
+    assert len(forced(drill)) == 1
+    [found] = drill.state.account.differences
+    assert found.name.startswith("autoclose-")
