@@ -123,6 +123,11 @@ class Guard(Protocol):
         """Why entries wait; empty when they need not."""
         ...
 
+    @property
+    def unread(self) -> bool:
+        """Whether the account should be read soon."""
+        ...
+
     def turn(self, now_ns: int) -> Sequence[Command]:
         """Look at marks and positions; return what must be done once its batch is durable."""
         ...
@@ -334,6 +339,8 @@ class Session:
             return
         now_ns = self._clock.now_ns()
         commands = self._guard.turn(now_ns)
+        if self._keeper is not None and self._guard.unread:
+            self._keeper.hurry()
         self._carry_out(commands, now_ns)
         sold = {c.intended.intent.symbol for c in commands if isinstance(c, Submit)}
         self._protect(sorted(sold))

@@ -178,6 +178,11 @@ class LiquidationGuard:
         """Why entries wait, as of the last turn; empty when they need not."""
         return self._hold
 
+    @property
+    def unread(self) -> bool:
+        """Whether the account should be read soon: of an order that ended no reading tells yet."""
+        return self._monitor.unread
+
     def turn(self, now_ns: int) -> list[Command]:
         """Look at marks and positions; return what must be done once its batch is durable."""
         self._take_answers(now_ns)

@@ -164,6 +164,12 @@ class ProtectionMonitor:
         """Whether an action is in flight."""
         return bool(self._open)
 
+    @property
+    def unread(self) -> bool:
+        """Whether an action ended of which no reading of the account tells yet."""
+        ends = (action.settled() for action in self._open.values())
+        return any(end is not None and end.ts_event_ns > self._as_of_ns for end in ends)
+
     # ----------------------------------------------------------------- what comes in
     def resume(self, planned: Iterable[ProtectionPlanned]) -> None:
         """Take over actions that an earlier process left open: their symbols wait for them.

@@ -3,9 +3,11 @@
 import threading
 import time
 from decimal import Decimal
+from random import Random
 
+import msgspec
 import pytest
-from test_futures_drill import SYMBOLS, Drill, Killed, MortalClient
+from test_futures_drill import SYMBOLS, Drill, MortalClient
 
 from bot4_runtime.app import RunOptions, build
 from bot4_runtime.app.remote import Remote
@@ -30,8 +32,9 @@ from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.exchange.stream_hosts import StreamHosts
 from bot4_runtime.protection.margin_book import MarginBook
 from bot4_runtime.rehearsal.performance import REPLY_S, REPORT_S, SILENCE_S
-from bot4_runtime.venue.futures_events import AccountChanged
+from bot4_runtime.venue.brackets import Ladder
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
+from bot4_runtime.venue.futures_events import AccountChanged
 
 D = Decimal
 ARRIVES_S = 2.0
@@ -129,12 +132,12 @@ class Dive:
     """Lets the mark of what is held first fall, by a share of its way to liquidation, once."""
 
     def __init__(self, share, also=lambda _drill: None):
-        self.share, self.also, self.symbol = D(share), also, ""
+        self.share, self.also, self.symbol, self.at_ns = D(share), also, "", 0
 
     def __call__(self, drill, _number):
         held = drill.held()
         if held and not self.symbol:
-            self.symbol = held[0].symbol
+            self.symbol, self.at_ns = held[0].symbol, drill.clock.now_ns()
             self.also(drill)
             drill.server.do(lambda: self.fall(drill, held[0]))
 
@@ -220,10 +223,9 @@ def test_what_is_left_on_cross_margin_has_a_stop_of_its_size_and_the_alarm_ends(
     reduce, close = drill.of(ProtectionPlanned)
     assert (reduce.wallet, reduce.action, close.action) == ("cross", "reduce", "close")
     assert close.reason.endswith("is not done")  # long after the measures are calm again
-    whole = max(held for held, _ in seen)
-    left = whole - reduce.intent.quantity
-    assert (whole, whole) in seen
-    assert seen.count((left, left)) > 3
+    left = close.intent.quantity
+    assert D("0.19") < reduce.intent.quantity / (left + reduce.intent.quantity) <= D("0.2")
+    assert seen.count((left, left)) > 3, "what is left is stopped, and nothing else"
     assert drill.alarms() == ["MARGIN_ACT", "MARGIN_CLEARED", "STOP_NOT_DONE"]
     assert not forced(drill)
     assert not drill.state.account.differences
@@ -238,3 +240,172 @@ def test_a_step_through_the_liquidation_price_is_told_as_one_that_left_no_room(t
     assert len(forced(drill)) == 1
     [found] = drill.state.account.differences
     assert found.name.startswith("autoclose-")
+
+
+def test_a_bracket_that_the_venue_changes_is_measured_by_at_once(tmp_path):
+    """The mark rests far from liquidation, until the venue asks for more maintenance margin."""
+
+    def stricter(drill):
+        market = drill.venue.exchange.market(dive.symbol)
+        steps = [
+            (str(b.floor), str(b.rate + D("0.12")), b.leverage)
+            for b in market.contract.ladder.brackets
+        ]
+        changed.append(drill.venue.exchange.now_ms())
+        market.contract = msgspec.structs.replace(
+            market.contract, ladder=Ladder(steps, "1000000000")
+        )
+
+    def looked(drill):
+        if dive.symbol and not changed and drill.clock.now_ns() > dive.at_ns + 9_000_000_000:
+            drill.server.do(lambda: stricter(drill))
+
+    dive, changed = Dive("0.7"), []
+    drill = Guarded(tmp_path, hours=40, script=dive)
+    drill.looked = looked
+    limits = drill.settings.liquidation.model_copy(update={"stop_watchdog_s": 300.0})
+    drill.settings = drill.settings.model_copy(update={"liquidation": limits})
+    orderly(drill.perform().judge())
+    first = drill.of(ProtectionPlanned)[0]
+    assert first.action == "reduce"
+    assert 0 < first.ts_event_ns // NS_PER_MS - changed[0] <= 60_000
+    assert not forced(drill)
+
+
+def test_margin_calls_are_told(tmp_path):
+    drill = Guarded(tmp_path, hours=20, script=Dive("0.9995")).perform().judge()
+    [alarm] = [a for a in drill.of(ProtectionAlarm) if a.code == "MARGIN_CALL"]
+    assert alarm.severity == "critical"
+    assert alarm.subject in SYMBOLS
+    assert drill.of(ProtectionPlanned)[0].numbers["worst"] > 0.99
+    assert not forced(drill)
+
+
+def test_a_deleveraging_is_told_as_that(tmp_path):
+    def deleverage(drill, _number):
+        held = drill.held()
+        if not held or done:
+            return
+        done.append(held[0])
+
+        def close():
+            liquidator, market = (
+                drill.venue.liquidator,
+                drill.venue.exchange.market(held[0].symbol),
+            )
+            liquidator._cancel_orders(drill.account, held[0].symbol)
+            order = liquidator._forced(drill.account, held[0], market.mark, "adl_autoclose", "ADL")
+            liquidator._fill_rest(market, order, order.quantity)
+
+        drill.server.do(close)
+
+    done = []
+    drill = Guarded(tmp_path, hours=20, script=deleverage).perform().judge()
+    [alarm] = [a for a in drill.of(ProtectionAlarm) if a.code == "DELEVERAGED"]
+    assert alarm.subject == done[0].symbol
+    assert "auto-deleveraging" in alarm.text
+    assert "LIQUIDATED" not in drill.alarms()
+    [found] = drill.state.account.differences
+    assert found.name == "adl_autoclose"
+
+
+def test_without_streamed_marks_no_entry_leaves_and_it_is_told_why(tmp_path):
+    drill = Guarded(tmp_path, hours=20)
+    drill.marked = False
+    drill.perform().judge()
+    waited = [e for e in drill.of(OrderRejected) if e.code == "ENTRIES_WAIT"]
+    assert waited
+    assert all("is not streamed" in e.reason for e in waited)
+    assert not drill.of(OrderFilled)
+
+
+def test_a_stream_of_marks_that_falls_silent_is_told_and_marks_that_are_asked_for_act(tmp_path):
+    def silence(drill):
+        drill.feed.close()
+        drill.marked = False
+
+    drill = Guarded(tmp_path, hours=20, script=Dive("0.93", silence))
+    orderly(drill.perform().judge())
+    assert drill.of(ProtectionPlanned)[0].action == "reduce"
+    assert drill.alarms()[:2] == ["MARK_STALE", "MARGIN_ACT"]
+    assert drill.alarms().count("MARK_STALE") == 1
+    assert not forced(drill)
+    sold = drill.of(ProtectionPlanned)[0].ts_event_ns
+    bought = [e for e in drill.of(OrderFilled) if e.fill.side is Side.BUY]
+    assert not [e for e in bought if e.ts_event_ns > sold], "no entry on marks that are not alive"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_kill_between_plan_and_answer_neither_doubles_nor_loses_it(tmp_path, when, times):
+    deaths = []
+
+    def dies(moment, action):
+        if (moment, action) == (when, "submit emergency") and len(deaths) < times:
+            deaths.append(action)
+            return True
+        return False
+
+    drill = Guarded(tmp_path, hours=30, script=Dive("0.92"), dies=dies)
+    orderly(drill.perform().judge())
+    assert len(deaths) == times
+    first = drill.of(ProtectionPlanned)[0]
+    number, sold = sold_by(drill, first)
+    assert (number, sold) == ((1, first.intent.quantity) if when == "after" else (0, D(0)))
+    assert not forced(drill)
+    assert not drill.state.account.differences
+
+
+LOST = [Fault.DROP_REPLY, Fault.GATEWAY_AFTER, Fault.TRUNCATED, Fault.ERROR_BEFORE, Fault.DROP_REQUEST]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_an_answer_that_is_lost_leaves_one_order_at_the_venue(tmp_path, fault):
+    def lose(drill):
+        rule = FaultRule(fault=fault, method="POST", path="/fapi/v1/order", times=2)
+        drill.server.do(lambda: drill.venue.schedule(FaultSchedule([rule], 1)))
+
+    drill = Guarded(tmp_path, hours=30, script=Dive("0.92", lose), by_line=False)
+    orderly(drill.perform().judge())
+    lost = {e.intent_no for e in drill.of(OrderOutcomeUnknown)}
+    planned = [p for p in drill.of(ProtectionPlanned) if p.intent.intent_no in lost]
+    assert planned, "an order of protection lost its answer"
+    assert "ACTION_UNKNOWN" in drill.alarms()
+    assert not forced(drill)
+    assert not drill.state.account.differences
+
+
+def test_what_is_measured_is_what_the_venue_measures(tmp_path):
+    """Marks that jump anywhere above liquidation, on cross margin and with funding beside."""
+
+    def wander(drill, _number):
+        for leg in drill.held():
+            share = D(str(round(rng.uniform(-1.0, 0.85), 3)))
+            drill.server.do(lambda leg=leg, share=share: Dive(share).fall(drill, leg))
+
+    def compare(drill):
+        margins = drill.venue.exchange.margins
+        told = drill.server.do(
+            lambda: {
+                leg.symbol: (leg.quantity, margins.of(drill.account, leg))
+                for leg in drill.account.positions()
+            }
+        )
+        for wallet in drill.guard._monitor.wallets:
+            sizes = {leg.symbol: leg.size for leg in wallet.legs}
+            there = {s: told[s][0] for s in sizes if s in told}
+            if sizes == there:
+                margin = told[wallet.legs[0].symbol][1]
+                assert wallet.margin_balance == pytest.approx(float(margin.balance), rel=1e-6)
+                assert wallet.maintenance == pytest.approx(float(margin.maintenance), rel=1e-6)
+                compared.append(wallet.name)
+
+    rng, compared = Random(7), []
+    for isolated in (True, False):
+        folder = tmp_path / str(isolated)
+        drill = Guarded(folder, hours=30, holding=Holding(isolated=isolated), script=wander)
+        drill.looked = compare
+        drill.perform().judge()
+        assert "VENUE_DIFFERS" not in drill.alarms()
+    assert compared.count("cross") > 50
+    assert len(compared) > 2 * compared.count("cross") / 2 + 50
