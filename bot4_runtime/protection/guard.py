@@ -203,7 +203,7 @@ class LiquidationGuard:
 
     def _see(self, marks: Mapping[str, Price], now_ns: int) -> None:
         """Value positions; the first mark that is asked for stands in until one is streamed."""
-        watched = {*self._symbols, *self._before}
+        watched = {*self._symbols, *(leg.symbol for leg in self._book.positions())}
         asked = {s: price for s, price in self._book.asked.items() if s in watched}
         first = {s: price for s, price in asked.items() if s not in self._begun}
         self._begun.update(first)
