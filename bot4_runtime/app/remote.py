@@ -114,8 +114,9 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     if mode == "live" and market is not Market.SPOT:
         raise ConfigError(
             f"mode {mode} trades spot, and runtime.market is {market.value!r}: this release takes "
-            "it to mode testnet alone, since positions are not yet protected against liquidation "
-            "by live marks; set runtime.market to 'spot', or runtime.mode to 'testnet'"
+            "it to mode testnet alone, since this market does not tell the number of a key's "
+            "account, by which real money is confirmed, and funding is not booked; set "
+            "runtime.market to 'spot', or runtime.mode to 'testnet'"
         )
     if mode == "live":
         require_meant(settings, os.environ)

@@ -46,11 +46,16 @@ from bot4_runtime.protection.margin_book import MarginBook
 from bot4_runtime.protection.monitor import Price, ProtectionMonitor
 from bot4_runtime.protection.orders import PLACE_STOP, cause
 from bot4_runtime.risk.alarm import (
+    BRACKETS_UNKNOWN,
     CRITICAL,
     DELEVERAGED,
     INFO,
     LIQUIDATED,
+    MARGIN_ACT,
     MARGIN_CALL,
+    MARGIN_CRITICAL,
+    MARGIN_UNKNOWN,
+    MARK_STALE,
     Alarm,
 )
 from bot4_runtime.risk.brackets import Brackets
@@ -64,6 +69,7 @@ ADL: Final = "adl_"
 NS_PER_MS: Final = 1_000_000
 _NO_LIMIT: Final = Decimal("Infinity")
 _ANSWERS: Final = (OrderAccepted, OrderFilled, OrderRejected, OrderClosed, OrderOutcomeUnknown)
+_HOLDS: Final = (MARGIN_ACT, MARGIN_CRITICAL, MARGIN_UNKNOWN, MARK_STALE, BRACKETS_UNKNOWN)
 _RESTING: Final = (OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED)
 
 
@@ -212,7 +218,7 @@ class LiquidationGuard:
     # ------------------------------------------------------------- the monitor's ledger
     def emit(self, event: JournaledEvent) -> None:
         """Fold and publish what protection tells, and add it to the open batch."""
-        if isinstance(event, ProtectionAlarm) and event.severity != INFO:
+        if isinstance(event, ProtectionAlarm) and event.severity != INFO and event.code in _HOLDS:
             self._danger = event.text
         self._ledger.emit(event)
 

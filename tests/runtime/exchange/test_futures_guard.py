@@ -272,6 +272,27 @@ def test_a_bracket_that_the_venue_changes_is_measured_by_at_once(tmp_path):
     assert not forced(drill)
 
 
+def test_a_leverage_that_the_venue_lowers_is_put_back_and_measured_by(tmp_path):
+    """What it allows is measured by what it asks for: brackets are read again with it."""
+
+    def lower(drill, _number):
+        held = drill.held()
+        if held and not lowered:
+            lowered.append(held[0].symbol)
+            drill.server.do(lambda: drill.venue.settings.set_leverage(drill.account, held[0].symbol, 2))  # fmt: skip
+            asked.append(len(drill.sink.entries))
+
+    lowered, asked = [], []
+    drill = Guarded(tmp_path, hours=12, holding=Holding(isolated=False), script=lower)
+    drill.perform().judge()
+    later = [e.body["call"] for e in drill.sink.entries[asked[0] :] if e.kind == "request"]
+    assert "POST /fapi/v1/leverage" in later
+    assert "GET /fapi/v1/leverageBracket" in later[later.index("POST /fapi/v1/leverage") :]
+    assert drill.account.settings(lowered[0]).leverage == 3
+    assert not drill.alarms()
+    assert not drill.state.account.differences
+
+
 def test_margin_calls_are_told(tmp_path):
     drill = Guarded(tmp_path, hours=20, script=Dive("0.9995")).perform().judge()
     [alarm] = [a for a in drill.of(ProtectionAlarm) if a.code == "MARGIN_CALL"]
