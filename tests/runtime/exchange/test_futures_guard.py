@@ -1,13 +1,17 @@
 """Liquidation prevention of a session at the loopback venue: live marks, positions, orders."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
-from test_futures_drill import SYMBOLS, Drill, MortalClient
+from test_futures_drill import HOURS_KILLED, SYMBOLS, Drill, MortalClient
 
 from bot4_runtime.app import RunOptions, build
 from bot4_runtime.app.remote import Remote
@@ -31,10 +35,12 @@ from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.exchange.stream_hosts import StreamHosts
 from bot4_runtime.protection.margin_book import MarginBook
-from bot4_runtime.rehearsal.performance import REPLY_S, REPORT_S, SILENCE_S
+from bot4_runtime.rehearsal.performance import PING_S, REPLY_S, REPORT_S, SILENCE_S
+from bot4_runtime.venue import listen_keys
 from bot4_runtime.venue.brackets import Ladder
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
 from bot4_runtime.venue.futures_events import AccountChanged
+from bot4_runtime.venue.hosting import hosted
 
 D = Decimal
 ARRIVES_S = 2.0
@@ -55,19 +61,18 @@ class Guarded(Drill):
 
         def advance(to_ms):
             stirred = move(to_ms)
-            self.wait_for_marks()
+            self.wait_for_marks(to_ms)
             return stirred
 
         course._advance = advance
         return course
 
-    def wait_for_marks(self):
-        """Let the marks arrive that the venue told: the clock of both jumps."""
+    def wait_for_marks(self, at_ms):
+        """Let the marks arrive that the venue tells every second: the clock of both jumps."""
         until = time.monotonic() + ARRIVES_S
         while self.marked and self.feed is not None and time.monotonic() < until:
-            told = self.server.do(lambda: dict(self.venue.hub._marked_ms))
             known = self.feed.latest()
-            if all(s in known and known[s][1] >= told[s] * NS_PER_MS for s in SYMBOLS):
+            if all(s in known and known[s][1] > (at_ms - 1_000) * NS_PER_MS for s in SYMBOLS):
                 return
             time.sleep(0.001)
 
@@ -373,6 +378,30 @@ def test_a_kill_between_plan_and_answer_neither_doubles_nor_loses_it(tmp_path, w
     first = drill.of(ProtectionPlanned)[0]
     number, sold = sold_by(drill, first)
     assert (number, sold) == ((1, first.intent.quantity) if when == "after" else (0, D(0)))
+    assert not forced(drill)
+    assert not drill.state.account.differences
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_process_that_is_killed_between_plan_and_answer_doubles_and_loses_nothing(tmp_path, monkeypatch, when):  # fmt: skip
+    # The client keeps its key by the machine's minutes, and an hour here is less than a second.
+    monkeypatch.setattr(listen_keys, "LIFE_MS", HOURS_KILLED * 3_600_000)
+    drill = Guarded(tmp_path, hours=HOURS_KILLED)
+    script = str(Path(__file__).with_name("guard_life.py"))
+    ended = []
+    with hosted(drill.venue, admin=True, ping_s=PING_S) as server:
+        for kill in ("kill", "", ""):
+            words = [tmp_path, server.port, server.admin_port, when, kill]
+            life = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, timeout=240, check=False)  # fmt: skip
+            assert life.returncode in {0, -signal.SIGKILL}, life.stderr[-3000:]
+            ended.append(life.returncode)
+    assert ended == [-signal.SIGKILL, 0, 0]
+    orderly(drill.judge())
+    first = drill.of(ProtectionPlanned)[0]
+    number, sold = sold_by(drill, first)
+    assert (number, sold) == ((1, first.intent.quantity) if when == "after" else (0, D(0)))
+    assert len(drill.of(ProtectionPlanned)) > 1, "it goes on after the kill"
     assert not forced(drill)
     assert not drill.state.account.differences
 
