@@ -168,7 +168,7 @@ class LiquidationGuard:
             ledger=self,
             first_number=self._state.next_protection_no,
         )
-        self._heard: deque[JournaledEvent] = deque()
+        self._heard: deque[OrderEvent] = deque()
         self._held_at: tuple[int, int] | None = None
         self._before: dict[str, tuple[float, float]] = {}
         self._begun: set[str] = set()
@@ -235,7 +235,7 @@ class LiquidationGuard:
             event = self._heard.popleft()
             if isinstance(event, OrderFilled) and event.fill.intent_no == BY_THE_VENUE:
                 self._tell_forced(event.fill, now_ns)
-            elif isinstance(event, _ANSWERS):
+            else:
                 self._monitor.on_order(event)
 
     def _resume(self) -> None:
