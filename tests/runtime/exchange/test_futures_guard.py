@@ -425,6 +425,20 @@ def test_an_answer_that_is_lost_leaves_one_order_at_the_venue(tmp_path, fault):
     assert not drill.state.account.differences
 
 
+def test_changes_of_the_account_that_are_lost_are_made_up_for_by_readings(tmp_path):
+    lost = FaultRule(
+        fault=Fault.EVENT_LOST, method="EVENT", path="ACCOUNT_UPDATE", probability=0.7
+    )
+    drill = Guarded(tmp_path, hours=20, script=Dive("0.92"), rules=[lost])
+    orderly(drill.perform().judge())
+    assert len(drill.of(ProtectionPlanned)) > 2
+    assert sum(p.intent.quantity for p in drill.of(ProtectionPlanned)) <= max(
+        e.intent.quantity for e in drill.of(OrderIntended) if e.intent.purpose is Purpose.STOP
+    )
+    assert not forced(drill)
+    assert not drill.state.account.differences
+
+
 def test_what_is_measured_is_what_the_venue_measures(tmp_path):
     """Marks that jump anywhere above liquidation, on cross margin and with funding beside."""
 

@@ -426,6 +426,14 @@ def test_the_first_mark_that_is_asked_for_stands_in_until_one_is_streamed():
     assert desk.guard.hold == "the mark of BTCUSDT is not streamed"
 
 
+def test_where_none_is_ever_streamed_that_is_told_once():
+    desk = held()
+    for _ in range(8):
+        desk.book.marks({"BTCUSDT": (SAFE, desk.now)})
+        desk.turn(marked=False)
+    assert desk.room.alarms() == ["MARK_STALE"]
+
+
 def test_later_ones_value_it_and_do_not_make_the_stream_count_as_alive():
     desk = held()
     desk.turn()
