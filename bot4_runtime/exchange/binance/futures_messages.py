@@ -197,6 +197,7 @@ class MarkFields(msgspec.Struct, rename="camel"):
 
     symbol: Name
     mark_price: Decimal
+    time: Milliseconds = 0
     next_funding_time: int = 0
 
 
