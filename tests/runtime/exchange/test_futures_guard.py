@@ -35,7 +35,8 @@ from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.exchange.stream_hosts import StreamHosts
 from bot4_runtime.protection.margin_book import MarginBook
-from bot4_runtime.rehearsal.performance import PING_S, REPLY_S, REPORT_S, SILENCE_S
+from bot4_runtime.rehearsal.performance import PING_S
+from bot4_runtime.rehearsal.stages import REPLY_S, REPORT_S, SILENCE_S
 from bot4_runtime.venue import listen_keys
 from bot4_runtime.venue.brackets import Ladder
 from bot4_runtime.venue.faults import Fault, FaultRule, FaultSchedule
