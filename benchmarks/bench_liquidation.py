@@ -12,6 +12,7 @@ from decimal import Decimal
 from benchmarks.harness import EMPTY_CALL, Result, floors, measure
 from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
 from bot4_runtime.protection.day import TICKS_A_DAY, simulate_day
+from bot4_runtime.protection.hands import GateHands
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import SimulatedUsdm
@@ -94,11 +95,13 @@ def protecting(count: int) -> ProtectionMonitor:
         limits=LiquidationLimits(),
         rules=lot_rules(dict.fromkeys(NAMES, 100.0)),
         brackets=brackets,
-        risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, NO_ENTRIES, 1),
-        margin=venue,
+        hands=GateHands(
+            risk=RiskManager(RiskLimits()),
+            gate=Gate(venue, NO_ENTRIES, 1),
+            margin=venue,
+            epoch=1,
+        ),
         ledger=MemoryLedger(),
-        epoch=1,
     )
     driver.on_marks(dict.fromkeys(NAMES, 99.0), 0, 0)
     driver.hold(holdings, 0)

@@ -18,6 +18,13 @@ from bot4_runtime.domain.signal import TradingSignal
 
 ENTRY_EXPIRES_AFTER: Final = 3
 """Candles after which what is left of an entry order is cancelled."""
+RELIEF: Final = "protection:"
+"""How the causes of orders against liquidation begin."""
+
+
+def relieves(intent: OrderIntent) -> bool:
+    """Whether an order is of liquidation prevention, which itself repeats what fails."""
+    return intent.signal_id.startswith(RELIEF)
 
 
 def entry_intent(

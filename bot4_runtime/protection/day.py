@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
+from bot4_runtime.protection.hands import GateHands
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import Faults, Liquidated, SimulatedUsdm
@@ -66,11 +67,13 @@ def simulate_day(seed: int, ticks: int = TICKS_A_DAY) -> DayResult:
         limits=LiquidationLimits(),
         rules=rules,
         brackets=brackets,
-        risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, NO_ENTRIES, 1),
-        margin=venue,
+        hands=GateHands(
+            risk=RiskManager(RiskLimits()),
+            gate=Gate(venue, NO_ENTRIES, 1),
+            margin=venue,
+            epoch=1,
+        ),
         ledger=ledger,
-        epoch=1,
     )
     venue.set_marks(marks, 0)
     driver.on_marks(marks, 0, 0)

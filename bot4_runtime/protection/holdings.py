@@ -28,6 +28,7 @@ class MarginPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         stop_price: trigger of its stop, in quote; None when it has none.
         stop_live: whether that stop rests at the venue.
         liquidation_price: the venue's own, in quote; 0 when there is none, None when untold.
+        foreign: somebody else opened it: it is measured and never sold.
     """
 
     symbol: str
@@ -38,6 +39,7 @@ class MarginPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_price: Decimal | None = None
     stop_live: bool = False
     liquidation_price: Decimal | None = None
+    foreign: bool = False
 
     @property
     def name(self) -> str:
@@ -131,14 +133,7 @@ def venue_holdings(
     """
     try:
         found = tuple(
-            MarginPosition(
-                symbol=str(row["symbol"]),
-                side="long" if Decimal(row["positionAmt"]) > 0 else "short",
-                size=abs(Decimal(row["positionAmt"])),
-                entry_price=Decimal(row["entryPrice"]),
-                isolated_wallet=Decimal(row["isolatedWallet"]) if _isolated(row) else None,
-                liquidation_price=Decimal(row["liquidationPrice"]),
-            )
+            venue_position(row, row["liquidationPrice"])
             for row in positions
             if Decimal(row["positionAmt"]) != 0
         )
@@ -154,6 +149,23 @@ def venue_holdings(
         ) from None
     holdings.check()
     return holdings
+
+
+def venue_position(row: Mapping[str, Any], liquidation_price: str | None) -> MarginPosition:
+    """Read one row of positionRisk whose size is not 0; raises what is wrong with it.
+
+    Args:
+        row: all else of it is as positionRisk tells it.
+        liquidation_price: the venue's own, in quote; None where it is untold.
+    """
+    return MarginPosition(
+        symbol=str(row["symbol"]),
+        side="long" if Decimal(row["positionAmt"]) > 0 else "short",
+        size=abs(Decimal(row["positionAmt"])),
+        entry_price=Decimal(row["entryPrice"]),
+        isolated_wallet=Decimal(row["isolatedWallet"]) if _isolated(row) else None,
+        liquidation_price=None if liquidation_price is None else Decimal(liquidation_price),
+    )
 
 
 def _isolated(row: Mapping[str, Any]) -> bool:

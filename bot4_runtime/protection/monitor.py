@@ -1,7 +1,8 @@
-"""Carries out what the liquidation monitor and its ladder decide, beside the engine.
+"""Has carried out what the liquidation monitor and its ladder decide, and knows when it is over.
 
 The order of things is the engine's own: an action is approved by the risk manager as a
-reduce-only emergency, its plan is journaled and durable, then the gate sends it, once. It stays
+reduce-only emergency, its plan is journaled and durable, then the gate sends it, once. Whose
+hands do that is told: the engine's beside a session (`guard`), or `hands.GateHands`. It stays
 in flight until its order is terminal and the account has been read after that; until then its
 symbol gets no other. What a lost answer leaves unknown stays in flight until it is known.
 
@@ -10,7 +11,8 @@ its leg until it is known what became of it: the venue tells, or a reading of th
 resting, or the queries of `bot4_runtime.exchange.unknown` end it as never placed.
 
 Events come in by `on_mark`, `on_mid`, `on_trade`, `on_time` (every 100 ms), `on_order` and
-`hold`, all from one thread; alarms and plans go out as events through the ledger.
+`hold`, all from one thread; alarms and plans go out as events through the ledger. `see` takes
+prices that the next of them looks at.
 """
 
 import math
@@ -18,7 +20,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Protocol
 
-from bot4_runtime.domain.client_id import client_id
 from bot4_runtime.domain.errors import OutcomeUnknown, VenueError
 from bot4_runtime.domain.events import (
     JournaledEvent,
@@ -32,23 +33,17 @@ from bot4_runtime.domain.events import (
     ProtectionAlarm,
     ProtectionPlanned,
 )
-from bot4_runtime.domain.order import (
-    OrderIntent,
-    OrderStatus,
-    payload_hash,
-)
-from bot4_runtime.exchange.gate import Gate
+from bot4_runtime.domain.order import OrderStatus
 from bot4_runtime.protection.action import Action
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.orders import (
     PLACE_STOP,
     asked_stop,
-    exit_view,
     known,
     planned_event,
     protects,
-    reducing,
     resting_stops,
+    stop_event,
 )
 from bot4_runtime.risk.alarm import (
     ACTION_IMPOSSIBLE,
@@ -61,7 +56,6 @@ from bot4_runtime.risk.alarm import (
 from bot4_runtime.risk.brackets import UNKNOWN_RATE, Brackets, assumed_brackets
 from bot4_runtime.risk.ladder import ActionLadder, LotRules, Plan
 from bot4_runtime.risk.liquidation import LiquidationLimits, LiquidationMonitor
-from bot4_runtime.risk.manager import RiskApproved, RiskManager
 from bot4_runtime.risk.margin import Leg, Wallet
 from bot4_runtime.risk.stop_watchdog import StopWatchdog
 
@@ -70,6 +64,8 @@ UNKNOWN_AFTER_NS: Final = 10_000_000_000
 """Time in flight from which people are told, and after which a margin move is looked up."""
 
 _ZERO: Final = Decimal(0)
+Price = tuple[float, int]
+"""A price in quote, and when it was made (UTC, ns)."""
 
 
 class ProtectionLedger(Protocol):
@@ -84,8 +80,25 @@ class ProtectionLedger(Protocol):
         ...
 
 
-class MarginVenue(Protocol):
-    """Where margin of an isolated position is changed; orders go through the gate."""
+class Hands(Protocol):
+    """Carries out actions."""
+
+    def busy(self, symbol: str) -> bool:
+        """Whether something else sells a symbol, so that no step begins there."""
+        ...
+
+    def make(
+        self, number: int, action: str, wallet: Wallet, leg: Leg, quantity: Decimal, ts_ns: int
+    ) -> OrderIntended | str:
+        """Have a reduce-only order of a leg approved; return it as it will be sent, or why not.
+
+        What need not be told is empty: it is done by somebody else, or there is nothing to do.
+        """
+        ...
+
+    def send(self, intended: OrderIntended) -> Iterable[OrderEvent]:
+        """Send what was made, once, now that its plan is durable; return what is told at once."""
+        ...
 
     def add_margin(self, number: int, symbol: str, side: int, amount: Decimal, now_ns: int) -> int:
         """Move quote to an isolated position; return the venue's time from which it counts.
@@ -100,14 +113,11 @@ class ProtectionMonitor:
 
     Args:
         limits: thresholds and allowed steps.
-        rules: lot rules by symbol.
-        brackets: by symbol; a position without is measured by a ladder that errs towards
+        rules: lot rules by symbol, as they are when they are needed.
+        brackets: by symbol, likewise; a position without is measured by a ladder that errs towards
             liquidation (`assumed_brackets`), alarms, and stops entries.
-        risk: approves every order.
-        gate: sends it and nothing else; its venue is the account's.
-        margin: moves margin.
+        hands: carry out what is decided.
         ledger: takes events.
-        epoch: of this process, for the orders' names.
         first_number: `TradingState.next_protection_no`.
 
     Attributes:
@@ -120,21 +130,16 @@ class ProtectionMonitor:
         limits: LiquidationLimits,
         rules: Mapping[str, LotRules],
         brackets: Mapping[str, Brackets],
-        risk: RiskManager,
-        gate: Gate,
-        margin: MarginVenue,
+        hands: Hands,
         ledger: ProtectionLedger,
-        epoch: int,
         first_number: int = 1,
     ) -> None:
+        self._act = limits.act
         self._brackets = brackets
-        self._risk = risk
-        self._gate = gate
-        self._margin = margin
+        self._hands = hands
         self._ledger = ledger
-        self._epoch = epoch
         self._monitor = LiquidationMonitor(limits)
-        self._ladder = ActionLadder(limits, dict(rules), first_number)
+        self._ladder = ActionLadder(limits, rules, first_number)
         self._watchdog = StopWatchdog(limits.stop_watchdog_s)
         self._free = _ZERO
         self._as_of_ns = -1
@@ -158,6 +163,12 @@ class ProtectionMonitor:
     def busy(self) -> bool:
         """Whether an action is in flight."""
         return bool(self._open)
+
+    @property
+    def unread(self) -> bool:
+        """Whether an action ended of which no reading of the account tells yet."""
+        ends = (action.settled() for action in self._open.values())
+        return any(end is not None and end.ts_event_ns > self._as_of_ns for end in ends)
 
     # ----------------------------------------------------------------- what comes in
     def resume(self, planned: Iterable[ProtectionPlanned]) -> None:
@@ -194,9 +205,16 @@ class ProtectionMonitor:
         differing = self._monitor.check_venue()
         for alarm in differing:
             if alarm.subject not in self._differs:
-                self._tell(alarm, now_ns)
+                self.tell(alarm, now_ns)
         self._differs = {alarm.subject for alarm in differing}
         self._look(now_ns)
+
+    def see(self, marks: Mapping[str, Price], mids: Mapping[str, Price], now_ns: int) -> None:
+        """Take marks, and other prices of now, without a look."""
+        for symbol, (price, ts_ns) in marks.items():
+            self._monitor.on_mark(symbol, price, ts_ns, now_ns)
+        for symbol, (price, ts_ns) in mids.items():
+            self._monitor.on_mid(symbol, price, ts_ns, now_ns)
 
     def on_mark(self, symbol: str, price: float, ts_ns: int, now_ns: int) -> None:
         """Take a mark price and look."""
@@ -252,17 +270,18 @@ class ProtectionMonitor:
     def _look(self, now_ns: int) -> None:
         wallets = self._monitor.wallets
         for alarm in self._monitor.look(now_ns):
-            self._tell(alarm, now_ns)
+            self.tell(alarm, now_ns)
         watch = self._watchdog.look(wallets, now_ns)
         for alarm in watch.alarms:
-            self._tell(alarm, now_ns)
+            self.tell(alarm, now_ns)
         for wallet, leg in watch.overdue:
             closing = self._ladder.close(wallet, leg, f"{leg.stop_name} is not done", now_ns)
             if closing is not None:
                 self._carry_out(closing, wallet, leg)
         for wallet, leg in watch.missing:
             self._place_stop(wallet, leg, now_ns)
-        for plan in self._ladder.plan(wallets, self._free, now_ns):
+        free = [one for one in wallets if one.worst < self._act or not self._taken(one)]
+        for plan in self._ladder.plan(free, self._free, now_ns):
             wallet = next(one for one in wallets if one.name == plan.wallet)
             legs = (
                 leg for leg in wallet.legs if (leg.symbol, leg.side) == (plan.symbol, plan.side)
@@ -273,46 +292,45 @@ class ProtectionMonitor:
         if self._open:
             self._tell_slow(now_ns)
 
+    def _taken(self, wallet: Wallet) -> bool:
+        return any(self._hands.busy(leg.symbol) for leg in wallet.legs)
+
     def _carry_out(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
         if plan.amount > 0:
             self._add_margin(plan, wallet, leg)
             return
-        intent = reducing(plan.number, leg, plan.quantity, plan.ts_ns, plan.action)
-        approved = self._approved(intent, wallet, leg)
-        if approved is None:
+        made = self._made(plan.number, plan.action, wallet, leg, plan.quantity, plan.ts_ns)
+        if made is None:
             self._ladder.settle(plan.number)
             return
-        self._send(approved, planned_event(plan, intent, self._epoch))
+        self._send(made, planned_event(plan, made))
 
-    def _approved(self, intent: OrderIntent, wallet: Wallet, leg: Leg) -> RiskApproved | None:
-        verdict = self._risk.validate(intent, exit_view(wallet, leg, intent.ts_ns))
-        if isinstance(verdict, RiskApproved):
-            return verdict
-        text = f"{leg.name}: risk refused to cut {intent.quantity}: {verdict.text}"
-        numbers = {"quantity": float(intent.quantity), "held": leg.quantity}
-        self._tell(Alarm(CRITICAL, ACTION_REFUSED, leg.symbol, text, numbers), intent.ts_ns)
+    def _made(
+        self, number: int, action: str, wallet: Wallet, leg: Leg, quantity: Decimal, ts_ns: int
+    ) -> OrderIntended | None:
+        made = self._hands.make(number, action, wallet, leg, quantity, ts_ns)
+        if isinstance(made, OrderIntended):
+            return made
+        if made:
+            text = f"{leg.name}: risk refused to cut {quantity}: {made}"
+            numbers = {"quantity": float(quantity), "held": leg.quantity}
+            self.tell(Alarm(CRITICAL, ACTION_REFUSED, leg.symbol, text, numbers), ts_ns)
         return None
 
-    def _send(self, approved: RiskApproved, planned: ProtectionPlanned) -> None:
+    def _send(self, made: OrderIntended, planned: ProtectionPlanned) -> None:
         self._open[planned.number] = Action(planned)
         self._ledger.emit(planned)
         self._ledger.make_durable()
-        intended = OrderIntended(
-            ts_event_ns=planned.ts_event_ns,
-            intent=approved.intent,
-            client_id=planned.client_id,
-            payload_hash=planned.payload_hash,
-        )
-        for event in self._gate.send(approved, intended, durable=True, cash_free=0.0):
+        for event in self._hands.send(made):
             self.on_order(event)
 
     def _add_margin(self, plan: Plan, wallet: Wallet, leg: Leg) -> None:
-        planned = planned_event(plan, None, self._epoch)
+        planned = planned_event(plan, None)
         self._open[plan.number] = action = Action(planned)
         self._ledger.emit(planned)
         self._ledger.make_durable()
         try:
-            at_ns = self._margin.add_margin(
+            at_ns = self._hands.add_margin(
                 plan.number, leg.symbol, leg.side, plan.amount, plan.ts_ns
             )
         except OutcomeUnknown as error:
@@ -336,28 +354,13 @@ class ProtectionMonitor:
             return
         self._stops_asked[leg.stop_name] = self._as_of_ns
         number = self._ladder.take_number()
-        intent = reducing(number, leg, leg.size, now_ns, PLACE_STOP)
-        approved = self._approved(intent, wallet, leg)
-        if approved is None:
-            return
-        planned = ProtectionPlanned(
-            ts_event_ns=now_ns,
-            number=number,
-            action=PLACE_STOP,
-            wallet=wallet.name,
-            symbol=leg.symbol,
-            intent=intent,
-            client_id=client_id(self._epoch, intent.intent_no),
-            payload_hash=payload_hash(intent),
-            amount=_ZERO,
-            reason=f"{leg.stop_name} does not rest at the venue",
-            numbers={"price": known(leg.price), "stop_price": leg.stop_price},
-        )
-        self._send(approved, planned)
+        made = self._made(number, PLACE_STOP, wallet, leg, leg.size, now_ns)
+        if made is not None:
+            self._send(made, stop_event(number, wallet, leg, made))
 
     def _failed(self, planned: ProtectionPlanned, code: str, reason: str, ts_ns: int) -> None:
         text = f"{planned.action} {planned.symbol} ({planned.number}): {reason}"
-        self._tell(Alarm(CRITICAL, code, planned.symbol, text, {}), ts_ns)
+        self.tell(Alarm(CRITICAL, code, planned.symbol, text, {}), ts_ns)
 
     def _tell_assumed(self, holdings: Holdings, now_ns: int) -> None:
         assumed = {held.symbol for held in holdings.positions} - self._brackets.keys()
@@ -367,14 +370,14 @@ class ProtectionMonitor:
                 "stricter ones than it may have; entries stop; ask the venue for leverageBracket"
             )
             numbers = {"least_rate": UNKNOWN_RATE}
-            self._tell(Alarm(CRITICAL, BRACKETS_UNKNOWN, symbol, text, numbers), now_ns)
+            self.tell(Alarm(CRITICAL, BRACKETS_UNKNOWN, symbol, text, numbers), now_ns)
         self._assumed = assumed
 
     def _tell_stuck(self, now_ns: int) -> None:
         stuck = set(self._ladder.stuck)
         for name in sorted(stuck - self._stuck):
             text = f"{name}: no allowed step is possible; act by hand, or allow more steps"
-            self._tell(Alarm(CRITICAL, ACTION_IMPOSSIBLE, name, text, {}), now_ns)
+            self.tell(Alarm(CRITICAL, ACTION_IMPOSSIBLE, name, text, {}), now_ns)
         self._stuck = stuck
 
     def _tell_slow(self, now_ns: int) -> None:
@@ -385,7 +388,8 @@ class ProtectionMonitor:
                 reason = f"not over for 10 s; no other {waits} on its symbol until it is"
                 self._failed(action.planned, ACTION_UNKNOWN, reason, now_ns)
 
-    def _tell(self, alarm: Alarm, now_ns: int) -> None:
+    def tell(self, alarm: Alarm, now_ns: int) -> None:
+        """Let people know."""
         self._ledger.emit(
             ProtectionAlarm(
                 ts_event_ns=now_ns,
@@ -426,6 +430,7 @@ def _leg(position: MarginPosition, brackets: Brackets | None) -> Leg:
         stop_price=math.nan if stop is None else float(stop),
         stop_live=position.stop_live,
         venue_liquidation_price=math.nan if venue is None else float(venue),
+        foreign=position.foreign,
     )
 
 

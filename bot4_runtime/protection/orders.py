@@ -1,18 +1,15 @@
 """What protection sends: reduce-only orders, the plans that carry them, what risk sees of them.
 
-Its plans count from 1 and the engine's intents do too, so the intents of plans are numbered from
-`FIRST_INTENT` on: neither numbers nor names at the venue can be taken for the engine's. Whoever
-wires it beside an engine gives it a gate of its own, since the numbers a gate sends only rise,
-and lets reconciliation claim its orders from `TradingState.protection`; without that they are
-foreign there, and hold entries.
+Beside a session the engine makes the orders (`guard`). Where there is none, as in `stress`,
+`hands` does: plans count from 1 and an engine's intents do too, so the intents of such plans are
+numbered from `FIRST_INTENT` on, and neither numbers nor names can be taken for an engine's.
 """
 
 import math
 from decimal import Decimal
 from typing import Final
 
-from bot4_runtime.domain.client_id import client_id
-from bot4_runtime.domain.events import ProtectionPlanned
+from bot4_runtime.domain.events import OrderIntended, ProtectionPlanned
 from bot4_runtime.domain.order import (
     Book,
     OrderIntent,
@@ -20,9 +17,9 @@ from bot4_runtime.domain.order import (
     Purpose,
     Side,
     TimeInForce,
-    payload_hash,
 )
 from bot4_runtime.domain.portfolio import BreakerState, RiskMetrics
+from bot4_runtime.intents import RELIEF
 from bot4_runtime.protection.action import Action
 from bot4_runtime.protection.holdings import Holdings
 from bot4_runtime.risk.correlation import FixedCorrelations
@@ -82,14 +79,19 @@ def reducing(number: int, leg: Leg, quantity: Decimal, ts_ns: int, action: str) 
         reference_price=Decimal(repr(leg.known_price)),
         stop_loss=None,
         expires_after=0,
-        signal_id=f"protection:{leg.symbol}:{number}",
+        signal_id=cause(leg.symbol, number),
         rule_id="protection",
         ts_ns=ts_ns,
     )
 
 
-def planned_event(plan: Plan, intent: OrderIntent | None, epoch: int) -> ProtectionPlanned:
-    """Return the event of a plan; its intent is None when it moves margin."""
+def cause(symbol: str, number: int) -> str:
+    """Return what the order of a plan names as its signal."""
+    return f"{RELIEF}{symbol}:{number}"
+
+
+def planned_event(plan: Plan, made: OrderIntended | None) -> ProtectionPlanned:
+    """Return the event of a plan; no order is made where it moves margin."""
     numbers = {
         "worst": plan.worst,
         "ratio": plan.ratio,
@@ -105,12 +107,29 @@ def planned_event(plan: Plan, intent: OrderIntent | None, epoch: int) -> Protect
         action=plan.action,
         wallet=plan.wallet,
         symbol=plan.symbol,
-        intent=intent,
-        client_id="" if intent is None else client_id(epoch, intent.intent_no),
-        payload_hash="" if intent is None else payload_hash(intent),
+        intent=None if made is None else made.intent,
+        client_id="" if made is None else made.client_id,
+        payload_hash="" if made is None else made.payload_hash,
         amount=plan.amount,
         reason=plan.reason,
         numbers={name: known(number) for name, number in numbers.items()},
+    )
+
+
+def stop_event(number: int, wallet: Wallet, leg: Leg, made: OrderIntended) -> ProtectionPlanned:
+    """Return the plan to place a stop that is missing."""
+    return ProtectionPlanned(
+        ts_event_ns=made.ts_event_ns,
+        number=number,
+        action=PLACE_STOP,
+        wallet=wallet.name,
+        symbol=leg.symbol,
+        intent=made.intent,
+        client_id=made.client_id,
+        payload_hash=made.payload_hash,
+        amount=_ZERO,
+        reason=f"{leg.stop_name} does not rest at the venue",
+        numbers={"price": known(leg.price), "stop_price": leg.stop_price},
     )
 
 

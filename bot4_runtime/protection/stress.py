@@ -32,6 +32,7 @@ from bot4_runtime.domain.events import (
 )
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.gate import NO_ENTRIES, Gate
+from bot4_runtime.protection.hands import GateHands
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.simulated import NS_PER_MS, Costs, Faults, SimulatedUsdm
@@ -362,11 +363,13 @@ class _Protected:
             limits=settings.limits,
             rules=rules,
             brackets=brackets,
-            risk=RiskManager(RiskLimits()),
-            gate=Gate(self.account, NO_ENTRIES, 1),
-            margin=self.account,
+            hands=GateHands(
+                risk=RiskManager(RiskLimits()),
+                gate=Gate(self.account, NO_ENTRIES, 1),
+                margin=self.account,
+                epoch=1,
+            ),
             ledger=self.ledger,
-            epoch=1,
         )
         self._tick_ns = settings.interval_ms * NS_PER_MS
         self._stale_ns = settings.limits.mark_stale_ms * NS_PER_MS

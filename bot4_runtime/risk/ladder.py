@@ -8,9 +8,10 @@ or whose outcome is unknown is not. So cuts never overlap, and their sum never p
 Quantities are exact and only ever reduce: at most what a leg holds, against its side. Where both
 sides of a symbol share a wallet, the larger one is cut, and the smaller only by as much as the
 larger one falls below it, so that the symbol's net exposure never grows or turns. Blind legs
-are left as they are: `bot4_runtime.risk.liquidation` says why.
+are left as they are: `bot4_runtime.risk.liquidation` says why. So are legs of somebody else.
 """
 
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
@@ -107,7 +108,8 @@ class ActionLadder:
 
     Args:
         limits: thresholds and allowed steps.
-        rules: by symbol; without rules only whole positions can be sold.
+        rules: by symbol, as they are when a step is taken; without rules only whole positions
+            can be sold.
         first_number: number of the first plan.
 
     Attributes:
@@ -115,7 +117,7 @@ class ActionLadder:
     """
 
     def __init__(
-        self, limits: LiquidationLimits, rules: dict[str, LotRules], first_number: int = 1
+        self, limits: LiquidationLimits, rules: Mapping[str, LotRules], first_number: int = 1
     ) -> None:
         self._limits: Final = limits
         self._rules: Final = rules
@@ -283,6 +285,6 @@ def _profit(ranked: tuple[float, list[Leg]]) -> float:
 def _by_symbol(wallet: Wallet) -> list[list[Leg]]:
     found: dict[str, list[Leg]] = {}
     for leg in wallet.legs:
-        if not leg.blind:  # both sides of a symbol are blind together
+        if not (leg.blind or leg.foreign):  # both sides of a symbol are blind together
             found.setdefault(leg.symbol, []).append(leg)
     return list(found.values())

@@ -34,6 +34,7 @@ class Leg:
         stop_price: trigger of its protective stop, in quote; NaN when it has none.
         stop_live: whether a stop order rests at the venue.
         venue_liquidation_price: as the venue tells it, in quote; NaN when it does not.
+        foreign: it is somebody else's, so that it is measured and never sold.
 
     Attributes:
         name: ``BTCUSDT long``.
@@ -57,6 +58,7 @@ class Leg:
         stop_price: float = math.nan,
         stop_live: bool = False,
         venue_liquidation_price: float = math.nan,
+        foreign: bool = False,
     ) -> None:
         if side not in (1, -1):
             raise DataError(f"position {symbol} has side {side}; expected 1 (long) or -1 (short)")
@@ -68,6 +70,7 @@ class Leg:
         self.stop_price: Final = stop_price
         self.stop_live: Final = stop_live
         self.venue_liquidation_price: Final = venue_liquidation_price
+        self.foreign: Final = foreign
         self.name: Final = f"{symbol} {'long' if side > 0 else 'short'}"
         self.stop_name: Final = f"{self.name}, stop {stop_price!r}"
         self.quantity: Final = float(size)

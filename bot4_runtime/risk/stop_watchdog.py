@@ -3,7 +3,7 @@
 A stop that does not rest at the venue alarms and is asked for again. One whose price was crossed
 must end the position within some seconds; if it does not, the watchdog closes, wherever the
 price has gone since: a stop that fails once is not waited for. A price that is too old
-(`Leg.blind`) crosses no stop.
+(`Leg.blind`) crosses no stop. Legs of somebody else have none of ours.
 """
 
 from typing import Final
@@ -48,6 +48,8 @@ class StopWatchdog:
         seen: set[str] = set()
         for wallet in wallets:
             for leg in wallet.legs:
+                if leg.foreign:
+                    continue
                 seen.add(leg.stop_name)
                 self._watch(wallet, leg, now_ns, found)
         for known in (self._crossed, self._asked):

@@ -33,6 +33,7 @@ from bot4_runtime.domain.order import (
     payload_hash,
 )
 from bot4_runtime.exchange.gate import Gate, GateLimits
+from bot4_runtime.protection.hands import GateHands
 from bot4_runtime.protection.holdings import Holdings, MarginPosition
 from bot4_runtime.protection.monitor import ProtectionMonitor
 from bot4_runtime.protection.orders import FIRST_INTENT
@@ -121,11 +122,13 @@ class Desk:
             limits=LiquidationLimits(**limits),
             rules=lot_rules({"BTCUSDT": 100.0, "ETHUSDT": 100.0}),
             brackets=brackets,
-            risk=risk or RiskManager(RiskLimits()),
-            gate=Gate(self.venue, GateLimits(120, Decimal(1_000_000), 0.5), 5),
-            margin=self.venue,
+            hands=GateHands(
+                risk=risk or RiskManager(RiskLimits()),
+                gate=Gate(self.venue, GateLimits(120, Decimal(1_000_000), 0.5), 5),
+                margin=self.venue,
+                epoch=5,
+            ),
             ledger=self.tape,
-            epoch=5,
             first_number=first_number,
         )
 
@@ -953,11 +956,13 @@ def test_protective_cuts_never_pass_their_plans_overlap_or_turn_a_position(
         limits=LiquidationLimits(),
         rules=rules,
         brackets=FLAT,
-        risk=RiskManager(RiskLimits()),
-        gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), 1),
-        margin=venue,
+        hands=GateHands(
+            risk=RiskManager(RiskLimits()),
+            gate=Gate(venue, GateLimits(120, Decimal(1_000_000), 0.5), 1),
+            margin=venue,
+            epoch=1,
+        ),
         ledger=tape,
-        epoch=1,
     )
     venue.set_marks(marks, 0)
     driver.on_marks(marks, 0, 0)
