@@ -52,7 +52,7 @@ from bot4_runtime.domain.signal import SignalAction, TradingSignal
 from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import FeeCalculator
 from bot4_runtime.fees.optimizer import OrderToRoute, VenueQuote, suggest_order_type
-from bot4_runtime.intents import entry_intent, in_parts, reducing_intent
+from bot4_runtime.intents import entry_intent, in_parts, reducing_intent, relieves
 from bot4_runtime.market import MarketMemory
 from bot4_runtime.owed import exit_owed, sellable, stop_refused
 from bot4_runtime.regime.detector import RegimeDetector
@@ -170,7 +170,7 @@ class Engine:
         self._last_exit = {
             (order.intent.book, order.intent.symbol): order.intent.intent_no
             for order in self._state.orders.values()
-            if order.intent.purpose in _LEAVING
+            if _exits(order.intent)
         }
 
     def swap(self, pair: ModelPair, evidence: Mapping[str, EvidenceRecord]) -> None:
@@ -277,6 +277,43 @@ class Engine:
             instrument = self._state.instruments[symbol]
             for book in self._books:
                 self._cover(book, instrument, candle)
+        return self._commands
+
+    def leaving(self, symbol: str) -> bool:
+        """Whether an order is at work that sells what is held of a symbol at once."""
+        live = self._state.live_orders(symbol, Book.VALIDATED)
+        return any(order.intent.purpose in _LEAVING for order in live)
+
+    def relieve(
+        self, symbol: str, quantity: Decimal, price: float, cause: str, now_ns: int
+    ) -> list[Command]:
+        """Sell some of what is held, since liquidation is near; return what must be done then.
+
+        Entries that wait are called back and the stop is cancelled; `protect` stops what is
+        left. Nothing is done where nothing is held or where it is sold already.
+
+        Args:
+            symbol: of what is held.
+            quantity: in base; at most what is held is sold.
+            price: of now, in quote.
+            cause: begins with `intents.RELIEF`; whoever gives it repeats what fails.
+            now_ns: UTC.
+        """
+        self._commands = []
+        book = Book.VALIDATED
+        position = self._state.books[book].positions.get(symbol)
+        if position is None or self.leaving(symbol):
+            return self._commands
+        instrument = self._state.instruments[symbol]
+        self._call_back(book, now_ns, cause)
+        for order in self._state.live_orders(symbol, book):
+            self._cancel(order, now_ns, cause)
+        quantity = instrument.floor_quantity(
+            min(quantity, sellable(self._state, position, instrument))
+        )
+        if quantity > 0:
+            reference = instrument.floor_price(_decimal(price))
+            self._reduce_by(position, quantity, reference, Purpose.EMERGENCY, cause, now_ns)
         return self._commands
 
     def withhold(self, now_ns: int, reason: str) -> list[Command]:
@@ -467,11 +504,15 @@ class Engine:
                 if order.intent.purpose is Purpose.ENTRY:
                     self._cancel(order, now_ns, reason)
             return
-        if any(order.intent.purpose in _LEAVING for order in live):
+        if any(_exits(order.intent) for order in live):
             return
+        there = sellable(self._state, position, instrument)
         for order in live:
-            self._cancel(order, now_ns, reason)
-        quantity = instrument.floor_quantity(sellable(self._state, position, instrument))
+            if relieves(order.intent):
+                there -= order.open_quantity  # it is sold already
+            else:
+                self._cancel(order, now_ns, reason)
+        quantity = instrument.floor_quantity(there)
         if quantity > 0:
             self._reduce(position, instrument, candle, quantity, purpose, cause)
 
@@ -610,19 +651,19 @@ class Engine:
         reference = instrument.floor_price(_decimal(candle.close))
         stop = purpose is Purpose.STOP
         price = position.stop_price if stop else reference
+        now_ns = candle.close_time_ms * NS_PER_MS
         for part in in_parts(instrument, quantity, price, at_market=not stop):
-            self._reduce_by(position, candle, part, reference, purpose, signal_id)
+            self._reduce_by(position, part, reference, purpose, signal_id, now_ns)
 
     def _reduce_by(
         self,
         position: Position,
-        candle: Candle,
         quantity: Decimal,
         reference: Decimal,
         purpose: Purpose,
         signal_id: str,
+        now_ns: int,
     ) -> None:
-        now_ns = candle.close_time_ms * NS_PER_MS
         intent = reducing_intent(
             self._state.next_intent_no,
             position,
@@ -655,7 +696,7 @@ class Engine:
         )
 
     def _intend(self, approved: RiskApproved, intent: OrderIntent) -> None:
-        if intent.purpose in _LEAVING:
+        if _exits(intent):
             self._last_exit[intent.book, intent.symbol] = intent.intent_no
         tag = "" if self._parts.venue.in_process else self._state.tag
         intended = OrderIntended(
@@ -743,6 +784,11 @@ def trades_since(book: BookState, total_before: int) -> list[ClosedTrade]:
     """Return a book's round trips closed since it counted `total_before` of them."""
     fresh = book.trades_total - total_before
     return book.closed_trades[-fresh:] if fresh else []
+
+
+def _exits(intent: OrderIntent) -> bool:
+    """Whether an order is to leave a position whole, and is owed until that is done."""
+    return intent.purpose in _LEAVING and not relieves(intent)
 
 
 def _decimal(value: float) -> Decimal:

@@ -82,17 +82,24 @@ class Ledger:
         self.store = store
         self._bus = bus
         self._tier = tier
+        self._followers: list[Callable[[JournaledEvent], None]] = []
 
     @property
     def state(self) -> TradingState:
         """The state all emitted events were folded into."""
         return self.store.state
 
+    def follow(self, hear: Callable[[JournaledEvent], None]) -> None:
+        """Tell somebody of each event once it is folded; what hears it must not emit."""
+        self._followers.append(hear)
+
     def emit(self, event: JournaledEvent) -> None:
         """Fold and publish an event, unless it is a fill that was booked before."""
         if self.store.stage(event):
             if self._tier is not None:
                 self._tier.apply(event)
+            for hear in self._followers:
+                hear(event)
             self._bus.publish(event)
 
     def commit(self) -> int:
@@ -105,6 +112,24 @@ class ModelWatcher(Protocol):
 
     def poll(self, engine: Engine) -> Sequence[ModelPromoted | ModelTrial]:
         """Swap the engine's models when one must; return what happened."""
+        ...
+
+
+class Guard(Protocol):
+    """Keeps margin positions from liquidation."""
+
+    @property
+    def hold(self) -> str:
+        """Why entries wait; empty when they need not."""
+        ...
+
+    @property
+    def unread(self) -> bool:
+        """Whether the account should be read soon."""
+        ...
+
+    def turn(self, now_ns: int) -> Sequence[Command]:
+        """Look at marks and positions; return what must be done once its batch is durable."""
         ...
 
 
@@ -140,6 +165,7 @@ class Session:
         clock: a `ManualClock` is moved to each candle's close.
         watcher: None when models must not change, as in a replay.
         keeper: reads the account at a venue outside the process; None for one inside.
+        guard: of margin positions there; None where there are none.
         lease: renewed by each commit that orders wait for; the venue asks it before it sends.
         commands: an operator's orders, looked for between candles.
         timer: nanoseconds of a clock that never jumps.
@@ -162,6 +188,7 @@ class Session:
         clock: Clock,
         watcher: ModelWatcher | None = None,
         keeper: AccountKeeper | None = None,
+        guard: Guard | None = None,
         lease: Lease | None = None,
         commands: CommandSource | None = None,
         timer: Callable[[], int] = time.monotonic_ns,
@@ -180,6 +207,7 @@ class Session:
         self._clock = clock
         self._watcher = watcher
         self._keeper = keeper
+        self._guard = guard
         self._lease = lease
         self._commands = commands
         self._timer = timer
@@ -228,6 +256,7 @@ class Session:
             if self._held:
                 now_ns = self._clock.now_ns()
                 self._carry_out(self._engine.withhold(now_ns, self._held), now_ns)
+            self._relieve()
             self._warm(warm_from_ms, start_ms, stop, fresh=fresh)
             if self._keeper is None:
                 self._replay_unanswered()
@@ -300,6 +329,7 @@ class Session:
         """Do what is due besides candles: the venue, promoted models, the operator."""
         if self._keeper is not None:
             self._protect(self._keeper.turn())
+        self._relieve()
         if self._watcher is not None:
             happened = self._watcher.poll(self._engine)
             for event in happened:
@@ -309,6 +339,18 @@ class Session:
         if self._commands is not None:
             for command in self._commands.poll():
                 self._carry_out(self._engine.obey(command), command.ts_event_ns)
+
+    def _relieve(self) -> None:
+        """Carry out what liquidation prevention decides, and stop what is left."""
+        if self._guard is None:
+            return
+        now_ns = self._clock.now_ns()
+        commands = self._guard.turn(now_ns)
+        if self._keeper is not None and self._guard.unread:
+            self._keeper.hurry()
+        self._carry_out(commands, now_ns)
+        sold = {c.intended.intent.symbol for c in commands if isinstance(c, Submit)}
+        self._protect(sorted(sold))
 
     def _protect(self, symbols: Sequence[str]) -> bool:
         """Give what filled between two candles its stop; return whether anything was ordered."""
@@ -347,7 +389,7 @@ class Session:
             return f"the candle closed {lag_ms} ms ago, more than {MAX_LAG_MS}"
         if not waited_ns <= MAX_WAIT_MS * NS_PER_MS:
             return f"the journal took {waited_ns // NS_PER_MS} ms, more than {MAX_WAIT_MS}"
-        return self._keeper.hold
+        return self._keeper.hold or (self._guard.hold if self._guard is not None else "")
 
     def _perform(self, command: Command, now_ns: int) -> None:
         state = self._store.state
