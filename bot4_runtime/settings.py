@@ -338,6 +338,14 @@ class BinanceSection(_Section):
         own = TESTNET_USDM if mode == "testnet" else "wss://fstream.binance.com"
         return self.private_url or f"{own}/private"
 
+    def market_route(self, mode: str) -> str:
+        """Return where a mode hears of USD-M marks: beside the private route.
+
+        Raises:
+            ConfigError: as `private_route` does.
+        """
+        return f"{self.private_route(mode).rstrip('/').removesuffix('/private')}/market"
+
 
 class Settings(_Section):
     """All settings of a runtime."""

@@ -15,10 +15,11 @@ from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market, Origin, interval_ms
 from bot4_runtime.domain.errors import ConfigError, DataError, VenueUnreachable
 from bot4_runtime.domain.instrument import split_symbol
-from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams, over_aiohttp
+from bot4_runtime.exchange.binance.candle_feed import CandleFeed, kline_streams
 from bot4_runtime.exchange.binance.limits import RequestBudget
 from bot4_runtime.exchange.binance.market_line import routes
 from bot4_runtime.exchange.binance.polling import BinanceSource
+from bot4_runtime.exchange.binance.route_reader import over_aiohttp
 from bot4_runtime.exchange.binance.streamed import StreamedSource
 from bot4_runtime.identity import WARM_CANDLES
 from bot4_runtime.regime.registry import ModelRegistry

@@ -15,7 +15,6 @@ from typing import Final
 from bot4_runtime.app.hosts import host_faults, request_budget
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, DataError, VenueError
-from bot4_runtime.exchange.binance.candle_feed import over_aiohttp
 from bot4_runtime.exchange.binance.http_connection import HttpConnection
 from bot4_runtime.exchange.binance.limits import Lane
 from bot4_runtime.exchange.binance.line_watch import ConnectPace
@@ -28,6 +27,7 @@ from bot4_runtime.exchange.binance.market_messages import (
 )
 from bot4_runtime.exchange.binance.market_stream import MarketStream, follow_all
 from bot4_runtime.exchange.binance.order_book import OrderBook
+from bot4_runtime.exchange.binance.route_reader import over_aiohttp
 from bot4_runtime.exchange.binance.trade_tape import TradeTape
 from bot4_runtime.settings import Settings
 

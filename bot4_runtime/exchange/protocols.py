@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -151,4 +151,38 @@ class RemoteVenue(Venue, Protocol):
 
     def server_time_ms(self) -> int:
         """Return the venue's clock."""
+        ...
+
+
+class HearsMargin(Protocol):
+    """What hears on what an account's positions rest, as a venue of contracts tells it.
+
+    The first three are called with each whole reading of the account; the others whenever
+    the user stream brings them, on its thread.
+    """
+
+    def read(
+        self, positions: Sequence[Mapping[str, Any]], account: Mapping[str, Any], as_of_ns: int
+    ) -> None:
+        """Hear of all positions and wallets, as of no later than a venue time (UTC, ns).
+
+        Raises:
+            DataError: they cannot be.
+        """
+        ...
+
+    def brackets(self, answer: Sequence[Mapping[str, Any]]) -> None:
+        """Hear of the leverage brackets."""
+        ...
+
+    def marks(self, told: Mapping[str, tuple[float, int]]) -> None:
+        """Hear of the marks of all symbols: in quote, and of when they are (UTC, ns)."""
+        ...
+
+    def changed(self, update: Mapping[str, Any]) -> None:
+        """Hear of a change of the account."""
+        ...
+
+    def called(self, symbols: list[str]) -> None:
+        """Hear that the venue calls for margin."""
         ...

@@ -3,7 +3,9 @@
 import json
 from concurrent.futures import Future
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import structlog
 from fuzz_target import Target
 
@@ -43,6 +45,7 @@ from bot4_runtime.exchange.binance.order_line import OrderLine
 from bot4_runtime.exchange.binance.signing import Secret, Signer, VenueClock
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.binance.user_stream import UserStream
+from bot4_runtime.protection.margin_book import MarginBook
 from bot4_runtime.venue.rules import SymbolRules
 
 D = Decimal
@@ -253,12 +256,28 @@ def _user(message: bytes) -> None:
 
 def _futures_user(message: bytes) -> None:
     stream = FuturesStream(
-        "ws://127.0.0.1:9", "http://127.0.0.1:9", signer(), VenueClock(ManualClock(0))
+        "ws://127.0.0.1:9",
+        "http://127.0.0.1:9",
+        signer(),
+        VenueClock(ManualClock(0)),
+        margin=(book := MarginBook("USDT")),
     )
-    stream._log = QUIET
+    stream._log = book._log = QUIET
     stream._take(message.decode("utf-8", "replace"))
+    book.settle()
     if stream.counts["unreadable"]:
         raise DataError("counted as unreadable")
+
+
+def _margin(message: bytes) -> None:
+    """Read on what positions rest, as a reading of the account brings it."""
+    told = msgspec.json.decode(message, type=MarginTold)
+    book = MarginBook("USDT")
+    book._log = QUIET
+    book.brackets(told.brackets)
+    book.read(told.positions, told.account, 1)
+    for leg in book.positions():
+        leg.check()
 
 
 def _line(message: bytes) -> None:
@@ -294,6 +313,22 @@ def _error(message: bytes) -> None:
         raise DataError("no error as Binance tells it")
 
 
+class MarginTold(msgspec.Struct):
+    """The answers of positionRisk, account and leverageBracket, side by side."""
+
+    positions: list[dict[str, Any]]
+    account: dict[str, Any]
+    brackets: list[dict[str, Any]]
+
+
+MARGIN = {
+    "positions": [
+        {"symbol": "BTCUSDT", "positionSide": "BOTH", "positionAmt": "0.01", "entryPrice": "40000.0", "isolatedWallet": "130.5", "isolatedMargin": "131.0", "liquidationPrice": "27000.0"},
+        {"symbol": "ETHUSDT", "positionSide": "SHORT", "positionAmt": "-0.5", "entryPrice": "2500.0", "isolatedWallet": "0", "isolatedMargin": "0", "liquidationPrice": "0"},
+    ],
+    "account": {"assets": [{"asset": "USDT", "crossWalletBalance": "900.0", "availableBalance": "800.0"}]},
+    "brackets": [{"symbol": "BTCUSDT", "notionalCoef": 1.5, "brackets": [{"bracket": 1, "notionalFloor": 0, "maintMarginRatio": 0.004, "cum": 0.0}]}],
+}  # fmt: skip
 QUIET = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[])
 REFUSED = (VenueError,)
 
@@ -309,6 +344,7 @@ TARGETS = (
     Target("depth_snapshot", decode_snapshot, (Unreadable,), jsons({"lastUpdateId": 5, "bids": [["1.5", "2"]], "asks": [["1.6", "3"]]})),
     Target("user_stream", _user, (DataError, StreamEnded), jsons(*USER)),
     Target("futures_user_stream", _futures_user, (DataError, StreamEnded), jsons(*FUTURES_USER)),
+    Target("futures_margin", _margin, (DataError, msgspec.DecodeError, UnicodeDecodeError, RecursionError), jsons(MARGIN)),
     Target("order_line", _line, (DataError, VenueError, order_line._LineEnded), jsons(*LINE)),
     Target("error", _error, (DataError,), jsons(FAULT, {"code": -1015, "msg": "Too many new orders."})),
     Target("answer_time", asking("/api/v3/time", lambda c: c.server_time_ms()), REFUSED, jsons(ANSWERS["/api/v3/time"])),

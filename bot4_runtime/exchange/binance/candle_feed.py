@@ -4,27 +4,23 @@ They lie in a bounded queue until they are taken. One that finds no room is a ga
 line: who takes candles asks REST for what a gap may have swallowed.
 """
 
-import asyncio
 import queue
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
 
 from bot4_runtime.domain.candle import Candle
 from bot4_runtime.domain.errors import DataError
-from bot4_runtime.exchange.binance.line_watch import ConnectPace, Timing
-from bot4_runtime.exchange.binance.market_line import AiohttpDialler, Dialler, Route
+from bot4_runtime.exchange.binance.line_watch import Timing
+from bot4_runtime.exchange.binance.market_line import Route
 from bot4_runtime.exchange.binance.market_messages import Event, Kline
-from bot4_runtime.exchange.binance.market_stream import MarketStream, follow_all
-from bot4_runtime.exchange.binance.proxy import session_through
+from bot4_runtime.exchange.binance.route_reader import Dialled, RouteReader, over_aiohttp
 
 ROOM: Final = 4_096
 """Candles that may wait to be taken."""
-_Dialled = Callable[[], AbstractAsyncContextManager[Dialler]]
 
 
 class ClosedCandles(Protocol):
@@ -47,14 +43,7 @@ class ClosedCandles(Protocol):
         ...
 
 
-@asynccontextmanager
-async def over_aiohttp(proxy: str | None = None) -> AsyncIterator[Dialler]:
-    """Yield a dialler of real connections, through a proxy where one is named."""
-    async with session_through(proxy) as session:
-        yield AiohttpDialler(session)
-
-
-class CandleFeed:
+class CandleFeed(RouteReader):
     """Follows kline streams.
 
     Args:
@@ -71,39 +60,15 @@ class CandleFeed:
         self,
         routes: Sequence[Route],
         *,
-        dialler: _Dialled = over_aiohttp,
+        dialler: Dialled = over_aiohttp,
         timing: Timing | None = None,
         room: int = ROOM,
     ) -> None:
-        self._routes = tuple(routes)
-        self._dialler = dialler
-        self._timing = timing
+        super().__init__(routes, "candle-feed", dialler, timing)
         self._arrived: queue.Queue[Candle | Exception] = queue.Queue(room)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
-        self._closing = False
         self._log = structlog.get_logger("candle_feed")
-        self.streams: list[MarketStream] = []
         self.counts: Counter[str] = Counter()
         self.connected = 0
-
-    def start(self) -> None:
-        """Begin to follow; returns at once."""
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="candle-feed", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop following; may be repeated."""
-        self._closing = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None:
-            with suppress(RuntimeError):  # the loop ended on its own
-                loop.call_soon_threadsafe(task.cancel)
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def take(self, within_s: float) -> Candle | None:
         """Return the next closed candle, possibly once more; None when none comes in time.
@@ -151,27 +116,11 @@ class CandleFeed:
         """Count a line."""
         self.connected = min(self.connected + 1, len(self._routes))
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._follow())
-        except asyncio.CancelledError:
-            return
-        except Exception as error:  # noqa: BLE001  raised where candles are taken
-            with suppress(queue.Empty):
-                self._arrived.get_nowait()  # it must find room
-            self._arrived.put(error)
-
-    async def _follow(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._closing:
-            return
-        async with self._dialler() as dialler:
-            pace = ConnectPace()
-            self.streams = [
-                MarketStream(route, dialler, self, pace, timing=self._timing)
-                for route in self._routes
-            ]
-            await follow_all(self.streams)
+    def failed(self, error: Exception) -> None:
+        """Have it raised where candles are taken."""
+        with suppress(queue.Empty):
+            self._arrived.get_nowait()  # it must find room
+        self._arrived.put(error)
 
 
 def kline_streams(symbols: Sequence[str], interval: str) -> list[str]:

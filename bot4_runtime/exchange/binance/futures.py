@@ -53,7 +53,7 @@ from bot4_runtime.exchange.binance.meaning import asked_for, meant
 from bot4_runtime.exchange.binance.messages import positive, read_answer
 from bot4_runtime.exchange.binance.order_entry import USDM_REST
 from bot4_runtime.exchange.binance.signed_rest import Parameters
-from bot4_runtime.exchange.protocols import VenueOrder, VenueTrade
+from bot4_runtime.exchange.protocols import HearsMargin, VenueOrder, VenueTrade
 
 DUPLICATE: Final = "-4116"
 """The client id is that of an open order."""
@@ -107,6 +107,7 @@ class BinanceFutures(BinanceAccount):
     Args:
         holding: how positions are to be held.
         timer: seconds of a clock that never jumps.
+        margin: hears with each reading of the account on what positions rest; None for nobody.
 
     The user stream is at ``wss://fstream.binance.com/private``; all other arguments are
     `BinanceAccount`'s.
@@ -121,8 +122,10 @@ class BinanceFutures(BinanceAccount):
         holding: Holding = Holding(),
         timer: Callable[[], float] = time.monotonic,
         symbols: Sequence[str] = (),
+        margin: HearsMargin | None = None,
         **options: Any,
     ) -> None:
+        self._margin = margin
         super().__init__(*ways, symbols=symbols, **options)
         self._symbols = tuple(symbols)
         self._holding = holding
@@ -134,7 +137,9 @@ class BinanceFutures(BinanceAccount):
         """Client ids of conditional orders, the last `ALGOS_KEPT`."""
 
     def _followed(self, stream_url: str, rest_url: str, **options: Any) -> FollowedStream:
-        return FuturesStream(stream_url, rest_url, self._signer, self._clock, **options)
+        return FuturesStream(
+            stream_url, rest_url, self._signer, self._clock, margin=self._margin, **options
+        )
 
     # ------------------------------------------------------------------- how it is held
     def _prepare(self) -> None:
@@ -251,7 +256,7 @@ class BinanceFutures(BinanceAccount):
         """Return all open orders of the account, ours or not; begins a reading of the account.
 
         Trading rules that are old, or that an order was refused by, are learnt again first, and
-        so are the venue's time and the marks.
+        so are the venue's time, the marks and the leverage brackets.
         """
         self._begin_reading()
         changes = sum(self.stream_counts[name] for name in TOLD_CHANGES)
@@ -259,6 +264,7 @@ class BinanceFutures(BinanceAccount):
             self._changes, self._verified_until_s = changes, float("-inf")
         self._attempt(self._prepare)
         self._attempt(self._learn_marks)
+        self._attempt(self._learn_brackets)
         rows = read_answer(
             self._open_orders("/fapi/v1/openOrders"), list[ContractOrder], "the open orders"
         )
@@ -282,13 +288,27 @@ class BinanceFutures(BinanceAccount):
 
     def positions(self) -> Mapping[str, Decimal]:
         """Return what is held, in base, shorts below zero: by symbol, both sides together."""
+        asked_ms = self._clock.now_ms()
         body = self._ask("/fapi/v3/positionRisk", {})
+        if self._margin is not None:
+            self._tell_margin(self._margin, body, asked_ms)
         held: dict[str, Decimal] = {}
         for row in read_answer(body, list[PositionFields], "the positions"):
             quantity = _amount(row.position_amt)
             if quantity:
                 held[row.symbol] = held.get(row.symbol, Decimal(0)) + quantity
         return held
+
+    def _tell_margin(self, margin: HearsMargin, positions: bytes, asked_ms: int) -> None:
+        account = self._ask("/fapi/v3/account", {})
+        try:
+            margin.read(
+                read_answer(positions, list[dict[str, Any]], "the positions"),
+                read_answer(account, dict[str, Any], "the account"),
+                round((asked_ms - self._clock.error_ms) * NS_PER_MS),
+            )
+        except DataError as error:
+            raise OutcomeUnknown(f"the venue told something impossible: {error}") from error
 
     def name_of(self, trade: VenueTrade) -> str:
         """Return the client id of the order that a trade is of, be it the venue's own."""
@@ -305,6 +325,11 @@ class BinanceFutures(BinanceAccount):
         """Return None: this market does not tell the account's number."""
         return None
 
+    def _learn_brackets(self) -> None:
+        if self._margin is not None:
+            body = self._ask("/fapi/v1/leverageBracket", {}, Lane.OPEN)
+            self._margin.brackets(read_answer(body, list[dict[str, Any]], "the brackets"))
+
     def _learn_marks(self) -> None:
         rows = read_answer(
             self._http.get("/fapi/v1/premiumIndex", "", {}, Lane.OPEN),
@@ -314,6 +339,14 @@ class BinanceFutures(BinanceAccount):
         try:
             traded = [row for row in rows if row.symbol in self._symbols]
             self._rules.marks({row.symbol: positive(row.mark_price) for row in traded})
+            if self._margin is not None:
+                self._margin.marks(
+                    {
+                        row.symbol: (float(row.mark_price), row.time * NS_PER_MS)
+                        for row in rows
+                        if row.mark_price.is_finite() and row.mark_price > 0
+                    }
+                )
         except DataError as error:
             raise OutcomeUnknown(f"the venue told an impossible mark: {error}") from error
 

@@ -194,6 +194,7 @@ class MarkFields(msgspec.Struct, rename="camel"):
 
     symbol: Name
     mark_price: Decimal
+    time: Milliseconds = 0
 
 
 # ------------------------------------------------------------------------- the user stream

@@ -29,6 +29,7 @@ from bot4_runtime.exchange.binance.futures_messages import (
 )
 from bot4_runtime.exchange.binance.listen_key import NO_SUCH_KEY, ListenKey
 from bot4_runtime.exchange.binance.signing import Signer, VenueClock
+from bot4_runtime.exchange.protocols import HearsMargin
 
 PING_S: Final = 20.0
 """The venue pings every three minutes: a line that is silent for longer is asked itself."""
@@ -57,6 +58,7 @@ _ORDERS: Final = msgspec.json.Decoder(OrderTradeUpdate)
 _ALGOS: Final = msgspec.json.Decoder(AlgoUpdate)
 _ACCOUNTS: Final = msgspec.json.Decoder(AccountUpdate)
 _CALLS: Final = msgspec.json.Decoder(MarginCall)
+_WHOLE: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class FuturesStream(FollowedStream):
@@ -67,6 +69,7 @@ class FuturesStream(FollowedStream):
         rest_url: where keys are given, ``https://fapi.binance.com``.
         keep_s: from one word to keep the key to the next.
         ping_s: of the line's silence after which a pong is asked for.
+        margin: hears what an account changed to, and of margin calls; None for nobody.
         options: those of `FollowedStream`.
     """
 
@@ -79,11 +82,13 @@ class FuturesStream(FollowedStream):
         *,
         keep_s: float = KEEP_S,
         ping_s: float = PING_S,
+        margin: HearsMargin | None = None,
         **options: Any,
     ) -> None:
         super().__init__(url.rstrip("/"), signer, clock, **options)
         self._keep_s = keep_s
         self._ping_s = ping_s
+        self._margin = margin
         self._key = ListenKey(rest_url, signer.api_key, self._budget)
 
     async def _listen(self, session: aiohttp.ClientSession, stands: asyncio.Event) -> None:
@@ -149,10 +154,14 @@ class FuturesStream(FollowedStream):
             raise StreamEnded(kind)
         elif kind == "ACCOUNT_UPDATE":
             self._account_changed(_ACCOUNTS.decode(event))
+            if self._margin is not None:
+                self._margin.changed(_WHOLE.decode(event))
         elif kind == "MARGIN_CALL":
             self.counts[kind] += 1
             symbols = _CALLS.decode(event).symbols
             self._log.error("the venue calls for margin", symbols=symbols)
+            if self._margin is not None:
+                self._margin.called(symbols)
         else:
             self.counts[kind or "nameless"] += 1
 

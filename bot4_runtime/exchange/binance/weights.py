@@ -36,6 +36,7 @@ COSTS: Final = {
     "GET /fapi/v1/userTrades": Cost(5),
     "GET /fapi/v3/balance": Cost(5),
     "GET /fapi/v3/positionRisk": Cost(5),
+    "GET /fapi/v3/account": Cost(5),
     "GET /fapi/v1/accountConfig": Cost(5),
     "GET /fapi/v1/symbolConfig": Cost(5),
     "GET /fapi/v1/positionSide/dual": Cost(30),

@@ -23,13 +23,14 @@ from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.errors import ConfigError, VenueUnreachable
 from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.binance import proxy as proxies
-from bot4_runtime.exchange.binance.candle_feed import CandleFeed, over_aiohttp
+from bot4_runtime.exchange.binance.candle_feed import CandleFeed
 from bot4_runtime.exchange.binance.http_connection import HttpConnection
 from bot4_runtime.exchange.binance.limits import Lane
 from bot4_runtime.exchange.binance.market_line import Route
 from bot4_runtime.exchange.binance.polling import BinanceSource
 from bot4_runtime.exchange.binance.proxied_requests import go_through
 from bot4_runtime.exchange.binance.proxy import checked_proxy
+from bot4_runtime.exchange.binance.route_reader import over_aiohttp
 from bot4_runtime.exchange.binance.signing import Secret, Signer
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.venue.hosting import hosted
