@@ -8,8 +8,9 @@ takes the other's hosts, nor reads another market's prices (`hosts`).
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from bot4_runtime.app.hosts import host_faults, request_budget, trades_on_loopback, venue_name
@@ -23,11 +24,16 @@ from bot4_runtime.domain.instrument import Instrument
 from bot4_runtime.exchange.account_claim import AccountClaim
 from bot4_runtime.exchange.binance.futures import BinanceFutures, Holding
 from bot4_runtime.exchange.binance.limits import RequestBudget, machine_folder
+from bot4_runtime.exchange.binance.mark_feed import MarkFeed, mark_streams
+from bot4_runtime.exchange.binance.market_line import routes
+from bot4_runtime.exchange.binance.route_reader import over_aiohttp
 from bot4_runtime.exchange.binance.signing import signer_from_environment
 from bot4_runtime.exchange.binance.spot import BinanceSpot
 from bot4_runtime.exchange.dead_man import DeadMan
 from bot4_runtime.exchange.lease import Lease
 from bot4_runtime.exchange.recognition import shown_order
+from bot4_runtime.exchange.stream_hosts import StreamHosts
+from bot4_runtime.protection.margin_book import MarginBook
 from bot4_runtime.settings import Settings
 from bot4_runtime.sources import CandleSource
 from bot4_runtime.state.store import StateStore
@@ -51,6 +57,8 @@ class Remote:
             None where the account is nobody else's.
         budget: what may be asked of the venue, by the account and for candles together.
         dead_man_s: after how long without a word the venue ends entries; 0 for never.
+        margin: on what positions rest, and `marks`, by which they are valued; None on spot, where
+            nothing is liquidated.
     """
 
     venue: BinanceSpot | BinanceFutures
@@ -63,6 +71,8 @@ class Remote:
     claim: Callable[[StateStore, str], AccountClaim] | None = None
     budget: RequestBudget | None = None
     dead_man_s: int = 0
+    margin: MarginBook | None = None
+    marks: MarkFeed | None = None
 
     def told(self, symbol: str) -> Instrument | None:
         """Return a symbol's rules as the venue told them; None while it told none."""
@@ -76,11 +86,15 @@ class Remote:
         return DeadMan(self.venue.countdown, self.dead_man_s * 1_000, self.timer)
 
     def start(self) -> None:
-        """Learn the venue's time where it answers, and follow the user stream."""
+        """Learn the venue's time where it answers, and follow the user stream and the marks."""
         self.venue.start()
+        if self.marks is not None:
+            self.marks.start()
 
     def stop(self) -> None:
         """Let go of all connections."""
+        if self.marks is not None:
+            self.marks.close()
         self.venue.close()
 
 
@@ -102,8 +116,9 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
     if mode == "live" and market is not Market.SPOT:
         raise ConfigError(
             f"mode {mode} trades spot, and runtime.market is {market.value!r}: this release takes "
-            "it to mode testnet alone, since positions are not yet protected against liquidation "
-            "by live marks; set runtime.market to 'spot', or runtime.mode to 'testnet'"
+            "it to mode testnet alone, since this market does not tell the number of a key's "
+            "account, by which real money is confirmed, and funding is not booked; set "
+            "runtime.market to 'spot', or runtime.mode to 'testnet'"
         )
     if mode == "live":
         require_meant(settings, os.environ)
@@ -133,11 +148,20 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         "symbols": settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS,
     }
     venue: BinanceSpot | BinanceFutures
+    margin, marks = None, None
     if market is Market.SPOT:
         venue = BinanceSpot(rest_url, stream_url, signer, clock, **ways)
     else:
-        private_url, holding = named.private_route(mode), holding_of(settings)
-        venue = BinanceFutures(rest_url, private_url, signer, clock, holding=holding, **ways)
+        margin, marks = MarginBook(settings.runtime.quote), mark_feed(settings, ways["symbols"])
+        venue = BinanceFutures(
+            rest_url,
+            named.private_route(mode),
+            signer,
+            clock,
+            holding=holding_of(settings),
+            margin=margin,
+            **ways,
+        )
 
     def claim(store: StateStore, journal: str) -> AccountClaim:
         def shown() -> str:
@@ -165,7 +189,16 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         claim=claim,
         budget=budget,
         dead_man_s=named.dead_man_s,
+        margin=margin,
+        marks=marks,
     )
+
+
+def mark_feed(settings: Settings, symbols: Sequence[str]) -> MarkFeed:
+    """Return what follows the marks of symbols where USD-M positions are held."""
+    route = settings.binance.market_route(settings.runtime.mode)
+    followed = routes(Market.USDM, StreamHosts(usdm_market=route), mark_streams(symbols))
+    return MarkFeed(followed, dialler=partial(over_aiohttp, settings.binance.proxy or None))
 
 
 def holding_of(settings: Settings) -> Holding:

@@ -34,6 +34,7 @@ from bot4_runtime.exchange.protocols import Venue
 from bot4_runtime.fees.calculator import BNB, FeeCalculator
 from bot4_runtime.identity import Identity
 from bot4_runtime.market import MarketMemory
+from bot4_runtime.protection.guard import LiquidationGuard
 from bot4_runtime.regime.evidence import synthetic_evidence
 from bot4_runtime.regime.notice import PromotionNotice
 from bot4_runtime.regime.registry import ModelRegistry
@@ -183,6 +184,7 @@ def build(
             clock=clock,
             watcher=models if mode != "replay" else None,
             keeper=_keeper(remote, ledger, gate, source, claim) if remote is not None else None,
+            guard=_guard(remote, ledger, engine, source, settings),
             lease=remote.lease if remote is not None else None,
             commands=_commands(folder, clock, limits) if mode != "replay" else None,
             timer=remote.timer if remote is not None else time.monotonic_ns,
@@ -249,6 +251,22 @@ def _keeper(
         timer=remote.timer,
         confirm=claim.confirm if claim is not None else lambda: None,
         dead_man=remote.dead_man(),
+    )
+
+
+def _guard(
+    remote: Remote | None, ledger: Ledger, engine: Engine, source: CandleSource, settings: Settings
+) -> LiquidationGuard | None:
+    """Return what keeps positions from liquidation; None where there are none to liquidate."""
+    if remote is None or remote.margin is None or remote.marks is None:
+        return None
+    return LiquidationGuard(
+        limits=settings.liquidation.limits(),
+        symbols=source.symbols,
+        ledger=ledger,
+        engine=engine,
+        book=remote.margin,
+        marks=remote.marks,
     )
 
 

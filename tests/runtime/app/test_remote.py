@@ -12,7 +12,7 @@ from bot4_runtime import app
 from bot4_runtime.app import remote as remote_module
 from bot4_runtime.app.hosts import Place, place_of, venue_name
 from bot4_runtime.app.remote import connect
-from bot4_runtime.app.source import build_source, polled_candles
+from bot4_runtime.app.source import DEFAULT_BINANCE_SYMBOLS, build_source, polled_candles
 from bot4_runtime.clock import LiveClock
 from bot4_runtime.domain.candle import Market
 from bot4_runtime.domain.client_id import client_id
@@ -360,6 +360,35 @@ def test_candles_of_usdm_come_from_the_market_that_is_traded(make_settings, chan
     named = {"BOT4_RUNTIME__MODE": "testnet", "BOT4_RUNTIME__MARKET": "usdm"}
     hosts = make_settings(**(named | changed)).stream_hosts()
     assert (None if hosts is None else hosts.usdm_market) == market
+
+
+@pytest.mark.parametrize(
+    ("changed", "url"),
+    [
+        ({}, "wss://fstream.binancefuture.com/market/stream"),
+        (LOOPBACK | USDM, "ws://127.0.0.1:9/market/stream"),
+    ],
+)
+def test_marks_of_usdm_are_heard_beside_the_private_route(make_settings, key, changed, url):
+    named = {"BOT4_RUNTIME__MODE": "testnet", "BOT4_RUNTIME__MARKET": "usdm"}
+    settings = make_settings(**(named | changed))
+    remote = connect(settings, app.RunOptions(source="binance"), load_strategy("regime_follower"))
+    [route] = remote.marks._routes
+    symbols = settings.runtime.symbols or DEFAULT_BINANCE_SYMBOLS
+    assert route.url == url
+    assert route.streams == tuple(f"{symbol.lower()}@markPrice@1s" for symbol in symbols)
+    assert remote.venue._margin is remote.venue._stream._margin is remote.margin
+    remote.start()
+    assert remote.marks._thread.alive
+    remote.stop()
+    assert not remote.marks._thread.alive
+
+
+def test_on_spot_nothing_is_liquidated(make_settings, key):
+    settings = make_settings(**LOOPBACK)
+    remote = connect(settings, app.RunOptions(source="binance"), load_strategy("drill"))
+    assert remote.margin is remote.marks is None
+    remote.stop()
 
 
 def test_the_usdm_testnet_is_no_host_of_real_money(make_settings, key):
