@@ -20,10 +20,12 @@ from bot4_runtime.domain.events import (
     OperatorCommand,
     OrderRejected,
     OverrideSet,
+    ProtectionAlarm,
     SessionStarted,
 )
 from bot4_runtime.domain.order import ENTRIES_WAIT, Book
 from bot4_runtime.domain.portfolio import BreakerState
+from bot4_runtime.risk.alarm import INFO, MEASURED
 from bot4_runtime.state.place import JOURNAL
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.state.trading_state import TradingState
@@ -77,6 +79,13 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
         ],
         "rejected": dict(sorted(told.rejected.items())),
         "entries_wait": told.entries_wait,
+        "protection": {
+            "alarms": list(told.alarms.values()),
+            "in_flight": [
+                {"number": p.number, "action": p.action, "symbol": p.symbol, "reason": p.reason}
+                for p in state.protection.values()
+            ],
+        },
         "journal": str(path.resolve()) if path.exists() else where,
     }
 
@@ -85,22 +94,32 @@ def account_status(home: Path, account: str, configured: str = "sqlite") -> dict
 class _Told:
     """What the fold does not keep: orders obeyed, rejections by code, why entries waited last.
 
-    And, by interval, what became of the pair of models that was promoted last.
+    And, by interval, what became of the pair of models that was promoted last; by what they are
+    about, the alarms of liquidation prevention that were not taken back.
     """
 
     obeyed: set[str] = field(default_factory=set)
     rejected: Counter[str] = field(default_factory=Counter)
     entries_wait: str = ""
     trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alarms: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
 
 def _told_since(journal: JournalReader) -> _Told:
     told = _Told()
-    kinds = (SessionStarted, OrderRejected, OperatorCommand, OverrideSet, ModelTrial)
+    kinds = (
+        SessionStarted,
+        OrderRejected,
+        OperatorCommand,
+        OverrideSet,
+        ModelTrial,
+        ProtectionAlarm,
+    )
     for _, event in journal.events(kinds=kinds):
         match event:
             case SessionStarted():
                 told.entries_wait = ""
+                told.alarms.clear()
             case OrderRejected():
                 told.rejected[event.code] += 1
                 if event.code == ENTRIES_WAIT:
@@ -109,9 +128,25 @@ def _told_since(journal: JournalReader) -> _Told:
                 told.obeyed.add(event.command_id)
             case ModelTrial():
                 told.trials[event.interval] = _trial(event)
+            case ProtectionAlarm():
+                _alarmed(told.alarms, event)
             case _:
                 pass
     return told
+
+
+def _alarmed(alarms: dict[tuple[str, str], dict[str, Any]], event: ProtectionAlarm) -> None:
+    """Keep an alarm in place of the one before it, or take that one back; the newest come last."""
+    kind = "MARGIN" if event.code in MEASURED else event.code
+    alarms.pop((kind, event.subject), None)
+    if event.severity != INFO:
+        alarms[kind, event.subject] = {
+            "time": datetime.fromtimestamp(event.ts_event_ns / 1e9, UTC).isoformat(),
+            "severity": event.severity,
+            "code": event.code,
+            "subject": event.subject,
+            "text": event.text,
+        }
 
 
 def _trial(event: ModelTrial) -> dict[str, Any]:
@@ -207,6 +242,14 @@ def _warnings(found: dict[str, Any]) -> list[str]:
         f"No {interval} models trade, and nothing is entered until a pair is promoted"
         for interval, pair in found["models"].items()
         if not pair["hmm_sha256"]
+    ]
+    protection = found["protection"]
+    lines += [
+        f"{a['severity'].capitalize()} at {a['time']}: {a['text']}" for a in protection["alarms"]
+    ]
+    lines += [
+        f"Liquidation prevention: {p['action']} {p['symbol']} is in flight ({p['reason']})"
+        for p in protection["in_flight"]
     ]
     if found["entries_wait"]:
         lines.append(f"Entries waited last because {found['entries_wait']}")

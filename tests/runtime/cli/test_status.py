@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bot4_runtime.domain.events import ModelPromoted
+from bot4_runtime.domain.events import ModelPromoted, ProtectionAlarm, ProtectionPlanned
 from bot4_runtime.report.record import gather
 from bot4_runtime.state.journal import Journal
 from bot4_runtime.state.reader import JournalReader
@@ -245,6 +245,54 @@ def test_nobody_holds_a_lock_that_is_not_there(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "a.lock") == os.getpid()
     lock.close()
     assert holder_of(tmp_path / "a.lock") is None
+
+
+def test_alarms_of_liquidation_prevention_are_shown_until_they_are_over(
+    command, traded, home: Path
+) -> None:
+    """One of a wallet takes the place of the last; what was taken back is not shown."""
+
+    def alarm(severity: str, code: str, subject: str) -> ProtectionAlarm:
+        return ProtectionAlarm(
+            ts_event_ns=1_735_700_000 * 10**9, severity=severity, code=code, subject=subject,
+            text=f"{subject}: {code}", numbers={},
+        )  # fmt: skip
+
+    plan = ProtectionPlanned(
+        ts_event_ns=0, number=1, action="reduce", wallet="BTCUSDT long", symbol="BTCUSDT",
+        intent=None, client_id="", payload_hash="", amount=Decimal(0),
+        reason="margin ratio reached 90%", numbers={},
+    )  # fmt: skip
+    told = [
+        alarm("warning", "MARGIN_ALERT", "BTCUSDT long"),
+        alarm("critical", "MARGIN_ACT", "BTCUSDT long"),
+        alarm("critical", "MARGIN_ACT", "ETHUSDT long"),
+        alarm("critical", "MARK_STALE", "BTCUSDT"),
+        alarm("info", "MARK_STALE", "BTCUSDT"),
+        alarm("info", "MARGIN_CLEARED", "ETHUSDT long"),
+        alarm("critical", "LIQUIDATED", "BTCUSDT"),
+    ]
+    disk = SqliteDisk.open(home / "state" / "paper" / "journal.sqlite", "paper", home / "locks")
+    with StateStore(Journal(disk, threaded=False), None) as store:
+        store.recover()
+        for event in (*told, plan):
+            store.stage(event)
+        store.commit()
+    found = json.loads(command("status", "--json").out)["protection"]
+    assert [(a["code"], a["subject"]) for a in found["alarms"]] == [
+        ("MARGIN_ACT", "BTCUSDT long"),
+        ("LIQUIDATED", "BTCUSDT"),
+    ]
+    assert found["in_flight"] == [
+        {
+            "number": 1, "action": "reduce", "symbol": "BTCUSDT",
+            "reason": "margin ratio reached 90%",
+        }
+    ]  # fmt: skip
+    shown = " ".join(command("status").out.split())
+    assert "Critical at 2025-01-01T02:53:20+00:00: BTCUSDT long: MARGIN_ACT" in shown
+    assert "Liquidation prevention: reduce BTCUSDT is in flight (margin ratio reached" in shown
+    assert "ETHUSDT long" not in shown
 
 
 def test_models_that_do_not_trade_any_more_are_shown(command, traded, home: Path) -> None:
