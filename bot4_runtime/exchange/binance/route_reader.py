@@ -1,12 +1,11 @@
 """Reads market streams of some routes on a thread of its own, for others to take what came."""
 
-import asyncio
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from bot4_runtime.exchange.binance.line_watch import ConnectPace, Timing
+from bot4_runtime.exchange.binance.loop_thread import LoopThread
 from bot4_runtime.exchange.binance.market_line import AiohttpDialler, Dialler, Route
 from bot4_runtime.exchange.binance.market_messages import Event
 from bot4_runtime.exchange.binance.market_stream import MarketStream, follow_all
@@ -35,31 +34,18 @@ class RouteReader(ABC):
         self, routes: Sequence[Route], name: str, dialler: Dialled, timing: Timing | None
     ) -> None:
         self._routes = tuple(routes)
-        self._name = name
         self._dialler = dialler
         self._timing = timing
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._thread = LoopThread(name, self._work)
         self.streams: list[MarketStream] = []
 
     def start(self) -> None:
         """Begin to follow; returns at once."""
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop following; may be repeated."""
-        self._closing = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None:
-            with suppress(RuntimeError):  # the loop ended on its own
-                loop.call_soon_threadsafe(task.cancel)
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.close()
 
     # ------------------------------------------------------------------- reader's thread
     @abstractmethod
@@ -78,18 +64,13 @@ class RouteReader(ABC):
     def failed(self, error: Exception) -> None:
         """Know that the thread has ended, and of what; nothing comes any more."""
 
-    def _run(self) -> None:
+    async def _work(self) -> None:
         try:
-            asyncio.run(self._follow())
-        except asyncio.CancelledError:
-            return
+            await self._follow()
         except Exception as error:  # noqa: BLE001  told to whoever takes what came
             self.failed(error)
 
     async def _follow(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._closing:
-            return
         async with self._dialler() as dialler:
             pace = ConnectPace()
             self.streams = [

@@ -379,9 +379,9 @@ def test_marks_of_usdm_are_heard_beside_the_private_route(make_settings, key, ch
     assert route.streams == tuple(f"{symbol.lower()}@markPrice@1s" for symbol in symbols)
     assert remote.venue._margin is remote.venue._stream._margin is remote.margin
     remote.start()
-    assert remote.marks._thread.is_alive()
+    assert remote.marks._thread.alive
     remote.stop()
-    assert remote.marks._thread is None
+    assert not remote.marks._thread.alive
 
 
 def test_on_spot_nothing_is_liquidated(make_settings, key):

@@ -50,7 +50,7 @@ def test_a_reader_that_cannot_go_on_says_so_and_its_marks_stay(capsys):
     feed = MarkFeed([], dialler=broken)
     feed.event(told())
     feed.start()
-    until(lambda: not feed._thread.is_alive())
+    until(lambda: not feed._thread.alive)
     feed.close()
     assert feed.latest()["BTCUSDT"][0] == 100.5
     assert "marks are not read any more" in capsys.readouterr().out
