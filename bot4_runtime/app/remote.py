@@ -124,8 +124,8 @@ def connect(settings: Settings, options: RunOptions, strategy: Strategy) -> Remo
         raise ConfigError(
             f"mode {mode} trades spot, and runtime.market is {market.value!r}: this release takes "
             "it to mode testnet alone, since this market does not tell the number of a key's "
-            "account, by which real money is confirmed, and funding is not booked; set "
-            "runtime.market to 'spot', or runtime.mode to 'testnet'"
+            "account, by which real money is confirmed; set runtime.market to 'spot', or "
+            "runtime.mode to 'testnet'"
         )
     if mode == "live":
         require_meant(settings, os.environ)

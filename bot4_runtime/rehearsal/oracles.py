@@ -45,8 +45,11 @@ OVER: Final = {
 SILENCES: Final = frozenset({Fault.RATE_LIMITED, Fault.BANNED})
 """Faults that want silence of everybody at the address."""
 OF_THE_STREAM: Final = frozenset({"POST /fapi/v1/listenKey", "PUT /fapi/v1/listenKey"})
-BESIDE_TRADES: Final = frozenset({"FUNDING_FEE", "INSURANCE_CLEAR"})
+CLEARANCE: Final = "INSURANCE_CLEAR"
+"""What a liquidation costs beside its trade: no booking of ours, and told as a difference."""
+BESIDE_TRADES: Final = frozenset({"FUNDING_FEE", CLEARANCE})
 """What moves a wallet of contracts beside trades and their commissions."""
+NOTHING: Final[Mapping[str, Decimal]] = {}
 
 
 @dataclass
@@ -146,12 +149,17 @@ def judge_contracts(
     """
     held = [_held(order) for order in orders if order.algo is None]
     held += [_held_conditional(algo) for algo in algos]
-    found = _judged(entries, held, events, state)
+    cleared = dict.fromkeys(account.cross, ZERO)
+    for income in account.incomes:
+        if income.kind == CLEARANCE:
+            cleared[income.asset] += income.amount
+    found = _judged(entries, held, events, state, cleared)
     _wallets_conserved(account, orders, deposits, found)
     positions: dict[str, Decimal] = {}
     for leg in account.positions():
         positions[leg.symbol] = positions.get(leg.symbol, ZERO) + leg.quantity
-    _amounts_agree(state, positions, {*positions, *state.instruments}, found)
+    wallets = {name: account.wallet(name) - cleared[name] for name in account.cross}
+    _amounts_agree(state, positions | wallets, {*positions, *state.instruments, *wallets}, found)
     ours = {s: p.quantity for s, p in state.books[Book.VALIDATED].positions.items()}
     for symbol in sorted({*ours, *positions}):
         there, here = positions.get(symbol, ZERO), ours.get(symbol, ZERO)
@@ -190,6 +198,7 @@ def _judged(
     held: Sequence[Held],
     events: Iterable[JournaledEvent],
     state: TradingState,
+    cleared: Mapping[str, Decimal] = NOTHING,
 ) -> Findings:
     """Judge what is alike in all markets."""
     found = Findings()
@@ -198,7 +207,7 @@ def _judged(
     names, ends, booked = _told(events, found)
     _orders_agree(held, names, ends, state, found)
     _trades_agree(held, booked, found)
-    _clear(held, state, found)
+    _clear(held, state, cleared, found)
     return found
 
 
@@ -373,11 +382,15 @@ def _amounts_agree(
             found.violated(f"the venue holds {amount} {name}, the journal expects {here}")
 
 
-def _clear(held: Sequence[Held], state: TradingState, found: Findings) -> None:
+def _clear(
+    held: Sequence[Held], state: TradingState, cleared: Mapping[str, Decimal], found: Findings
+) -> None:
     """Nothing is in doubt, and nobody but the venue did what is not ours."""
     forced = {order.name for order in held if order.forced}
     for difference in state.account.differences:
-        if difference.name not in forced:
+        moved = difference.venue - difference.ours
+        fee = moved and moved == cleared.get(difference.name)
+        if difference.name not in forced and not fee:
             found.violated(f"a difference that nobody made is journaled: {difference.text}")
     for order in state.all_live_orders():
         if order.status in {OrderStatus.UNKNOWN, OrderStatus.INTENDED}:

@@ -9,7 +9,13 @@ import msgspec
 import pytest
 
 from bot4_runtime.domain.account import Difference, DifferenceKind
-from bot4_runtime.domain.events import OrderClosed, OrderFilled, OrderIntended, OrderRejected
+from bot4_runtime.domain.events import (
+    FundingPaid,
+    OrderClosed,
+    OrderFilled,
+    OrderIntended,
+    OrderRejected,
+)
 from bot4_runtime.domain.order import Book, OrderStatus, OrderType
 from bot4_runtime.rehearsal.exposure import Span, unprotected
 from bot4_runtime.rehearsal.oracles import Findings, judge_contracts
@@ -201,9 +207,30 @@ def differ(it: Evidence) -> None:
     )
 
 
+def leave_out_a_funding(it: Evidence) -> None:
+    it.state.account.flows["USDT"] -= it.one(FundingPaid).amount
+
+
+def cost_a_clearance(it: Evidence, told: Decimal = Decimal(-2)) -> None:
+    """Let a liquidation have cost 2, and a difference of so much have been told."""
+    it.account.cross["USDT"] -= 2
+    funding = next(row for row in it.account.incomes if row.kind == "FUNDING_FEE")
+    it.account.incomes.append(funding._replace(kind="INSURANCE_CLEAR", amount=Decimal(-2)))
+    difference = Difference(
+        kind=DifferenceKind.BALANCE, name="USDT", ours=Decimal(9), venue=9 + told, reason="less"
+    )
+    it.state.account.differences = (difference,)
+
+
+def tell_more_than_a_clearance(it: Evidence) -> None:
+    cost_a_clearance(it, Decimal(-3))
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
+        (leave_out_a_funding, "USDT, the journal expects"),
+        (tell_more_than_a_clearance, "a difference that nobody made"),
         (forget(OrderFilled), "is not booked"),
         (forget(OrderIntended), "nobody intended it"),
         (book_another, "the venue knows none"),
@@ -228,6 +255,12 @@ def test_what_was_falsified_is_a_violation(calm, change, word: str) -> None:
     it = calm()
     change(it)
     assert any(word in violation for violation in it.judged().violations)
+
+
+def test_what_a_liquidation_cost_is_told_as_a_difference_and_is_no_violation(calm) -> None:
+    it = calm()
+    cost_a_clearance(it)
+    assert it.judged().violations == []
 
 
 def test_a_stop_that_both_say_was_refused_at_its_trigger_is_no_violation(calm) -> None:
