@@ -28,6 +28,8 @@ from bot4_runtime.domain.errors import (
 from bot4_runtime.domain.unreadable import UNSHAPED
 
 PAGE: Final = 1_000
+LAST_MS: Final = 10**14
+"""No candle opens this late: the year 5138."""
 TIMEOUT_MS: Final = 8_000
 APIS: Final = {Market.SPOT: ("public", "/api/v3"), Market.USDM: ("fapiPublic", "/fapi/v1")}
 WEIGHT: Final = {
@@ -266,4 +268,7 @@ def _name(told: object) -> str:
 
 def _candle(row: Any, *, mark: bool) -> list[float]:
     """Read a candle: open time, prices, volume; marks have none."""
-    return [float(row[0]), *map(float, row[1:5]), 0.0 if mark else float(row[5])]
+    open_ms = int(row[0])
+    if not 0 <= open_ms < LAST_MS:
+        raise ValueError(f"a candle that opens at {row[0]}")
+    return [float(open_ms), *map(float, row[1:5]), 0.0 if mark else float(row[5])]

@@ -1,5 +1,6 @@
 """The list of markets is asked for once an hour, whoever wants it, and never trusted blindly."""
 
+import math
 import threading
 from pathlib import Path
 
@@ -274,6 +275,16 @@ def test_candles_are_what_ccxt_makes_of_them(binance, market: Market, mark: bool
     for place, column in enumerate(columns[:4], start=1):
         np.testing.assert_array_equal(column, expected[:, place])
     np.testing.assert_array_equal(raw.volume, 0.0 if mark else expected[:, 5])
+
+
+@pytest.mark.parametrize("opens", [math.inf, math.nan, 1e30, -1, "soon"])
+def test_a_candle_of_no_time_is_no_answer(binance, monkeypatch, opens) -> None:
+    client = RestCandles(Market.SPOT, binance[1])
+    client.check(("BTCUSDT",))
+    monkeypatch.setattr(client, "_call", lambda kind, **_: [[opens, "1", "2", "1", "2", "3"]])
+    with pytest.raises(VenueUnreachable, match="answer to candles cannot be read"):
+        client.fetch("BTCUSDT", "1h", START, NOW, Budget(20))
+    client.close()
 
 
 def test_an_answer_that_cannot_be_read_is_no_answer(binance) -> None:
