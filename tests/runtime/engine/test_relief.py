@@ -4,6 +4,7 @@ import threading
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from bot4_runtime import app
 from bot4_runtime.clock import NS_PER_MS
@@ -83,6 +84,19 @@ def test_some_is_sold_and_the_rest_is_stopped_again(tmp_path, market, settings, 
     assert stop.stop_price == relief.done.stop_price
     assert 0 <= held - intent.quantity - stop.quantity < Decimal("0.01") * held
     assert cancelled.intent_no < intent.intent_no < stop.intent_no
+
+
+def test_no_more_is_sold_at_once_than_one_order_takes(tmp_path, market, settings):
+    def act(relief, position, candle):
+        known = relief.state.instruments[candle.symbol]
+        most = known.floor_quantity(position.quantity / 3)
+        limited = replace(known, max_market_quantity=most)
+        relief.state.instruments[candle.symbol] = limited
+        submit = relief.relieve(position.quantity, candle)[-1]
+        assert submit.intended.intent.quantity == most > 0
+        relief.state.instruments[candle.symbol] = known
+
+    Relief(market, settings, act).run(tmp_path)
 
 
 def test_what_is_not_held_is_not_sold(tmp_path, market, settings, journal_of):
