@@ -211,6 +211,11 @@ def drained(drill):
     drill.server.do(withdraw)
 
 
+def moved_by(drill, kind):
+    """Return what the wallet was moved by of one kind; opening the account is a transfer too."""
+    return sum(income.amount for income in drill.account.incomes if income.kind == kind)
+
+
 def stops_of(drill, symbol):
     """How much of a symbol is held, and how much of it is in stops that rest."""
     waiting = drill.server.do(lambda: drill.venue.algos.open(drill.account, None))
@@ -234,7 +239,8 @@ def test_what_is_left_on_cross_margin_has_a_stop_of_its_size_and_the_alarm_ends(
     assert seen.count((left, left)) > 3, "what is left is stopped, and nothing else"
     assert drill.alarms() == ["MARGIN_ACT", "MARGIN_CLEARED", "STOP_NOT_DONE"]
     assert not forced(drill)
-    assert not drill.state.account.differences
+    [withdrawn] = drill.state.account.differences
+    assert withdrawn.venue - withdrawn.ours == moved_by(drill, "TRANSFER") - 100_000
 
 
 def test_a_step_through_the_liquidation_price_is_told_as_one_that_left_no_room(tmp_path):
@@ -244,8 +250,9 @@ def test_a_step_through_the_liquidation_price_is_told_as_one_that_left_no_room(t
     assert alarm.numbers["worst_before"] < 0.8
     assert not drill.of(ProtectionPlanned)
     assert len(forced(drill)) == 1
-    [found] = drill.state.account.differences
+    fee, found = sorted(drill.state.account.differences, key=lambda told: told.kind)
     assert found.name.startswith("autoclose-")
+    assert fee.venue - fee.ours == moved_by(drill, "INSURANCE_CLEAR") < 0
 
 
 def test_a_bracket_that_the_venue_changes_is_measured_by_at_once(tmp_path):
