@@ -43,6 +43,8 @@ from bot4_runtime.exchange.unknown import RECV_WINDOW_MS
 PAGE: Final = 1_000
 NO_SUCH_ORDER: Final = "-2013"
 CANCEL_REJECTED: Final = "-2011"
+FOLLOWS: Final = 30
+"""Weight of what follows the end of a stop: its order and trades are read, an exit is sent."""
 
 Told = TypeVar("Told")
 
@@ -125,6 +127,7 @@ class BinanceAccount(SignedRest, ABC):
             headers=self._headers,
             may_send=may_send,
         )
+        self._budget = budget
         self._rules = RuleBook(symbols, budget, account)
         self._unfit: VenueError | None = None
         """Why nothing may be begun though orders and trades can be read; None when it may."""
@@ -241,6 +244,9 @@ class BinanceAccount(SignedRest, ABC):
     def cancel(self, order: Order, now_ns: int) -> list[OrderEvent]:
         """Ask for the end of an order; may be repeated.
 
+        What reduces stays while the venue's limits would not let through what takes its place:
+        what is held would be bare until they do.
+
         Returns:
             Nothing: the end comes with the user stream or by query. An order that the venue
             says it cannot cancel has ended already, or never was there.
@@ -250,6 +256,8 @@ class BinanceAccount(SignedRest, ABC):
             VenueRefused: the venue would not look at it.
             OutcomeUnknown: it may have been cancelled.
         """
+        if order.intent.reduce_only:
+            self._require_room()
         method, named = self._end(order)
         try:
             self._cancel(named, method)
@@ -257,6 +265,15 @@ class BinanceAccount(SignedRest, ABC):
             if error.code != CANCEL_REJECTED:
                 raise
         return []
+
+    def _require_room(self) -> None:
+        """Raise VenueUnreachable where what follows the end of a stop would not be let through."""
+        left_ms = self._budget.look(Lane.REDUCE, FOLLOWS, account=self._signer.api_key, orders=1)
+        if left_ms > 0:
+            raise VenueUnreachable(
+                f"the venue's limits let no exit pass for another {left_ms / 1000:.0f} s; the "
+                "stop stays until then"
+            )
 
     def _cancel(self, named: Parameters, method: str = "order.cancel") -> None:
         """Ask for an end; a wrong timestamp is put right once, since it was not looked at."""

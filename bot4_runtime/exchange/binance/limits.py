@@ -119,6 +119,14 @@ class _State(msgspec.Struct):
     accounts: dict[str, _Account] = {}
 
 
+class _Asked(NamedTuple):
+    """How much of a limit a request uses up, and what was used of it before."""
+
+    used: dict[str, _Used]
+    limit: Limit
+    much: int
+
+
 class RequestBudget:
     """What this machine may still ask of one market.
 
@@ -167,22 +175,12 @@ class RequestBudget:
         now_ms = self.clock_ms()
 
         def taken(state: _State) -> int:
-            held = state.accounts.setdefault(_digest(account), _Account()) if orders else None
-            wait_ms = max(state.until_ms, held.until_ms if held is not None else 0) - now_ms
-            if wait_ms > 0:
-                return min(wait_ms, LONGEST_BAN_MS)
-            asked = [(state.used, self.weight, weight)]
-            if held is not None:
-                held.seen_ms = now_ms
-                asked += [(held.used, limit, orders) for limit in self.orders]
-            for used, limit, count in asked:
-                window = now_ms // limit.length_ms
-                there = _of(used, limit).at(window)
-                if there and there + count > limit.most * lane.value:
-                    return (window + 1) * limit.length_ms - now_ms
-            for used, limit, count in asked:
-                _of(used, limit).add(now_ms // limit.length_ms, count)
-            return 0
+            asked, until_ms = self._asked(state, weight, account, orders)
+            wait_ms = _wait_ms(asked, until_ms, lane, now_ms)
+            if not wait_ms:
+                for used, limit, count in asked:
+                    _of(used, limit).add(now_ms // limit.length_ms, count)
+            return wait_ms
 
         answer = self._change(taken)
         if answer is not None:
@@ -190,6 +188,23 @@ class RequestBudget:
         if lane in {Lane.REDUCE, Lane.CANCEL}:
             return max(self._peek().until_ms - now_ms, 0)
         return BUSY_MS
+
+    def look(self, lane: Lane, weight: int, *, account: str, orders: int) -> int:
+        """Return in how many milliseconds as much could be sent, and use nothing."""
+        asked, until_ms = self._asked(self._peek(), weight, account, orders)
+        return _wait_ms(asked, until_ms, lane, self.clock_ms())
+
+    def _asked(
+        self, state: _State, weight: int, account: str, orders: int
+    ) -> tuple[list[_Asked], int]:
+        """Return what a request uses up, and before when it must not be sent."""
+        asked, until_ms = [_Asked(state.used, self.weight, weight)], state.until_ms
+        if orders:
+            held = state.accounts.setdefault(_digest(account), _Account())
+            held.seen_ms = self.clock_ms()
+            asked += [_Asked(held.used, limit, orders) for limit in self.orders]
+            until_ms = max(until_ms, held.until_ms)
+        return asked, until_ms
 
     def stay_away(self, pause_ms: float) -> None:
         """Let no process of this machine ask before this long."""
@@ -358,6 +373,18 @@ def _pause(asked_ms: float) -> int:
 
 def _whole(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\d{1,12}", text) else None
+
+
+def _wait_ms(asked: Iterable[_Asked], until_ms: int, lane: Lane, now_ms: int) -> int:
+    """Return in how many milliseconds a request may be sent."""
+    if until_ms > now_ms:
+        return min(until_ms - now_ms, LONGEST_BAN_MS)
+    for used, limit, count in asked:
+        window = now_ms // limit.length_ms
+        there = _of(used, limit).at(window)
+        if there and there + count > limit.most * lane.value:
+            return (window + 1) * limit.length_ms - now_ms
+    return 0
 
 
 def _of(used: dict[str, _Used], limit: Limit) -> _Used:

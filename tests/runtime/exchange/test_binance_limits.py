@@ -38,6 +38,27 @@ class At:
         return self.now_ms
 
 
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from(Lane), st.integers(0, 40), st.integers(0, 3)), max_size=40
+    ),
+    ban=st.integers(0, 2 * MINUTE),
+)
+def test_a_look_tells_what_a_request_would_be_told_and_uses_nothing(asked, ban):
+    budget, blind = RequestBudget(None, clock_ms=At()), RequestBudget(None, clock_ms=At())
+    for one in (budget, blind):
+        one.weight, one.orders = Limit(MINUTE, 100), (Limit(10_000, 10),)
+    for number, (lane, weight, orders) in enumerate(asked):
+        for one in (budget, blind):
+            one.clock_ms.now_ms += 1_500
+            if number == 20:
+                one.stay_away(ban)
+                one.hold_orders("key", ban * 2)
+        looked = budget.look(lane, weight, account="key", orders=orders)
+        assert looked == budget.take(lane, weight, account="key", orders=orders)
+        assert looked == blind.take(lane, weight, account="key", orders=orders)
+
+
 @pytest.fixture(params=["memory", "file"])
 def budget(request, tmp_path):
     path = tmp_path / "rate.json" if request.param == "file" else None

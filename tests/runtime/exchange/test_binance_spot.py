@@ -141,6 +141,32 @@ def test_reading_after_reading_leaves_exits_what_they_need_of_the_budget(asked):
         assert isinstance(client.submit(exit_, "b4-1-2", 0.0)[0], OrderAccepted)
 
 
+@pytest.mark.parametrize("what", ["weight", "orders"])
+def test_a_stop_stays_while_nothing_could_take_its_place(what):
+    """Found by an hour of soaking: others used the minute's weight up, a stop was cancelled, and
+    what was held was bare until the next minute, since no exit was let through."""
+    budget = RequestBudget(None, clock_ms=lambda: now[0])
+    now = [30_000_000 * 60_000]
+    with connected(budget=budget) as (_venue, client):
+        client.submit(intent(1, side=Side.SELL, kind=OrderType.STOP_MARKET, stop="38000"), "b4-1-1", 0.0)  # fmt: skip
+        client.submit(intent(2, kind=OrderType.LIMIT, price="39000"), "b4-1-2", 0.0)
+        stop = order(1, "b4-1-1")
+        stop = msgspec.structs.replace(
+            stop, intent=msgspec.structs.replace(stop.intent, reduce_only=True)
+        )
+        if what == "weight":
+            budget.told({"X-MBX-USED-WEIGHT-1M": "5690"}, now[0])
+        else:
+            budget.hold_orders("key", 60_000)
+        with pytest.raises(VenueUnreachable, match="the stop stays until then"):
+            client.cancel(stop, 5)
+        assert client.cancel(order(2, "b4-1-2"), 5) == [], "an entry ends all the same"
+        now[0] += 60_000
+        assert [told.client_id for told in client.open_orders()] == ["b4-1-1"]
+        assert client.cancel(stop, 5) == []
+        assert client.open_orders() == []
+
+
 def test_resting_orders_are_told_and_cancelled():
     with connected() as (_venue, client):
         for number, kind, more in (
