@@ -160,7 +160,8 @@ def judge_contracts(
         positions[leg.symbol] = positions.get(leg.symbol, ZERO) + leg.quantity
     wallets = {name: account.wallet(name) - cleared[name] for name in account.cross}
     _amounts_agree(state, positions | wallets, {*positions, *state.instruments, *wallets}, found)
-    ours = {s: p.quantity for s, p in state.books[Book.VALIDATED].positions.items()}
+    book = state.books.get(Book.VALIDATED)  # none, where no session began
+    ours = {} if book is None else {s: p.quantity for s, p in book.positions.items()}
     for symbol in sorted({*ours, *positions}):
         there, here = positions.get(symbol, ZERO), ours.get(symbol, ZERO)
         if there != here:

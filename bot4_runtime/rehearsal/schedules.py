@@ -148,6 +148,8 @@ LONGEST_S: Final = {
     Fault.CLOCK_STEP: 30.0,
 }
 """The longest that is drawn, as `FaultRule.seconds` understands it."""
+TO_BEGIN: Final = 60
+"""Requests within which perpetuals have begun; a refusal for good before ends a run by right."""
 
 
 def scenario(name: str, market: Market = Market.SPOT) -> tuple[FaultRule, ...]:
@@ -208,13 +210,17 @@ def _drawn_rule(fault: Fault, rng: random.Random, market: Market) -> FaultRule:
     seconds = LONGEST_S.get(fault, 0.0) * rng.uniform(0.2, 1.0)
     if fault is Fault.CLOCK_STEP:
         seconds *= rng.choice((-1, 1))
+    share = round(share * rng.uniform(0.3, 1.0), 4)
+    after = rng.randrange(6)
+    if market is Market.USDM and fault in {Fault.KEY_REVOKED, Fault.RESTRICTED}:
+        after += TO_BEGIN
     rare = fault in {Fault.BANNED, Fault.KEY_REVOKED, Fault.CLOCK_STEP, Fault.HUGE_FRAME}
     return FaultRule(
         fault=fault,
         method=method,
         path=path,
-        probability=round(share * rng.uniform(0.3, 1.0), 4),
-        after=rng.randrange(6),
+        probability=share,
+        after=after,
         times=2 if rare else None,
         seconds=round(seconds, 3),
     )

@@ -177,7 +177,7 @@ def test_random_faults_from_a_seed_violate_nothing(
     """Orders over the line and over HTTP. Shrinks what violates, and says how to rehearse it."""
     rules = on_both_ways(drawn(seed, market=Market(market)), Market(market))
     options = {"seed": seed, "market": market, "client": BY_LINE[market]}
-    verdict, _ = rehearse(rules, 40, **options)
+    verdict, _ = rehearse(rules, 80, **options)
     if verdict.outcome is not Outcome.VIOLATED:
         assert verdict.faults.total() >= 5
         assert verdict.findings.held >= 8
