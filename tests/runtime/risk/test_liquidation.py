@@ -551,6 +551,17 @@ def test_a_missing_stop_is_told_once_and_asked_for_again_and_again():
     assert second.alarms == []
 
 
+def test_what_somebody_else_opened_is_measured_and_its_stops_are_nobodys_here():
+    theirs, ours = leg(), leg("ETHUSDT", stop_price=95.0)
+    theirs.foreign = True
+    theirs.price = ours.price = 96.0
+    watchdog = StopWatchdog(1.0)
+    assert [held for _, held in watchdog.look(stops(theirs, ours), 0).missing] == [ours]
+    theirs.price = ours.price = 94.0
+    watchdog.look(stops(theirs, ours), 1 * S)
+    assert [held for _, held in watchdog.look(stops(theirs, ours), 2 * S).overdue] == [ours]
+
+
 def test_a_stop_that_is_lost_again_is_told_again():
     lost, live = leg(stop_price=95.0), leg(stop_price=95.0, stop_live=True)
     lost.price = live.price = 100.0
