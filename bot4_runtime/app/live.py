@@ -22,9 +22,7 @@ from bot4_runtime.settings import Settings
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.withdrawal import has_open
 
-UNRELEASED: Final[tuple[str, ...]] = (
-    "the last hour of soaking left a position without a stop for 61 s, and was not repeated since",
-)
+UNRELEASED: Final[tuple[str, ...]] = ()
 """Why this release sends no order to a host of real money; README tells it while there is any."""
 UNTRIED: Final = (
     "No order of this release was ever sent to a real market: it was tested against the venue on "
