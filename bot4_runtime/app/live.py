@@ -22,7 +22,10 @@ from bot4_runtime.settings import Settings
 from bot4_runtime.state.reader import JournalReader
 from bot4_runtime.withdrawal import has_open
 
-UNRELEASED: Final[tuple[str, ...]] = ()
+UNRELEASED: Final[tuple[str, ...]] = (
+    "an hour of soaking cancelled a stop while others had used up what the venue lets pass in a "
+    "minute, which is mended, and the hour was not repeated since",
+)
 """Why this release sends no order to a host of real money; README tells it while there is any."""
 UNTRIED: Final = (
     "No order of this release was ever sent to a real market: it was tested against the venue on "

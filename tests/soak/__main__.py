@@ -99,7 +99,7 @@ def soak(home, minutes, seed):
                 server.do(lambda now=minute: made.misbehave(now))
             server.do(made.move)
             if len(memory) * SAMPLE_S <= elapsed_s:
-                memory.append(_resident_mb(engine.pid))
+                memory.append(_memory_mb(engine.pid))
             advance(min(elapsed_s, minutes * 60))
             assert engine.poll() is None, (home / "engine.log").read_text()[-4_000:]
             time.sleep(TICK_S)
@@ -176,9 +176,9 @@ def told(measured):
         "third minute and leaves it in the next.",
         "",
         f"Measured {datetime.now(UTC):%Y-%m-%d} for {measured['minutes']:g} minutes, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}. Memory is the resident set "
-        "of the engine's process every five seconds; its growth is that of the last quarter's "
-        "median over the second's. Some faults are left out, since they would leave little of "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}. Memory is what the "
+        "engine's process has in it besides files (RssAnon), every five seconds; its growth is "
+        "that of the last quarter's median over the second's. Some faults are left out, since they would leave little of "
         f"the hour to trade in: {', '.join(sorted(LEFT_OUT))}; `bot4-runtime rehearse` has them.",
         "",
         "| what | measured | goal | |",
@@ -234,9 +234,9 @@ def _ended(engine):
     return round(time.monotonic() - began, 2)
 
 
-def _resident_mb(pid):
+def _memory_mb(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
     return 0.0
 

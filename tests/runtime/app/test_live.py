@@ -42,7 +42,8 @@ def test_what_says_everything_passes_on_loopback(make_settings):
 
 
 @pytest.mark.parametrize("named", [OWN, REAL])
-def test_what_says_everything_passes_at_hosts_of_real_money(make_settings, named):
+def test_what_says_everything_passes_at_hosts_of_real_money(make_settings, monkeypatch, named):
+    monkeypatch.setattr(live, "UNRELEASED", ())
     assert host_faults(make_settings(**named)) == [], "they are the hosts of this mode"
     require_meant(make_settings(**named), FILE)
 
@@ -167,6 +168,9 @@ def test_exercises_never_trade_real_money_and_hosts_are_not_mixed(
     with pytest.raises(ConfigError, match="made-up evidence"):
         testnet = OWN | {"BOT4_RUNTIME__MODE": "testnet"}
         connect(make_settings(**testnet), options, load_strategy("drill"))
+    with pytest.raises(ConfigError, match="this release does not trade"):
+        connect(make_settings(**REAL), options, load_strategy("regime_follower"))
+    monkeypatch.setattr(live, "UNRELEASED", ())
     with pytest.raises(ConfigError, match="made-up evidence"):
         connect(make_settings(**REAL), options, load_strategy("drill"))
     remote = connect(make_settings(**REAL), options, load_strategy("regime_follower"))
