@@ -552,8 +552,7 @@ def test_a_missing_stop_is_told_once_and_asked_for_again_and_again():
 
 
 def test_what_somebody_else_opened_is_measured_and_its_stops_are_nobodys_here():
-    theirs, ours = leg(), leg("ETHUSDT", stop_price=95.0)
-    theirs.foreign = True
+    theirs, ours = leg(foreign=True), leg("ETHUSDT", stop_price=95.0)
     theirs.price = ours.price = 96.0
     watchdog = StopWatchdog(1.0)
     assert [held for _, held in watchdog.look(stops(theirs, ours), 0).missing] == [ours]
